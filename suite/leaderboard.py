@@ -1,0 +1,290 @@
+"""Ranking: from what the files say to rows, and from rows to text. Pure functions, nothing is read here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from suite.errors import InputError
+from suite.store import STALE_SECONDS, TrialState
+
+Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+def wilson(accuracy: float, n: int, z: float = Z95) -> tuple[float, float]:
+    """Interval for a proportion measured on n images (Wilson, 1927, JASA 22:209)."""
+    if n <= 0:
+        return 0.0, 1.0
+    centre = accuracy + z * z / (2 * n)
+    spread = z * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial on the leaderboard. Costs are None until they are known."""
+
+    study: str
+    trial: str
+    number: int
+    arm: str
+    backbone: str
+    strategy: str
+    state: str  # as in store.State, or "stale"
+    accuracy: float | None = None  # best on validation: optimistic, the search chose by it
+    low: float | None = None  # 95 % Wilson interval
+    high: float | None = None
+    loss: float | None = None
+    epoch: int | None = None
+    curve: tuple[float, ...] = ()
+    params: int | None = None
+    trainable: int | None = None
+    flops: int | None = None  # forward, per image
+    train_flops: int | None = None
+    seconds: float | None = None  # of training
+    wall: float | None = None  # seconds, all attempts
+    speed: float | None = None  # images per second in training
+    memory: int | None = None  # peak, bytes
+    energy: float | None = None  # joules
+    energy_source: str | None = None
+    latency: float | None = None  # seconds for one image
+    tuned: dict[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    seed: int = 0
+    pareto: bool = False
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    title: str
+    text: Callable[[Any], str]
+    best: Literal["high", "low", ""] = ""  # which end is good; "": not a quality
+    cost: bool = False
+
+
+def _number(value: float) -> str:
+    """1234567 -> '1.23M'; three significant digits, for counts."""
+    for power, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= power:
+            return f"{value / power:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def _bytes(value: float) -> str:
+    for power, letter in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if value >= power:
+            return f"{value / power:.3g} {letter}"
+    return f"{value:.0f} B"
+
+
+def _seconds(value: float) -> str:
+    if value >= 3600:
+        return f"{value / 3600:.1f} h"
+    if value >= 120:
+        return f"{value / 60:.1f} min"
+    if value >= 0.1:
+        return f"{value:.1f} s"
+    return f"{value * 1000:.2g} ms"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}%"
+
+
+COLUMNS: dict[str, Column] = {
+    c.key: c
+    for c in (
+        Column("rank", "#", str),
+        Column("number", "trial", lambda v: f"{v:04d}"),
+        Column("study", "study", str),
+        Column("arm", "arm", str),
+        Column("backbone", "backbone", str),
+        Column("strategy", "strategy", str),
+        Column("state", "state", str),
+        Column("accuracy", "val acc", _percent, "high"),
+        Column("low", "95% low", _percent, "high"),
+        Column("high", "95% high", _percent, "high"),
+        Column("loss", "val loss", lambda v: f"{v:.4f}", "low"),
+        Column("epoch", "epoch", str),
+        Column("flops", "FLOPs/img", _number, "low", cost=True),
+        Column("params", "params", _number, "low", cost=True),
+        Column("trainable", "trainable", _number, "low", cost=True),
+        Column("train_flops", "train FLOPs", _number, "low", cost=True),
+        Column("seconds", "train time", _seconds, "low", cost=True),
+        Column("wall", "wall time", _seconds, "low", cost=True),
+        Column("speed", "img/s", _number, "high"),
+        Column("memory", "peak mem", _bytes, "low", cost=True),
+        Column("energy", "energy", lambda v: f"{_number(v)}J", "low", cost=True),
+        Column("latency", "latency", _seconds, "low", cost=True),
+        Column("tuned", "tuned", lambda v: " ".join(f"{k.split('.')[-1]}={_tuned(x)}" for k, x in v.items())),
+        Column("reason", "reason", str),
+        Column("seed", "seed", str),
+    )
+}
+DEFAULT = (
+    "rank",
+    "number",
+    "arm",
+    "state",
+    "accuracy",
+    "flops",
+    "params",
+    "train_flops",
+    "seconds",
+    "energy",
+    "tuned",
+)
+COSTS = tuple(key for key, column in COLUMNS.items() if column.cost)
+
+
+def _tuned(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def column(key: str) -> Column:
+    """A column by name. Raises InputError naming the known ones."""
+    if key not in COLUMNS:
+        raise InputError(f"There is no column '{key}'; take one of: {', '.join(COLUMNS)}.")
+    return COLUMNS[key]
+
+
+def text(row: Row, key: str) -> str:
+    """A cell as people read it; '-' where nothing is known."""
+    value = getattr(row, key)
+    if value is None or value == {}:
+        return "-"
+    return ("*" if key == "rank" and row.pareto else "") + COLUMNS[key].text(value)
+
+
+def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
+    """One trial's row, unranked."""
+    trial, record, started, progress = state.trial, state.record, state.started, state.progress
+    label: str = state.state
+    if label == "running" and (now or time.time()) - state.last > STALE_SECONDS:
+        label = "stale"
+    base = Row(
+        study=study,
+        trial=state.id,
+        number=trial.number,
+        arm=trial.arm,
+        backbone=trial.backbone,
+        strategy=trial.strategy.kind,
+        state=label,
+        accuracy=state.best,
+        epoch=state.curve[-1][0] if state.curve else None,
+        curve=tuple(accuracy for _, accuracy in state.curve),
+        tuned=dict(trial.params),
+        reason=state.reason,
+        seed=trial.seed,
+    )
+    if started is not None:
+        base = replace(
+            base, params=started.parameters, trainable=started.trainable, flops=started.forward_flops
+        )
+    if progress is not None:
+        base = replace(base, seconds=progress.seconds, speed=progress.images_per_second)
+    if record is not None:
+        base = replace(base, loss=record.loss, epoch=record.epoch)
+        if record.accuracy is not None and record.images:
+            low, high = wilson(record.accuracy, record.images)
+            base = replace(base, low=low, high=high)
+        if (cost := record.cost) is not None:
+            base = replace(
+                base,
+                params=cost.parameters,
+                trainable=cost.trainable,
+                flops=cost.forward_flops,
+                train_flops=cost.training_flops,
+                seconds=cost.train_seconds,
+                wall=cost.wall_seconds,
+                speed=cost.images_per_second,
+                memory=cost.peak_memory_bytes,
+                energy=cost.energy_joules,
+                energy_source=cost.energy_source,
+                latency=cost.latency_seconds,
+            )
+    return base
+
+
+def rank(rows: Iterable[Row], *, sort: str = "accuracy", cost: str | None = None) -> list[Row]:
+    """Rows in order, the best first, with ranks and Pareto marks.
+
+    Finished trials take ranks; the others follow them, so nothing is hidden. A row is on the Pareto front
+    when no finished one is at least as accurate at no more `cost` and better in one of the two.
+    """
+    chosen = column(sort)
+    cost = cost or (sort if chosen.cost else "flops")
+    if not column(cost).cost:
+        raise InputError(f"'{cost}' is not a cost; take one of: {', '.join(COSTS)}.")
+
+    def order(r: Row) -> tuple[Any, ...]:
+        value = getattr(r, sort)
+        if isinstance(value, dict):
+            value = str(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
+        if value is None:
+            return (r.state != "finished", 1, 0, 0.0, r.study, r.number)
+        if isinstance(value, str):
+            return (r.state != "finished", 0, value, 0.0, r.study, r.number)
+        sign = -1 if chosen.best == "high" else 1
+        tie = -(r.accuracy or 0.0) if sort != "accuracy" else float(r.flops or 0)
+        return (r.state != "finished", 0, sign * value, tie, r.study, r.number)
+
+    front = {(r.study, r.trial) for r in pareto(rows := list(rows), cost)}
+    ranked: list[Row] = []
+    for place, r in enumerate(sorted(rows, key=order), 1):
+        finished = r.state == "finished"
+        ranked.append(replace(r, rank=place if finished else None, pareto=(r.study, r.trial) in front))
+    return ranked
+
+
+def pareto(rows: Sequence[Row], cost: str) -> list[Row]:
+    """The finished rows that nothing beats in accuracy at the same or a lower cost, cheapest first."""
+    points = [
+        r for r in rows if r.state == "finished" and r.accuracy is not None and getattr(r, cost) is not None
+    ]
+    points.sort(key=lambda r: (getattr(r, cost), -(r.accuracy or 0.0), r.number))
+    front: list[Row] = []
+    for r in points:
+        if not front or (r.accuracy or 0.0) > (front[-1].accuracy or 0.0):
+            front.append(r)
+    return front
+
+
+# --- as text for scripts ------------------------------------------------------------------------------------
+
+
+def as_dict(row: Row) -> dict[str, Any]:
+    """Everything known of a row, for JSON."""
+    return {**row.__dict__, "curve": list(row.curve), "tuned": dict(row.tuned)}
+
+
+def as_csv(rows: Iterable[Row]) -> str:
+    out = io.StringIO()
+    rows = list(rows)
+    tuned = sorted({key for r in rows for key in r.tuned})
+    keys = [k for k in COLUMNS if k != "tuned"]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["trial_id", *keys, "pareto", *tuned])
+    for r in rows:
+        values = ["" if getattr(r, k) is None else getattr(r, k) for k in keys]
+        writer.writerow([r.trial, *values, int(r.pareto), *(r.tuned.get(k, "") for k in tuned)])
+    return out.getvalue()
+
+
+def as_markdown(rows: Iterable[Row], keys: Sequence[str] = DEFAULT) -> str:
+    lines = [
+        "| " + " | ".join(column(k).title for k in keys) + " |",
+        "| " + " | ".join("---" for _ in keys) + " |",
+    ]
+    lines += ["| " + " | ".join(text(r, k).replace("|", "\\|") for k in keys) + " |" for r in rows]
+    return "\n".join(lines) + "\n"

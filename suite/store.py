@@ -1,0 +1,398 @@
+"""The results directory: the seam between whatever trains and whatever looks.
+
+One writer a file. Whole files appear by rename; event logs grow by one `write()` a line. Readers never
+write, tolerate a torn tail and never invent anything: what does not parse is counted and left out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from suite.errors import InputError
+from suite.spec import NAME, Event, Line, Progress, Record, Started, Status, StudyFile, Trial
+
+STALE_SECONDS = 60.0  # a writer silent for longer is shown as stale; never more than a label
+State = Literal["waiting", "running", "stopped", "finished", "pruned", "failed"]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+# --- names and places -----------------------------------------------------------------------------------
+
+
+def check_name(name: str, what: str) -> str:
+    """Refuse a name that is not a plain path component. Raises InputError."""
+    if not re.fullmatch(NAME, name):
+        raise InputError(
+            f"{what} name {name[:80]!r} cannot be used: take letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit, 80 characters at most."
+        )
+    return name
+
+
+def results_dir(path: str | Path | None = None) -> Path:
+    """The results directory: the argument, else $MNIST_SUITE_RESULTS, else ./results."""
+    return Path(path or os.environ.get("MNIST_SUITE_RESULTS") or "results").expanduser().absolute()
+
+
+def make_writable(path: Path) -> Path:
+    """Create a directory and show that files can be made in it. Raises InputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"Cannot write to {path}: {error.strerror or error}. Choose another place with --results DIR "
+            "or MNIST_SUITE_RESULTS, or mend its permissions."
+        ) from None
+    return path
+
+
+def on_network_disk(path: Path) -> str | None:
+    """The file system's type if SQLite's write-ahead log cannot be trusted on it, else None."""
+    import psutil
+
+    path = path.absolute()
+    mounts = [p for p in psutil.disk_partitions(all=True) if path.is_relative_to(p.mountpoint)]
+    if not mounts:
+        return None
+    kind = max(mounts, key=lambda p: len(p.mountpoint)).fstype
+    return kind if re.match(r"(nfs|cifs|smb|fuse\.|lustre|gpfs|beegfs|ceph|glusterfs|9p|afs)", kind) else None
+
+
+# --- whole files -------------------------------------------------------------------------------------------
+
+
+def sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Replace `path` as one step: readers see the old file or the new one, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_directory(path.parent)
+
+
+def write_model(path: Path, model: BaseModel, *, durable: bool = True) -> None:
+    write_atomic(path, model.model_dump_json(indent=1) + "\n", durable=durable)
+
+
+def read_model(path: Path, kind: type[Model]) -> Model | None:
+    """The file's content, or None where it is missing, damaged or of a newer schema."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError, ValueError, RecursionError):
+        return None
+
+
+# --- event logs ----------------------------------------------------------------------------------------------
+
+
+class EventWriter:
+    """Appends lines to one events.jsonl; a torn tail of an earlier writer is closed off first."""
+
+    def __init__(self, path: Path) -> None:
+        reader = EventReader(path)
+        lines = reader.poll()
+        self.seq = lines[-1].seq + 1 if lines else 0
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self._handle).st_size
+        if size > reader.offset:
+            os.write(self._handle, b"\n")
+
+    def append(self, event: Event) -> Line:
+        line = Line(seq=self.seq, time=time.time(), event=event)
+        data = (line.model_dump_json() + "\n").encode()
+        if os.write(self._handle, data) != len(data):
+            raise OSError("the disk took only part of an event line; is it full?")
+        self.seq += 1
+        return line
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+@dataclass
+class EventReader:
+    """Reads what is new in one events.jsonl. Keeps (inode, offset); starts over when the file was replaced."""
+
+    path: Path
+    offset: int = 0
+    inode: int = 0
+    bad: int = 0  # lines that did not parse
+
+    def poll(self) -> list[Line]:
+        try:
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self.inode or status.st_size < self.offset:
+                    self.inode, self.offset, self.bad = status.st_ino, 0, 0
+                if status.st_size == self.offset:
+                    return []
+                file.seek(self.offset)
+                data = file.read()
+        except OSError:
+            return []
+        end = data.rfind(b"\n") + 1
+        self.offset += end
+        lines: list[Line] = []
+        for raw in data[:end].splitlines():
+            if not raw.strip():
+                continue
+            try:
+                lines.append(Line.model_validate_json(raw))
+            except (ValidationError, ValueError, RecursionError):
+                self.bad += 1
+        return lines
+
+
+# --- one trial ---------------------------------------------------------------------------------------------------
+
+
+class TrialDir:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+        self.events = path / "events.jsonl"
+        self.console = path / "console.log"
+        self.best = path / "best.safetensors"
+
+    def create(self, trial: Trial) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_model(self.path / "trial.json", trial)
+
+    def trial(self) -> Trial | None:
+        return read_model(self.path / "trial.json", Trial)
+
+    def record(self) -> Record | None:
+        return read_model(self.path / "result.json", Record)
+
+    def commit(self, record: Record) -> bool:
+        """Write result.json, unless a later attempt has taken over. Says whether it was written."""
+        starts = [line.event for line in EventReader(self.events).poll() if isinstance(line.event, Started)]
+        if starts and starts[-1].attempt != record.attempt:
+            return False
+        write_model(self.path / "result.json", record)
+        return True
+
+
+@dataclass
+class TrialState:
+    """What the files say of one trial. Grows by `update`; cheap to keep for thousands of trials."""
+
+    id: str  # the directory's name
+    trial: Trial
+    state: State = "waiting"
+    record: Record | None = None
+    started: Started | None = None
+    progress: Progress | None = None
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    reason: str | None = None
+    last: float = 0.0  # time of the newest event, seconds since 1970
+    bad_lines: int = 0
+
+    @property
+    def best(self) -> float | None:
+        if self.record and self.record.accuracy is not None:
+            return self.record.accuracy
+        return max((accuracy for _, accuracy in self.curve), default=None)
+
+    def update(self, lines: list[Line]) -> None:
+        for line in lines:
+            event = line.event
+            self.last = max(self.last, line.time)
+            match event.kind:
+                case "started":
+                    self.started, self.state, self.reason = event, "running", None
+                    # a resumed attempt repeats what came after its checkpoint
+                    epoch = self._epoch_at(event.step)
+                    self.curve = [point for point in self.curve if point[0] <= epoch]
+                case "progress":
+                    self.progress = event
+                case "evaluated":
+                    self.curve.append((event.epoch, event.accuracy))
+                    self._steps[event.epoch] = event.step
+                case "stopped":
+                    self.state, self.reason = "stopped", event.reason
+                case "pruned" | "failed":
+                    self.state, self.reason = event.kind, event.reason
+                case "finished":
+                    self.state = "finished"
+                case "checkpointed":
+                    pass
+
+    _steps: dict[int, int] = field(default_factory=dict, repr=False)
+
+    def _epoch_at(self, step: int) -> int:
+        return max((epoch for epoch, reached in self._steps.items() if reached <= step), default=0)
+
+    def settle(self, record: Record | None) -> None:
+        """result.json is the commit marker: it alone makes a trial finished, pruned or failed."""
+        if record is not None:
+            self.record, self.state, self.reason = record, record.state, record.reason
+            self.curve = list(record.curve)
+            self.last = max(self.last, record.ended)
+        elif self.state in ("finished", "pruned", "failed"):
+            self.state = "running"  # its last act, writing the result, has not happened yet
+
+
+# --- one study -----------------------------------------------------------------------------------------------------
+
+
+class StudyDir:
+    def __init__(self, results: Path, name: str) -> None:
+        self.name = check_name(name, "Study")
+        self.path = results / name
+        self.trials_path = self.path / "trials"
+        self.database = self.path / "optuna.db"
+        self.status_path = self.path / "status.json"
+        self.stop_path = self.path / "stop.request"
+
+    def exists(self) -> bool:
+        return (self.path / "study.json").exists()
+
+    def study(self) -> StudyFile | None:
+        return read_model(self.path / "study.json", StudyFile)
+
+    def status(self) -> Status | None:
+        return read_model(self.status_path, Status)
+
+    def trial(self, trial_id: str) -> TrialDir:
+        return TrialDir(self.trials_path / check_name(trial_id, "Trial"))
+
+    def trials(self) -> list[TrialDir]:
+        try:
+            names = sorted(
+                entry.name for entry in os.scandir(self.trials_path) if re.fullmatch(NAME, entry.name)
+            )
+        except OSError:
+            return []
+        return [TrialDir(self.trials_path / name) for name in names]
+
+    def states(self) -> list[TrialState]:
+        """All trials as the files tell, in the order of their numbers."""
+        states: list[TrialState] = []
+        for directory in self.trials():
+            trial = directory.trial()
+            if trial is None:
+                continue
+            state = TrialState(directory.id, trial)
+            record = directory.record()
+            if record is None:
+                reader = EventReader(directory.events)
+                state.update(reader.poll())
+                state.bad_lines = reader.bad
+            state.settle(record)
+            states.append(state)
+        return sorted(states, key=lambda s: s.trial.number)
+
+    def request_stop(self, reason: str) -> None:
+        write_atomic(self.stop_path, reason + "\n")
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be this study's one controller. The lock falls with the process, however it ends. Raises InputError."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "controller.lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise InputError(
+                    f"Study '{self.name}' already has a controller: {holder}. Wait for it, stop it with "
+                    f"`mnist-suite stop {self.name}`, or give this run another name with --study NAME."
+                ) from None
+            file.seek(0)
+            file.truncate()
+            file.write(
+                f"pid {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            )
+            file.flush()
+            yield
+
+
+def studies(results: Path) -> list[StudyDir]:
+    """All studies below a results directory, by name."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(results) if entry.is_dir())
+    except OSError:
+        return []
+    found = [StudyDir(results, name) for name in names if re.fullmatch(NAME, name)]
+    return [study for study in found if study.exists()]
+
+
+def open_study(results: Path, name: str | None) -> StudyDir:
+    """The named study, or the newest one. Raises InputError where there is none."""
+    if name is not None:
+        study = StudyDir(results, name)
+        if study.exists():
+            return study
+        known = ", ".join(s.name for s in studies(results)) or "none"
+        raise InputError(f"There is no study '{name}' in {results}; there is: {known}.")
+    newest = max(studies(results), key=lambda s: s.path.joinpath("study.json").stat().st_mtime, default=None)
+    if newest is None:
+        raise InputError(
+            f"There are no studies in {results}. Start one with `mnist-suite sweep`, or say where to look "
+            "with --results DIR."
+        )
+    return newest
+
+
+def split_reference(reference: str) -> tuple[str, str | None]:
+    """'STUDY' or 'STUDY/TRIAL'."""
+    study, _, trial = reference.strip("/").partition("/")
+    return study, trial or None
+
+
+def find_trial(study: StudyDir, wanted: str | None) -> TrialState:
+    """The trial by id, by number or by the start of its id; None: the best finished one. Raises InputError."""
+    states = study.states()
+    if wanted is None:
+        finished = [s for s in states if s.state == "finished" and s.best is not None]
+        if not finished:
+            raise InputError(f"Study '{study.name}' has no finished trial yet ({len(states)} trials in all).")
+        return max(finished, key=lambda s: (s.best or 0.0, -s.trial.number))
+    hits = [s for s in states if s.id.startswith(wanted) or str(s.trial.number) == wanted]
+    exact = [s for s in hits if s.id == wanted or str(s.trial.number) == wanted]
+    hits = exact or hits
+    if len(hits) != 1:
+        many = "more than one trial" if hits else "no trial"
+        raise InputError(
+            f"'{wanted}' names {many} of study '{study.name}'; `mnist-suite leaderboard {study.name}` lists them."
+        )
+    return hits[0]
+
+
+def dump_json(value: object) -> str:
+    """JSON for scripts: plain, two spaces, NaN refused."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
