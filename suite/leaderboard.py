@@ -186,9 +186,7 @@ def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
         seed=trial.seed,
     )
     if started is not None:
-        base = replace(
-            base, params=started.parameters, trainable=started.trainable, flops=started.forward_flops
-        )
+        base = replace(base, params=started.parameters, trainable=started.trainable, flops=started.forward_flops)
     if progress is not None:
         base = replace(base, seconds=progress.seconds, speed=progress.images_per_second)
     if record is not None:
@@ -239,7 +237,8 @@ def rank(rows: Iterable[Row], *, sort: str = "accuracy", cost: str | None = None
         tie = -(r.accuracy or 0.0) if sort != "accuracy" else float(r.flops or 0)
         return (r.state != "finished", 0, sign * value, tie, r.study, r.number)
 
-    front = {(r.study, r.trial) for r in pareto(rows := list(rows), cost)}
+    rows = list(rows)
+    front = {(r.study, r.trial) for r in pareto(rows, cost)}
     ranked: list[Row] = []
     for place, r in enumerate(sorted(rows, key=order), 1):
         finished = r.state == "finished"
@@ -249,9 +248,7 @@ def rank(rows: Iterable[Row], *, sort: str = "accuracy", cost: str | None = None
 
 def pareto(rows: Sequence[Row], cost: str) -> list[Row]:
     """The finished rows that nothing beats in accuracy at the same or a lower cost, cheapest first."""
-    points = [
-        r for r in rows if r.state == "finished" and r.accuracy is not None and getattr(r, cost) is not None
-    ]
+    points = [r for r in rows if r.state == "finished" and r.accuracy is not None and getattr(r, cost) is not None]
     points.sort(key=lambda r: (getattr(r, cost), -(r.accuracy or 0.0), r.number))
     front: list[Row] = []
     for r in points:

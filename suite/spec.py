@@ -51,9 +51,7 @@ class Recipe(Spec):
     beta2: float = Field(0.999, gt=0, lt=1, description="AdamW only")
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
-    warmup: float = Field(
-        0.0, ge=0, lt=1, description="part of all steps spent warming up; onecycle: 0.3 if 0"
-    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="part of all steps spent warming up; onecycle: 0.3 if 0")
     epochs: int = Field(2, ge=1, le=10_000)
     batch_size: int = Field(64, ge=1, le=65_536)
     augment: Augment = Augment()
@@ -178,9 +176,7 @@ class Choice(Spec):
 
 
 Range = Annotated[LogFloat | Uniform | Choice, Field(discriminator="kind")]
-Space = dict[
-    str, Range
-]  # keys are paths inside an arm: "lr" means "recipe.lr"; "strategy.head.k", "size", ...
+Space = dict[str, Range]  # keys are paths inside an arm: "lr" means "recipe.lr"; "strategy.head.k", "size", ...
 Params = dict[str, bool | int | float | str]
 
 
@@ -200,9 +196,7 @@ class Arm(Spec):
         None,
         description="'pretrained', 'experiment' (its own pretraining), or a path to weights or to a trial",
     )
-    size: int | None = Field(
-        None, ge=8, le=1024, description="input size in pixels; None: the backbone's default"
-    )
+    size: int | None = Field(None, ge=8, le=1024, description="input size in pixels; None: the backbone's default")
     fraction: float = Field(1.0, gt=0, le=1, description="part of the training labels used, stratified")
     recipe: Recipe = Recipe()
     space: Space = {}
@@ -210,9 +204,7 @@ class Arm(Spec):
     @model_validator(mode="after")
     def _weights_fit_the_strategy(self) -> Arm:
         if self.strategy.kind in FROM_RANDOM and self.weights is not None:
-            raise ValueError(
-                f"strategy '{self.strategy.kind}' starts from random weights; leave `weights` out"
-            )
+            raise ValueError(f"strategy '{self.strategy.kind}' starts from random weights; leave `weights` out")
         if self.strategy.kind not in FROM_RANDOM and self.weights is None:
             raise ValueError(f"strategy '{self.strategy.kind}' needs `weights` to start from")
         return self
@@ -244,9 +236,7 @@ class Experiment(Spec):
     def _consistent(self) -> Experiment:
         for name, arm in self.arms.items():
             if arm.weights == "experiment" and self.pretraining is None:
-                raise ValueError(
-                    f"arm '{name}' stands on weights 'experiment', but there is no `pretraining`"
-                )
+                raise ValueError(f"arm '{name}' stands on weights 'experiment', but there is no `pretraining`")
             for path, choices in {**self.space, **arm.space}.items():
                 for value in corners(choices):
                     try:
@@ -283,9 +273,7 @@ def resolved(arm: Arm, params: Params) -> Arm:
             known = ", ".join(node) if isinstance(node, dict) else "nothing"
             raise ValueError(f"there is no '{keys[-1]}' in {where}; it has: {known}")
         node[keys[-1]] = value
-    return Arm.model_validate_json(
-        json.dumps(tree)
-    )  # JSON mode: lists become tuples again, types stay strict
+    return Arm.model_validate_json(json.dumps(tree))  # JSON mode: lists become tuples again, types stay strict
 
 
 def assignments(pairs: list[str]) -> Params:

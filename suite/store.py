@@ -291,9 +291,7 @@ class StudyDir:
 
     def trials(self) -> list[TrialDir]:
         try:
-            names = sorted(
-                entry.name for entry in os.scandir(self.trials_path) if re.fullmatch(NAME, entry.name)
-            )
+            names = sorted(entry.name for entry in os.scandir(self.trials_path) if re.fullmatch(NAME, entry.name))
         except OSError:
             return []
         return [TrialDir(self.trials_path / name) for name in names]
@@ -334,9 +332,7 @@ class StudyDir:
                 ) from None
             file.seek(0)
             file.truncate()
-            file.write(
-                f"pid {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-            )
+            file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
             file.flush()
             yield
 
