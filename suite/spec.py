@@ -31,11 +31,11 @@ class Spec(BaseModel):
 class Augment(Spec):
     """Random changes of the training images, drawn anew for every image and epoch."""
 
-    shift: float = Field(0.0, ge=0, le=16, description="largest translation, pixels of the native image")
-    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation, degrees")
-    scale: float = Field(0.0, ge=0, le=0.5, description="largest relative change of size")
-    erase: Unit = Field(0.0, description="probability of blanking a random rectangle")
-    flip: bool = Field(False, description="mirror half of the images left to right")
+    shift: float = Field(default=0.0, ge=0, le=16, description="largest translation, pixels of the native image")
+    rotate: float = Field(default=0.0, ge=0, le=180, description="largest rotation, degrees")
+    scale: float = Field(default=0.0, ge=0, le=0.5, description="largest relative change of size")
+    erase: Unit = Field(default=0.0, description="probability of blanking a random rectangle")
+    flip: bool = Field(default=False, description="mirror half of the images left to right")
 
     def __bool__(self) -> bool:
         return bool(self.shift or self.rotate or self.scale or self.erase or self.flip)
@@ -44,20 +44,20 @@ class Augment(Spec):
 class Recipe(Spec):
     """How to train. The defaults are the tutorial's: SGD 0.01 with momentum 0.9, batch 64, two epochs."""
 
-    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
-    lr: Positive = Field(0.01, description="peak learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD and Muon momentum; beta1 of AdamW")
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = Field(default=0.01, description="peak learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD momentum; beta1 of AdamW")
     nesterov: bool = False
-    beta2: float = Field(0.999, gt=0, lt=1, description="AdamW only")
-    weight_decay: float = Field(0.0, ge=0)
+    beta2: float = Field(default=0.999, gt=0, lt=1, description="AdamW only")
+    weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
-    warmup: float = Field(0.0, ge=0, lt=1, description="part of all steps spent warming up; onecycle: 0.3 if 0")
-    epochs: int = Field(2, ge=1, le=10_000)
-    batch_size: int = Field(64, ge=1, le=65_536)
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="part of all steps spent warming up; onecycle: 0.3 if 0")
+    epochs: int = Field(default=2, ge=1, le=10_000)
+    batch_size: int = Field(default=64, ge=1, le=65_536)
     augment: Augment = Augment()
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the weight average that is evaluated; 0 = off")
-    clip_norm: float = Field(0.0, ge=0, description="largest gradient norm; 0 = off")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the weight average that is evaluated; 0 = off")
+    clip_norm: float = Field(default=0.0, ge=0, description="largest gradient norm; 0 = off")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
     @model_validator(mode="after")
@@ -76,22 +76,22 @@ class Linear(Spec):
 
 class Mlp(Spec):
     kind: Literal["mlp"] = "mlp"
-    hidden: int = Field(256, ge=1, le=16_384)
+    hidden: int = Field(default=256, ge=1, le=16_384)
 
 
 class Ridge(Spec):
     kind: Literal["ridge"] = "ridge"
-    l2: Positive = Field(1.0, description="penalty per training example on standardised features")
+    l2: Positive = Field(default=1.0, description="penalty per training example on standardised features")
 
 
 class Logreg(Spec):
     kind: Literal["logreg"] = "logreg"
-    c: Positive = Field(1.0, description="inverse penalty, as in scikit-learn")
+    c: Positive = Field(default=1.0, description="inverse penalty, as in scikit-learn")
 
 
 class Knn(Spec):
     kind: Literal["knn"] = "knn"
-    k: int = Field(5, ge=1, le=1000)
+    k: int = Field(default=5, ge=1, le=1000)
 
 
 HeadSpec = Annotated[Linear | Mlp | Ridge | Logreg | Knn, Field(discriminator="kind")]
@@ -126,7 +126,7 @@ class LpFt(Spec):
     """A linear probe first, then every parameter (Kumar et al., 2022, arXiv:2202.10054)."""
 
     kind: Literal["lp-ft"] = "lp-ft"
-    probe_epochs: int = Field(10, ge=1, le=1000)
+    probe_epochs: int = Field(default=10, ge=1, le=1000)
     probe_lr: Positive = 0.05
 
 
@@ -134,7 +134,7 @@ class Partial(Spec):
     """The classifier and the last `blocks` blocks."""
 
     kind: Literal["partial"] = "partial"
-    blocks: int = Field(1, ge=1, le=1000)
+    blocks: int = Field(default=1, ge=1, le=1000)
 
 
 class NormOnly(Spec):
@@ -183,8 +183,8 @@ Params = dict[str, bool | int | float | str]
 class Pruning(Spec):
     """Successive halving on validation accuracy: at each rung the best 1/factor of the arm's trials go on."""
 
-    first: int = Field(1, ge=1, description="epochs before the first rung")
-    factor: int = Field(3, ge=2, le=16)
+    first: int = Field(default=1, ge=1, description="epochs before the first rung")
+    factor: int = Field(default=3, ge=2, le=16)
 
 
 class Arm(Spec):
@@ -196,8 +196,10 @@ class Arm(Spec):
         None,
         description="'pretrained', 'experiment' (its own pretraining), or a path to weights or to a trial",
     )
-    size: int | None = Field(None, ge=8, le=1024, description="input size in pixels; None: the backbone's default")
-    fraction: float = Field(1.0, gt=0, le=1, description="part of the training labels used, stratified")
+    size: int | None = Field(
+        default=None, ge=8, le=1024, description="input size in pixels; None: the backbone's default"
+    )
+    fraction: float = Field(default=1.0, gt=0, le=1, description="part of the training labels used, stratified")
     recipe: Recipe = Recipe()
     space: Space = {}
 
@@ -226,11 +228,11 @@ class Experiment(Spec):
     dataset: str = Field(min_length=1)
     arms: dict[Name, Arm] = Field(min_length=1)
     space: Space = {}
-    trials: int = Field(50, ge=1, le=1_000_000, description="in total, shared equally by the arms")
+    trials: int = Field(default=50, ge=1, le=1_000_000, description="in total, shared equally by the arms")
     pruning: Pruning | None = Pruning()
     pretraining: Pretraining | None = None
-    seed: int = Field(0, ge=0, lt=2**31)
-    limit: int | None = Field(None, ge=20, description="use only so many images of each split (quick tries)")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    limit: int | None = Field(default=None, ge=20, description="use only so many images of each split (quick tries)")
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
@@ -434,6 +436,7 @@ class Cost(Spec):
     trainable: int
     forward_flops: int  # per image; a multiply-add is two; counted, not timed
     training_flops: int  # all images seen: forward + backward through what is trained
+    setup_flops: int = 0  # feature extraction, where this trial was the one to do it
     wall_seconds: float  # the whole trial, all attempts
     train_seconds: float  # optimisation alone
     setup_seconds: float  # data, weights, feature extraction where they were not cached

@@ -121,13 +121,13 @@ class EventWriter:
     """Appends lines to one events.jsonl; a torn tail of an earlier writer is closed off first."""
 
     def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         reader = EventReader(path)
         lines = reader.poll()
-        self.seq = lines[-1].seq + 1 if lines else 0
-        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        size = os.fstat(self._handle).st_size
-        if size > reader.offset:
+        if os.fstat(self._handle).st_size > reader.offset:
             os.write(self._handle, b"\n")
+            lines += reader.poll()  # the tail may have lacked nothing but its end of line
+        self.seq = lines[-1].seq + 1 if lines else 0
 
     def append(self, event: Event) -> Line:
         line = Line(seq=self.seq, time=time.time(), event=event)

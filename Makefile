@@ -1,0 +1,34 @@
+# make demo: everything from nothing to a leaderboard and an exported model. make test, make check: for developers.
+PYTHON ?= python3
+BIN := .venv/bin
+STUDY := demo
+
+.PHONY: demo test check format clean
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: .venv/ready
+	$(BIN)/mnist-suite data fetch mnist
+	$(BIN)/mnist-suite sweep mnist --trials 50 --study $(STUDY) --resume
+	test -d results/$(STUDY)/model || $(BIN)/mnist-suite export $(STUDY) --to results/$(STUDY)/model
+	$(BIN)/mnist-suite data sample mnist --index 0 --to results/$(STUDY)/digit.png
+	$(BIN)/mnist-suite predict results/$(STUDY)/model results/$(STUDY)/digit.png
+
+test: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,297 @@
+"""The backbones a trial can train, and the few questions the rest of the suite asks of any of them.
+
+A backbone maps images (B, C, H, W) to class scores (B, classes) by way of features (B, D). The contract is timm's own
+(`forward_features`, `forward_head`, `get_classifier`, `reset_classifier`), so a small CNN of ours and any timm model
+are trained, probed and fine-tuned by the same code. timm costs seconds to import and is loaded only for its models.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, ClassVar, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from suite.errors import InputError
+
+TIMM = "timm:"
+SMALL_SIZE = 64  # pixels; what convolutional timm models see of smaller images unless told otherwise
+
+
+class Stage(nn.Module):
+    """Convolution, optional batch norm, halving max pool, ReLU: (B, C, H, W) to (B, width, H // 2, W // 2).
+
+    Pooling comes before the norm and the ReLU. Both orders of pool and ReLU give the same numbers, because ReLU is
+    monotonic, but this one runs what follows the convolution on a quarter of the pixels.
+    """
+
+    def __init__(self, channels: int, width: int, kernel: int, padding: int, norm: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, kernel, padding=padding, bias=not norm)
+        self.norm = nn.BatchNorm2d(width) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(F.max_pool2d(self.conv(x), 2)))
+
+
+class SmallCNN(nn.Module):
+    """A few stages, one hidden layer and a linear classifier: (B, channels, size, size) to (B, classes).
+
+    `stages` lists (width, kernel, padding) from input to output and `hidden` is the number of features D.
+    Weights start as PyTorch initialises them. Raises ValueError where the stages leave nothing of the image.
+    """
+
+    # Where pretrained weights may have to be adapted, by the names that timm's models tell it under.
+    pretrained_cfg: ClassVar[Mapping[str, str]] = {"first_conv": "stages.0.conv", "classifier": "classifier"}
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        size: int,
+        *,
+        stages: Sequence[tuple[int, int, int]],
+        hidden: int,
+        norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_chans = channels
+        self.stages = nn.Sequential()
+        for width, kernel, padding in stages:
+            self.stages.append(Stage(channels, width, kernel, padding, norm))
+            channels, size = width, (size + 2 * padding - kernel + 1) // 2
+        if size < 1:
+            raise ValueError("the image is too small for its convolutions")
+        self.hidden = nn.Linear(channels * size * size, hidden)
+        self.classifier: nn.Module = nn.Linear(hidden, classes)
+        # The two names timm has for D: before its pooling layer and before its classifier.
+        self.num_features = self.head_hidden_size = hidden
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the last stage's feature maps (B, C', H', W')."""
+        return self.stages(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Feature maps to class scores (B, classes), or to the hidden activations (B, D) with `pre_logits`."""
+        x = F.relu(self.hidden(x.flatten(1)))
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a freshly initialised classifier in place; 0 classes leave the features as they are."""
+        fresh = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.classifier = fresh.to(self.hidden.weight.device, self.hidden.weight.dtype)
+
+
+# Every entry is called as entry(classes, channels, size). Beside these, `timm:<name>` is any timm model.
+BACKBONES: dict[str, Callable[[int, int, int], nn.Module]] = {
+    # The two networks of the tutorial, as it has them.
+    "cnn": partial(SmallCNN, stages=[(32, 3, 1), (64, 3, 1)], hidden=128),
+    "net": partial(SmallCNN, stages=[(10, 5, 0), (20, 5, 0)], hidden=50),
+    # Ours: more accurate than `cnn` for fewer FLOPs. The first two have no batch norm, whose running statistics
+    # stand in the way of training many copies at once.
+    "lean-s": partial(SmallCNN, stages=[(16, 5, 0), (32, 3, 0)], hidden=128),
+    "lean-m": partial(SmallCNN, stages=[(24, 5, 0), (32, 3, 0)], hidden=256),
+    "lean-l": partial(SmallCNN, stages=[(24, 5, 0), (48, 3, 0), (96, 3, 1)], hidden=128, norm=True),
+}
+
+
+class Backbone(Protocol):
+    """What timm's models and ours have in common beyond being modules."""
+
+    in_chans: int
+    num_features: int
+    pretrained_cfg: Mapping[str, Any]
+
+    def forward_features(self, x: Tensor) -> Tensor: ...
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor: ...
+    def get_classifier(self) -> nn.Module | Sequence[nn.Module]: ...
+    def reset_classifier(self, num_classes: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a model expects of its input, once pixels are scaled to 0..1: resize to `size`, then (x - mean) / std."""
+
+    channels: int
+    size: int  # pixels, height and width alike
+    mean: tuple[float, ...]  # one a channel
+    std: tuple[float, ...]
+    interpolation: Literal["none", "bilinear", "bicubic"]  # "none": images already have that size
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return (self.channels, self.size, self.size)
+
+
+def exists(name: str) -> None:
+    """Return if `name` is a backbone; raise InputError with the nearest names if it is not."""
+    if name in BACKBONES:
+        return
+    known: Iterable[str] = BACKBONES
+    if name.startswith(TIMM):
+        import timm
+
+        wanted = name.removeprefix(TIMM)
+        architecture, _, tag = wanted.partition(".")
+        if timm.is_model(architecture) and (not tag or timm.is_model_pretrained(wanted)):
+            return
+        known = [TIMM + each for each in (timm.list_pretrained(architecture + ".*") or timm.list_models())]
+    near = difflib.get_close_matches(name, known, n=4)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(
+        f"There is no backbone called {name!r}.{hint} Choose one of {', '.join(BACKBONES)}, "
+        f"or {TIMM}<name> for any model that timm has."
+    )
+
+
+def build(name: str, *, classes: int, channels: int, size: int | None, seed: int) -> nn.Module:
+    """Build a backbone with random weights that depend on `seed` alone, for images (B, channels, size, size).
+
+    Without `size` it is built for the suite's own 28 pixels or for the size that timm gives the model. The global
+    random number generators are left as they were. Raises InputError for an unknown name, and where the model cannot
+    take such images: refused here by one small forward pass, not after the data are fetched and prepared.
+    """
+    exists(name)
+    # fork_rng() and torch.manual_seed() would also save and seed every GPU; only the CPU's generator is drawn from.
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        try:
+            if name in BACKBONES:
+                size = size or 28
+                model = BACKBONES[name](classes, channels, size)
+            else:
+                model, size = _build_timm(name, classes, channels, size)
+            model.eval()(torch.zeros(1, channels, size, size))
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"The backbone {name} cannot take {size} x {size} images with {channels} channel(s): "
+                f"{_first_line(error)}. Choose another size, or another backbone."
+            ) from error
+    return model.train()
+
+
+def _build_timm(name: str, classes: int, channels: int, size: int | None) -> tuple[nn.Module, int]:
+    import timm
+
+    config = timm_config(name)
+    size = size or config.input_size[-1]
+    # Models with position embeddings or windows are made for one size and have to be told another.
+    fixed = {"img_size": size} if config.fixed_input_size else {}
+    return timm.create_model(name.removeprefix(TIMM), num_classes=classes, in_chans=channels, **fixed), size
+
+
+def preprocess(
+    name: str,
+    *,
+    channels: int,
+    native_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int | None,
+    pretrained: bool,
+) -> Preprocess:
+    """Say how a data set's images (`channels`, `native_size` pixels, its `mean` and `std`) go into a backbone.
+
+    Ours take the images as they are. A timm model that takes any size gets them at `SMALL_SIZE`, or at their own
+    size where that is larger, but never larger than timm has the model; one made for a fixed size gets that size.
+    `size` overrides all of this. Pretrained weights bring their own mean and standard deviation: averaged over the
+    colours for grey images, whose one channel meets the sum of the first convolution's weights.
+    Raises InputError for an unknown name.
+    """
+    exists(name)
+    wants: Literal["bilinear", "bicubic"] = "bilinear"
+    if name in BACKBONES:
+        size = size or native_size
+    else:
+        config = timm_config(name)
+        largest: int = config.input_size[-1]
+        size = size or (largest if config.fixed_input_size else min(max(SMALL_SIZE, native_size), largest))
+        wants = "bilinear" if config.interpolation == "bilinear" else "bicubic"
+        if pretrained:
+            mean, std = _for_channels(config.mean, channels), _for_channels(config.std, channels)
+    return Preprocess(channels, size, tuple(mean), tuple(std), "none" if size == native_size else wants)
+
+
+def _for_channels(values: Sequence[float], channels: int) -> Sequence[float]:
+    return values if len(values) == channels else [sum(values) / len(values)] * channels
+
+
+def timm_config(name: str) -> Any:
+    """What timm knows of one of its models (a PretrainedCfg): input size, mean, hub repository and so on."""
+    from timm.models import get_pretrained_cfg
+
+    return get_pretrained_cfg(name.removeprefix(TIMM))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def embed(model: nn.Module, x: Tensor) -> Tensor:
+    """Features before the classifier, (B, C, H, W) to (B, D) with D = `embed_size(model)`."""
+    body = cast(Backbone, model)
+    return body.forward_head(body.forward_features(x), pre_logits=True)
+
+
+def embed_size(model: nn.Module) -> int:
+    """D, the number of features that the classifier sees.
+
+    Not timm's `num_features`, which is counted before the hidden layer that a few heads (MobileNetV3's) have.
+    """
+    body = cast(Backbone, model)
+    return getattr(body, "head_hidden_size", None) or body.num_features
+
+
+def classifier_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters of the classifier, or of both classifiers of a distilled model."""
+    found = cast(Backbone, model).get_classifier()
+    heads = [found] if isinstance(found, nn.Module) else found
+    owned = {id(parameter) for head in heads for parameter in head.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in owned}
+
+
+def blocks(model: nn.Module) -> list[list[str]]:
+    """Parameter names in groups from input to output, every name once; the last group is the classifier alone.
+
+    The groups of a timm model are those timm decays learning rates over (its `group_matcher`); ours are its stages.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if hasattr(model, "group_matcher"):
+        from timm.models import group_parameters
+
+        matcher = cast(Any, model).group_matcher(coarse=False)
+        layer: dict[str, Any] = group_parameters(model, matcher, reverse=True)
+    else:
+        children = {name: cast(re.Match[str], re.match(r"[^.]+(\.\d+)?", name))[0] for name in names}
+        order = list(dict.fromkeys(children.values()))
+        layer = {name: order.index(child) for name, child in children.items()}
+    head = classifier_parameters(model)
+    # A parameter that timm's matcher leaves out has no depth of its own: it goes with the input, thawed last.
+    depth = {name: float("inf") if name in head else float(layer.get(name, 0)) for name in names}
+    return [list(group) for _, group in groupby(sorted(names, key=depth.__getitem__), key=depth.__getitem__)]
+
+
+def norm_parameters(model: nn.Module) -> set[str]:
+    """Names of the scales and shifts of normalisation layers, whatever their kind.
+
+    Told by class name, since timm has a dozen norm layers of its own with no common base.
+    """
+    return {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        if "norm" in type(module).__name__.lower()
+        for name, _ in module.named_parameters(recurse=False)
+        if name in ("weight", "bias")
+    }

@@ -1,0 +1,660 @@
+"""The command line: parses, composes, prints. Everything heavy is imported inside a command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from suite.errors import InputError, WorkError
+
+if TYPE_CHECKING:
+    from suite.spec import Arm, Experiment
+
+app = typer.Typer(
+    name="mnist-suite",
+    help="Pretrain, fine-tune, search and compare small vision models, honestly.",
+    epilog="Start with: mnist-suite sweep --trials 50   then: mnist-suite leaderboard",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, fetch, verify, import, sample.")
+app.add_typer(data_app, name="data")
+
+Results = Annotated[
+    Path | None,
+    typer.Option("--results", help="Results directory.", envvar="MNIST_SUITE_RESULTS", show_default="./results"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="For initialisation, order and augmentation.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one value: lr=0.05, epochs=3, augment.shift=2, strategy.head.hidden=512."),
+]
+Limit = Annotated[int | None, typer.Option(min=20, help="Use only so many images of each split, for a quick try.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")]
+StudyName = Annotated[str | None, typer.Option("--study", help="Name of the study below the results directory.")]
+
+
+def main() -> NoReturn:
+    """The console script: turns errors into one paragraph and an exit code."""
+    try:
+        app()
+    except InputError as error:
+        _complain(str(error), 2)
+    except WorkError as error:
+        _complain(str(error), 1)
+    except KeyboardInterrupt:
+        _complain("Interrupted.", 130)
+    except BrokenPipeError:  # the reader of our output has gone: not our trouble
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _complain(f"{error.strerror or error}{where}. Nothing already written was lost.", 1)
+    sys.exit(0)
+
+
+def _complain(message: str, code: int) -> NoReturn:
+    print(f"mnist-suite: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+# --- data -------------------------------------------------------------------------------------------------
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """The data sets, and which are here.
+
+    Example: mnist-suite data list
+    """
+    from suite import data, show, store
+
+    rows: list[dict[str, Any]] = []
+    for name, entry in data.DATASETS.items():
+        here = all(status.state == "ok" for status in data.verify(name, quick=True))
+        rows.append({"name": name, "title": entry.title, "classes": len(entry.classes), "here": here})
+    if as_json:
+        print(store.dump_json(rows))
+        return
+    for row in rows:
+        mark = "here" if row["here"] else "not fetched"
+        show.out.print(f"{row['name']:14} {row['title']:44} {row['classes']:3} classes   {mark}")
+    show.out.print("folder:PATH    your own images, one folder a class")
+
+
+@data_app.command("fetch")
+def data_fetch(names: list[str], quiet: Quiet = False, as_json: Json = False) -> None:
+    """Fetch data sets into the cache, checked by SHA-256.
+
+    Example: mnist-suite data fetch mnist fashion-mnist
+    """
+    from suite import data, show, store
+
+    reports: list[dict[str, Any]] = []
+    with show.downloading(quiet) as on_progress:
+        for name in names:
+            report = data.fetch(name, on_progress=on_progress)
+            reports.append({"name": name, "source": report.source, "folder": str(report.folder)})
+    if as_json:
+        print(store.dump_json(reports))
+    else:
+        for r in reports:
+            show.out.print(f"{r['name']}: {r['source']}, in {r['folder']}")
+
+
+@data_app.command("verify")
+def data_verify(names: Annotated[list[str] | None, typer.Argument()] = None, as_json: Json = False) -> None:
+    """Compare every cached file with its SHA-256; exit code 1 if one is damaged.
+
+    Example: mnist-suite data verify mnist
+    """
+    from suite import data, show, store
+
+    rows: list[dict[str, str]] = []
+    for name in names or data.DATASETS:
+        for status in data.verify(name):
+            if names or status.state != "missing":
+                rows.append({"dataset": name, "file": str(status.path), "state": status.state})
+    if as_json:
+        print(store.dump_json(rows))
+    else:
+        for row in rows or [{"state": "nothing is cached yet", "dataset": "", "file": ""}]:
+            show.out.print(f"{row['state']:8} {row['dataset']:14} {row['file']}")
+    if any(row["state"] == "damaged" or (names and row["state"] == "missing") for row in rows):
+        raise typer.Exit(1)
+
+
+@data_app.command("import")
+def data_import(
+    path: Path, name: Annotated[str, typer.Option("--as", help="The data set it holds.")] = "mnist"
+) -> None:
+    """Take files that you placed by hand into the cache, checked by SHA-256.
+
+    Example: mnist-suite data import ~/Downloads/mnist --as mnist
+    """
+    from suite import data, show
+
+    data.import_path(path, name)
+    show.out.print(f"{name}: imported from {path}")
+
+
+@data_app.command("sample")
+def data_sample(name: str = "mnist", index: int | None = None, as_json: Json = False) -> None:
+    """One validation image, drawn in characters.
+
+    Example: mnist-suite data sample mnist --index 3
+    """
+    import random
+
+    from suite import data, show, store
+
+    splits = data.search_splits(name)
+    count = len(splits.validation.labels)
+    index = random.randrange(count) if index is None else index
+    if not 0 <= index < count:
+        raise InputError(f"--index {index} is outside the {count} validation images of {name}.")
+    pixels = splits.validation.images[index].mean(0).round().astype(int)
+    label = splits.info.classes[int(splits.validation.labels[index])]
+    if as_json:
+        print(store.dump_json({"index": index, "label": label, "pixels": pixels.tolist()}))
+        return
+    for line in pixels:
+        show.out.print("".join(" .:-=+*#%@"[min(9, value * 10 // 256)] * 2 for value in line).rstrip())
+    show.out.print(f"{name} validation image {index}: {label}")
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def pretrain(
+    backbone: Annotated[str, typer.Option(help="cnn, net, lean-s, lean-m, lean-l or timm:NAME.")] = "cnn",
+    dataset: Annotated[str, typer.Option(help="A name from `data list`, or folder:PATH.")] = "mnist",
+    changes: Set = None,
+    size: Annotated[int | None, typer.Option(min=8, max=1024, help="Input size in pixels.")] = None,
+    fraction: Annotated[float, typer.Option(help="Part of the training labels, 0 to 1.")] = 1.0,
+    limit: Limit = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    study: StudyName = None,
+    results: Results = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train a backbone from random weights, for others to stand on.
+
+    Examples: mnist-suite pretrain
+              mnist-suite pretrain --backbone lean-m --set epochs=8
+    """
+    arm = _arm(backbone, "pretrain", None, None, changes, size, fraction, precision)
+    _train_one("pretrain", arm, dataset, limit, seed, device, study, results, as_json, quiet, dry_run)
+
+
+@app.command()
+def finetune(
+    backbone: Annotated[str, typer.Option(help="cnn, net, lean-s, lean-m, lean-l or timm:NAME.")],
+    strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit or scratch.")] = "full",
+    dataset: Annotated[str, typer.Option(help="A name from `data list`, or folder:PATH.")] = "mnist",
+    source: Annotated[
+        str | None, typer.Option("--from", help="Weights to start from: a study, STUDY/TRIAL, a file or a folder.")
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from published weights (the default for timm backbones).")
+    ] = False,
+    head: Annotated[str, typer.Option(help="With --strategy head: linear, mlp, ridge, logreg or knn.")] = "linear",
+    changes: Set = None,
+    size: Annotated[int | None, typer.Option(min=8, max=1024, help="Input size in pixels.")] = None,
+    fraction: Annotated[float, typer.Option(help="Part of the training labels, 0 to 1.")] = 1.0,
+    limit: Limit = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    study: StudyName = None,
+    results: Results = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Adapt a pretrained backbone to a data set.
+
+    Examples: mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy head
+              mnist-suite finetune --backbone cnn --dataset fashion-mnist --strategy lp-ft --from STUDY
+    """
+    if source and pretrained:
+        raise InputError("Take either --from or --pretrained: weights come from one place.")
+    weights = source or ("pretrained" if pretrained or backbone.startswith("timm:") else None)
+    if strategy == "scratch":
+        weights = source if source or pretrained else None
+    elif weights is None:
+        raise InputError(
+            f"Strategy '{strategy}' needs weights to start from: say --from STUDY (for example the study that "
+            f"`mnist-suite pretrain --backbone {backbone}` made), or take --strategy scratch."
+        )
+    arm = _arm(backbone, strategy, head, weights, changes, size, fraction, precision)
+    _train_one("finetune", arm, dataset, limit, seed, device, study, results, as_json, quiet, dry_run)
+
+
+def _arm(
+    backbone: str,
+    strategy: str,
+    head: str | None,
+    weights: str | None,
+    changes: list[str] | None,
+    size: int | None,
+    fraction: float,
+    precision: str,
+) -> Arm:
+    from pydantic import ValidationError
+
+    from suite import recipes
+    from suite.spec import Arm, assignments, first_error, resolved
+
+    kind: dict[str, Any] = {"kind": strategy}
+    if strategy == "head":
+        kind["head"] = {"kind": head}
+    try:
+        arm = Arm.model_validate(
+            {
+                "backbone": backbone,
+                "strategy": kind,
+                "weights": weights,
+                "size": size,
+                "fraction": fraction,
+                "recipe": {**recipes.default(strategy).model_dump(), "precision": precision},
+            }
+        )
+        return resolved(arm, assignments(changes or []))
+    except (ValidationError, ValueError) as error:
+        raise InputError(f"This training cannot be set up: {first_error(error)}.") from None
+
+
+def _train_one(
+    verb: str,
+    arm: Arm,
+    dataset: str,
+    limit: int | None,
+    seed: int,
+    device: str,
+    study: str | None,
+    results: Path | None,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool,
+) -> None:
+    from suite import store
+    from suite.sweep import auto_name, single
+
+    root = store.results_dir(results)
+    name = store.check_name(study, "Study") if study else auto_name(verb, arm, dataset, seed, limit)
+    experiment = single(name, arm, dataset, seed=seed, limit=limit)
+    if dry_run:
+        print(experiment.model_dump_json(indent=2))
+        return
+    _run(experiment, root, name, 1, device, None, True, quiet)
+    best = store.find_trial(store.StudyDir(root, name), None)
+    _report_trial(root, name, best, as_json)
+
+
+def _report_trial(root: Path, study: str, state: Any, as_json: bool) -> None:
+    from suite import leaderboard, show, store
+
+    row = leaderboard.row(study, state)
+    if as_json:
+        print(store.dump_json(leaderboard.as_dict(row)))
+        return
+    low, high = 100 * (row.low or 0), 100 * (row.high or 0)
+    show.out.print(
+        f"{study}/{row.trial}: {leaderboard.text(row, 'accuracy')} on validation "
+        f"(95% interval {low:.2f} to {high:.2f}), best of {len(row.curve)} epochs\n"
+        f"{leaderboard.text(row, 'params')} parameters ({leaderboard.text(row, 'trainable')} trained), "
+        f"{leaderboard.text(row, 'flops')} FLOPs an image, {leaderboard.text(row, 'seconds')} of training, "
+        f"energy {leaderboard.text(row, 'energy') if row.energy is not None else row.energy_source}\n"
+        f"next: mnist-suite export {study} --to model   or   mnist-suite finetune --from {study} ..."
+    )
+
+
+@app.command()
+def sweep(
+    experiment: Annotated[str, typer.Argument(help="A built-in experiment, or a file of your own.")] = "mnist",
+    trials: Annotated[int | None, typer.Option(min=1, help="In total, shared equally by the arms.")] = None,
+    study: StudyName = None,
+    arms: Annotated[str | None, typer.Option(help="Only these arms, separated by commas.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Trials at once; 1 runs in this process.")] = 1,
+    engine: Annotated[str, typer.Option(help="local.")] = "local",
+    storage: Annotated[str | None, typer.Option(help="Optuna storage URL instead of SQLite beside the trials.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that exists.")] = False,
+    changes: Set = None,
+    limit: Limit = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of the experiment's own.")] = None,
+    device: Device = "auto",
+    results: Results = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Search every arm of an experiment, to exactly so many trials; Ctrl-C stops, --resume goes on.
+
+    Examples: mnist-suite sweep --trials 50
+              mnist-suite sweep fashion --trials 20 --workers 2
+              mnist-suite sweep ./my_experiment.py --resume
+    """
+    from suite import declared, leaderboard, show, store
+
+    if engine != "local":
+        raise InputError(f"There is no engine '{engine}'; this version has: local.")
+    plan = _changed(declared.load(experiment), trials, arms, changes, limit, seed)
+    root = store.results_dir(results)
+    name = store.check_name(study or plan.name, "Study")
+    if dry_run:
+        print(plan.model_dump_json(indent=2))
+        return
+    status = _run(plan, root, name, workers, device, storage, resume, quiet)
+    rows = show.gather(root, name, sort="accuracy")
+    if as_json:
+        print(store.dump_json({"status": status.model_dump(), "rows": [leaderboard.as_dict(r) for r in rows]}))
+    else:
+        show.print_leaderboard(rows, leaderboard.DEFAULT, sort="accuracy", top=15, title=f"Study {name}")
+
+
+def _changed(
+    experiment: Experiment,
+    trials: int | None,
+    arms: str | None,
+    changes: list[str] | None,
+    limit: int | None,
+    seed: int | None,
+) -> Experiment:
+    """The experiment as the command line asks for it."""
+    from pydantic import ValidationError
+
+    from suite.spec import Experiment, assignments, first_error, resolved
+
+    chosen = dict(experiment.arms)
+    if arms is not None:
+        wanted = [arm.strip() for arm in arms.split(",") if arm.strip()]
+        unknown = [arm for arm in wanted if arm not in chosen]
+        if unknown or not wanted:
+            raise InputError(
+                f"Experiment '{experiment.name}' has no arm {', '.join(map(repr, unknown)) or 'of that name'}; "
+                f"it has: {', '.join(chosen)}."
+            )
+        chosen = {arm: chosen[arm] for arm in wanted}
+    try:
+        params = assignments(changes or [])
+        chosen = {name: resolved(arm, params) for name, arm in chosen.items()}
+        space = {path: r for path, r in experiment.space.items() if path not in params}
+        chosen = {
+            name: arm.model_copy(update={"space": {p: r for p, r in arm.space.items() if p not in params}})
+            for name, arm in chosen.items()
+        }
+        update: dict[str, Any] = {"arms": chosen, "space": space}
+        update |= {k: v for k, v in (("trials", trials), ("limit", limit), ("seed", seed)) if v is not None}
+        return Experiment.model_validate(dict(experiment) | update)
+    except (ValidationError, ValueError) as error:
+        raise InputError(f"Experiment '{experiment.name}' cannot be changed so: {first_error(error)}.") from None
+
+
+def _run(
+    experiment: Experiment,
+    root: Path,
+    name: str,
+    workers: int,
+    device: str,
+    storage: str | None,
+    resume: bool,
+    quiet: bool,
+) -> Any:
+    """Drive a study to its end, showing how it goes; leaves by exit code where it was stopped or failed."""
+    import signal
+
+    from suite import show, store
+
+    store.make_writable(root)
+    if storage is None and (kind := store.on_network_disk(root)):
+        show.err.print(
+            f"warning: {root} is on a network disk ({kind}), where SQLite can lose data; "
+            "consider --storage postgresql+psycopg://..."
+        )
+    from suite.sweep import Options, Stop, sweep
+
+    stop, received = Stop(), []
+
+    def on_signal(number: int, _: Any) -> None:
+        if received:  # asked twice: end at once; whatever is on disk is whole
+            os._exit(128 + number)
+        received.append(number)
+        stop.reason = signal.Signals(number).name
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, on_signal)
+    command = " ".join(["mnist-suite", *sys.argv[1:]])
+    if storage is not None:
+        command = command.replace(storage, "STORAGE")  # it may hold a password
+    options = Options(workers, device, storage, resume, command)
+    with show.following(root, quiet=quiet) as display:
+        for status in sweep(experiment, root, study=name, options=options, stop=stop):
+            display.update(status)
+            if stop.reason and not quiet and received and received[0] > 0:
+                received[0] = -received[0]
+                show.err.print(f"{stop.reason}: stopping at the next step; once more ends at once.")
+    if stop.reason:
+        if not quiet:
+            show.err.print(f"Stopped ({stop.reason}). Go on with the same command and --resume.")
+        raise typer.Exit(130 if stop.reason == "SIGINT" else 143)
+    last = display.last
+    if last is None or last.state == "failed":
+        raise WorkError(f"Study '{name}' stopped early: {last.message if last else 'nothing ran'}.")
+    if last.failed and not last.finished:
+        states = store.StudyDir(root, name).states()
+        raise WorkError(f"Every trial of study '{name}' failed: {next(s.reason for s in states if s.reason)}.")
+    return last
+
+
+# --- looking --------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def stop(study: str, results: Results = None, reason: str = "asked by `mnist-suite stop`") -> None:
+    """Ask a running study to put everything down cleanly; works from any host that sees the directory.
+
+    Example: mnist-suite stop mnist
+    """
+    from suite import show, store
+
+    directory = store.open_study(store.results_dir(results), study)
+    status = directory.status()
+    if status is None or status.state != "running":
+        show.out.print(f"Study '{study}' is not running ({status.state if status else 'never started'}).")
+        return
+    directory.request_stop(reason)
+    show.out.print(f"Asked pid {status.pid} on {status.host} to stop; resume later with --resume.")
+
+
+@app.command()
+def status(
+    study: Annotated[str | None, typer.Argument()] = None, results: Results = None, as_json: Json = False
+) -> None:
+    """How the studies stand.
+
+    Example: mnist-suite status
+    """
+    import time
+
+    from suite import show, store
+
+    root = store.results_dir(results)
+    chosen = [store.open_study(root, study)] if study else store.studies(root)
+    found: list[dict[str, Any]] = []
+    for directory in chosen:
+        at = directory.status()
+        if at is None:
+            found.append({"study": directory.name, "state": "never started"})
+            continue
+        stale = at.state == "running" and time.time() - at.heartbeat > store.STALE_SECONDS
+        found.append({**at.model_dump(), "state": "stale" if stale else at.state})
+    if as_json:
+        print(store.dump_json(found))
+        return
+    if not found:
+        show.out.print(f"There are no studies in {root}. Start one: mnist-suite sweep --trials 50")
+    for at in found:
+        done = sum(at.get(k, 0) for k in ("finished", "pruned", "failed"))
+        best = f", best {100 * at['best_accuracy']:.2f}%" if at.get("best_accuracy") is not None else ""
+        eta = f", about {show.duration(at['eta_seconds'])} left" if at.get("eta_seconds") else ""
+        show.out.print(f"{at['study']}: {at['state']}, {done}/{at.get('planned', '?')} trials{best}{eta}")
+
+
+@app.command()
+def leaderboard(
+    study: Annotated[str | None, typer.Argument(help="One study; all of them where left out.")] = None,
+    sort: Annotated[str, typer.Option(help="A column: accuracy, flops, params, seconds, energy, ...")] = "accuracy",
+    columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Only so many rows.")] = None,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep it on screen as it changes; Ctrl-C ends.")] = False,
+    results: Results = None,
+) -> None:
+    """Accuracy and compute cost of every trial, from the results directory alone.
+
+    Examples: mnist-suite leaderboard mnist
+              mnist-suite leaderboard mnist --sort flops --markdown
+              mnist-suite leaderboard --json > rows.json
+    """
+    from suite import leaderboard as board
+    from suite import show, store
+
+    root = store.results_dir(results)
+    if study is None and not store.studies(root):
+        store.open_study(root, None)
+    keys = [key.strip() for key in columns.split(",")] if columns else list(board.DEFAULT)
+    if study is None and not columns:
+        keys.insert(1, "study")
+    for key in [*keys, sort]:
+        board.column(key)
+    if sum((as_json, as_csv, as_markdown, watch)) > 1:
+        raise InputError("Take one of --json, --csv, --markdown and --watch.")
+    if watch:
+        _watch(root, study, keys, sort, top)
+        return
+    rows = show.gather(root, study, sort=sort)
+    if as_json:
+        print(store.dump_json([board.as_dict(row) for row in rows[:top]]))
+    elif as_csv:
+        print(board.as_csv(rows[:top]), end="")
+    elif as_markdown:
+        print(board.as_markdown(rows[:top], keys), end="")
+    else:
+        show.print_leaderboard(rows, keys, sort=sort, top=top, title=f"Study {study}" if study else "All studies")
+
+
+def _watch(root: Path, study: str | None, keys: list[str], sort: str, top: int | None) -> None:
+    import time
+
+    from rich.live import Live
+
+    from suite import show
+
+    with Live(console=show.out, auto_refresh=False, screen=show.out.is_terminal) as live:
+        while True:
+            rows = show.gather(root, study, sort=sort)
+            height = top or max(5, show.out.height - 4)
+            live.update(show.table(rows, keys, top=height, title=study or "All studies"), refresh=True)
+            time.sleep(1.0)
+
+
+# --- models ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def export(
+    trial: Annotated[
+        str | None, typer.Argument(help="STUDY or STUDY/TRIAL; the newest study's best if left out.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write; it must not hold anything yet.")] = Path("model"),
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Write the best model (by validation accuracy) as safetensors, with its card; checked before it is published.
+
+    Example: mnist-suite export mnist --to model
+    """
+    from suite import show, store
+    from suite.export import export as write
+
+    done = write(store.results_dir(results), trial, to)
+    if as_json:
+        print(store.dump_json(done))
+        return
+    show.out.print(
+        f"{done['trial']} ({100 * done['accuracy']:.2f}% on validation) is in {to}\n"
+        f"load it with: {done['load']}\ntry it with: mnist-suite predict {to} IMAGE"
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder that `export` wrote.")],
+    images: Annotated[list[Path] | None, typer.Argument(help="PNG or JPEG, any size and colour.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 3,
+    serve: Annotated[bool, typer.Option("--serve", help="Answer JSON lines on stdin, for other programs.")] = False,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Say what is on images.
+
+    Example: mnist-suite predict model digit.png --json
+    """
+    from suite import export, show, store
+
+    if serve:
+        export.serve(model, device)
+        return
+    if not images:
+        raise InputError("Name at least one image: mnist-suite predict MODEL_DIR IMAGE...")
+    predictor = export.Predictor(model, device)
+    answers = [predictor.file(path) for path in images]
+    if as_json:
+        print(store.dump_json(answers))
+        return
+    for answer in answers:
+        ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:top]
+        shown = "  ".join(f"{label} {100 * p:.1f}%" for label, p in ranked)
+        show.out.print(f"{answer['image']}: {answer['label']}   ({shown})")
+
+
+@app.command()
+def doctor(results: Results = None, as_json: Json = False) -> None:
+    """What this machine offers: devices, precision, data, weights, disk, versions.
+
+    Example: mnist-suite doctor
+    """
+    from suite import show, store
+    from suite.doctor import examine
+
+    report = examine(store.results_dir(results))
+    if as_json:
+        print(store.dump_json(report))
+        return
+    for part, facts in report.items():
+        show.out.print(f"{part}")
+        for key, value in facts.items():
+            show.out.print(f"  {key:28} {value}")
+
+
+if __name__ == "__main__":
+    main()

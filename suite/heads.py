@@ -1,0 +1,139 @@
+"""Heads on frozen features (N, D): learned by gradient, solved in closed form, or looked up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from suite.errors import InputError
+from suite.spec import HeadSpec, Knn, Linear, Logreg, Mlp, Ridge
+
+
+class Standardize(nn.Module):
+    """(x - mean) / std with the training features' figures; constant features become zero."""
+
+    mean: Tensor
+    gain: Tensor
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        mean, std = features.mean(0), features.std(0)
+        gain = torch.where(std > 1e-6, 1 / std.clamp_min(1e-6), torch.zeros_like(std))
+        self.register_buffer("mean", mean)
+        self.register_buffer("gain", gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) * self.gain
+
+
+class Head(nn.Module):
+    """Standardised features to class scores, (B, D) -> (B, classes)."""
+
+    def __init__(self, standardize: Standardize, body: nn.Sequential) -> None:
+        super().__init__()
+        self.standardize = standardize
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self.standardize(x))
+
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        """The same function with the standardisation worked into the first layer: what an export carries."""
+        first = self.body[0]
+        assert isinstance(first, nn.Linear)
+        mean, gain = self.standardize.mean, self.standardize.gain
+        merged = nn.Linear(first.in_features, first.out_features)
+        merged.weight.copy_(first.weight * gain)
+        merged.bias.copy_(first.bias - first.weight @ (mean * gain))
+        return nn.Sequential(merged, *self.body[1:]) if len(self.body) > 1 else merged
+
+
+class Neighbours(nn.Module):
+    """k nearest neighbours by cosine similarity, weighted by it; scores are log vote shares.
+
+    Votes use the temperature of Wu et al., 2018 (arXiv:1805.01978), 0.07.
+    """
+
+    bank: Tensor
+    labels: Tensor
+
+    def __init__(self, features: Tensor, labels: Tensor, k: int, classes: int) -> None:
+        super().__init__()
+        self.standardize = Standardize(features)
+        self.register_buffer("bank", F.normalize(self.standardize(features), dim=1))
+        self.register_buffer("labels", labels)
+        self.k, self.classes = min(k, len(features)), classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        similarity = F.normalize(self.standardize(x.float()), dim=1) @ self.bank.T
+        value, index = similarity.topk(self.k, dim=1)
+        votes = F.one_hot(self.labels[index], self.classes) * (value / 0.07).softmax(1)[:, :, None]
+        return votes.sum(1).clamp_min(1e-8).log()
+
+
+def by_gradient(spec: HeadSpec) -> bool:
+    return isinstance(spec, Linear | Mlp)
+
+
+def make(spec: HeadSpec, features: Tensor, classes: int, seed: int) -> Head:
+    """A trainable head; a linear one starts at zero, so that its seed decides the order of the data alone."""
+    size = features.shape[1]
+    if isinstance(spec, Mlp):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            body = nn.Sequential(nn.Linear(size, spec.hidden), nn.ReLU(), nn.Linear(spec.hidden, classes))
+    else:
+        layer = nn.Linear(size, classes)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        body = nn.Sequential(layer)
+    return Head(Standardize(features), body.to(features.device))
+
+
+def solve(spec: HeadSpec, features: Tensor, labels: Tensor, classes: int) -> Head | Neighbours:
+    """A head that needs no steps: ridge regression, logistic regression by L-BFGS, or nearest neighbours."""
+    if isinstance(spec, Knn):
+        return Neighbours(features, labels, spec.k, classes)
+    standardize = Standardize(features)
+    if isinstance(spec, Ridge):
+        weight, bias = _ridge(standardize(features), labels, classes, spec.l2)
+    elif isinstance(spec, Logreg):
+        weight, bias = _logreg(standardize(features), labels, classes, spec.c)
+    else:
+        raise InputError(f"A {spec.kind} head is trained, not solved.")
+    layer = nn.Linear(features.shape[1], classes)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return Head(standardize, nn.Sequential(layer.to(features.device)))
+
+
+def _ridge(x: Tensor, labels: Tensor, classes: int, l2: float) -> tuple[Tensor, Tensor]:
+    """min |x w - y|^2 / n + l2 / D |w|^2 on centred one-hot targets, in float64; scores are scaled by ten
+    so that a softmax over them is a sensible probability."""
+    count, size = x.shape
+    target = F.one_hot(labels, classes).double()
+    centre = target.mean(0)
+    x64 = x.double()
+    gram = x64.T @ x64 / count + l2 / size * torch.eye(size, dtype=torch.float64, device=x.device)
+    weight = torch.linalg.solve(gram, x64.T @ (target - centre) / count)
+    return 10 * weight.T.float(), 10 * centre.float()
+
+
+def _logreg(x: Tensor, labels: Tensor, classes: int, c: float) -> tuple[Tensor, Tensor]:
+    from sklearn.linear_model import LogisticRegression
+
+    model: Any = LogisticRegression(C=c, max_iter=200, tol=1e-3).fit(x.cpu().numpy(), labels.cpu().numpy())
+    weight = torch.zeros(classes, x.shape[1])
+    bias = torch.full((classes,), -1e3)  # a class without a training image is never predicted
+    found = torch.as_tensor(model.classes_)
+    coefficients, intercept = torch.as_tensor(model.coef_).float(), torch.as_tensor(model.intercept_).float()
+    if len(found) == 2:  # scikit-learn keeps one row for two classes
+        coefficients = torch.stack((-coefficients[0] / 2, coefficients[0] / 2))
+        intercept = torch.stack((-intercept[0] / 2, intercept[0] / 2))
+    weight[found], bias[found] = coefficients, intercept
+    return weight, bias

@@ -1,0 +1,162 @@
+"""From a trial to the model it trains, and from its files back to the trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from suite import backbones, data, heads, weights
+from suite.checkpoint import file_sha256
+from suite.errors import InputError
+from suite.spec import FROM_RANDOM, HeadOnly, Knn, Partial, Strategy, Trial
+from suite.store import TrialDir
+
+
+@dataclass(frozen=True)
+class Assembled:
+    model: nn.Module  # (B, C, size, size) -> (B, classes)
+    expects: backbones.Preprocess
+    provenance: weights.Provenance | None  # of the weights it starts from
+
+
+def assemble(trial: Trial, info: data.Info, results: Path) -> Assembled:
+    """The trial's backbone with the weights it starts from. Raises InputError."""
+    given = trial.weights
+    expects = backbones.preprocess(
+        trial.backbone,
+        channels=info.channels,
+        native_size=info.size,
+        mean=info.mean,
+        std=info.std,
+        size=trial.size,
+        pretrained=given is not None and given.source == "pretrained",
+    )
+    model = backbones.build(
+        trial.backbone, classes=len(info.classes), channels=info.channels, size=expects.size, seed=trial.seed
+    )
+    provenance = None
+    if given is not None:
+        source = given.source if given.source == "pretrained" else str(results / given.source)
+        if given.sha256 is not None and Path(source).is_file() and file_sha256(Path(source)) != given.sha256:
+            raise InputError(
+                f"The weights in {source} are not the ones this trial was planned with (their SHA-256 differs). "
+                "Start a new study, or put the old file back."
+            )
+        provenance = weights.load_pretrained(trial.backbone, model, source)
+    if trial.strategy.kind not in FROM_RANDOM:
+        zero_classifier(model)
+    return Assembled(model, expects, provenance)
+
+
+def classifier_name(model: nn.Module) -> str:
+    classifier = model.get_classifier()  # type: ignore[operator]
+    return next(name for name, module in model.named_modules() if module is classifier)
+
+
+def zero_classifier(model: nn.Module) -> None:
+    """A new task starts with even odds, and with the features untouched by a random head's first gradients."""
+    for module in model.get_submodule(classifier_name(model)).modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.zeros_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def attach(model: nn.Module, head: heads.Head | heads.Neighbours) -> nn.Module:
+    """The backbone with `head` as its classifier; standardisation is folded into the weights."""
+    fitted = head.folded() if isinstance(head, heads.Head) else head
+    name = classifier_name(model)
+    old = model.get_submodule(name)
+    if isinstance(fitted, nn.Linear) and isinstance(old, nn.Linear):
+        old.load_state_dict(fitted.state_dict())
+    else:
+        model.set_submodule(name, fitted)
+    return model
+
+
+# --- strategies: what is trained -------------------------------------------------------------------------------
+
+
+def trained_names(strategy: Strategy, model: nn.Module) -> set[str]:
+    """Names of the parameters that a gradient strategy trains. The classifier always is."""
+    everything = {name for name, _ in model.named_parameters()}
+    classifier = backbones.classifier_parameters(model)
+    if isinstance(strategy, Partial):
+        groups = [group for group in backbones.blocks(model) if not set(group) <= classifier]
+        if strategy.blocks > len(groups):
+            raise InputError(f"strategy.blocks is {strategy.blocks}, but the backbone has only {len(groups)} blocks.")
+        return classifier.union(*groups[-strategy.blocks :])
+    if strategy.kind == "norm-only":
+        norms = backbones.norm_parameters(model)
+        if not norms:
+            raise InputError("Strategy norm-only needs a backbone with normalisation layers; this one has none.")
+        return classifier | norms
+    if strategy.kind == "bitfit":
+        return classifier | {name for name in everything if name.endswith("bias")}
+    return everything
+
+
+def freeze(strategy: Strategy, model: nn.Module) -> Callable[[nn.Module], None] | None:
+    """Mark what is trained; returns a function that keeps frozen norm layers in evaluation mode, if any are."""
+    names = trained_names(strategy, model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+    frozen = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in module.parameters())
+    ]
+    if not frozen:
+        return None
+
+    def hold(live: nn.Module) -> None:
+        for name in frozen:
+            live.get_submodule(name).eval()
+
+    return hold
+
+
+# --- back from disk ------------------------------------------------------------------------------------------------
+
+
+def load_trained(directory: TrialDir, trial: Trial, info: data.Info, results: Path) -> Assembled:
+    """The finished trial's best model, in evaluation mode on the CPU. Raises InputError."""
+    record = directory.record()
+    if record is None or record.state != "finished" or record.artifact is None:
+        raise InputError(f"Trial {directory.id} is not finished, so there is no model of it to load.")
+    path = directory.path / record.artifact
+    if not path.is_file():
+        raise InputError(f"The weights of trial {directory.id} are gone: {path} is missing.")
+    if file_sha256(path) != record.artifact_sha256:
+        raise InputError(f"{path} is damaged: its SHA-256 is not the one in result.json.")
+    assembled = assemble(trial, info, results)
+    model = assembled.model
+    tensors = weights.read_tensors(path)
+    if isinstance(trial.strategy, HeadOnly):
+        began = record.provenance.weights_sha256 if record.provenance else None
+        if assembled.provenance is not None and began not in (None, assembled.provenance.sha256):
+            raise InputError(
+                f"Trial {directory.id} trained a head on the features of other weights than those found now "
+                f"({assembled.provenance.source}); put the old ones back."
+            )
+        model = attach(model, rebuild_head(trial.strategy, tensors, len(info.classes)))
+    else:
+        model.load_state_dict(tensors)
+    return Assembled(model.eval(), assembled.expects, assembled.provenance)
+
+
+def rebuild_head(strategy: HeadOnly, tensors: dict[str, torch.Tensor], classes: int) -> heads.Head | heads.Neighbours:
+    """A head of the shape that its saved tensors tell."""
+    if isinstance(strategy.head, Knn):
+        head: heads.Head | heads.Neighbours = heads.Neighbours(
+            torch.zeros_like(tensors["bank"]), tensors["labels"], strategy.head.k, classes
+        )
+    else:
+        features = torch.zeros(2, tensors["standardize.mean"].numel())
+        head = heads.make(strategy.head, features, classes, seed=0)
+    head.load_state_dict(tensors)
+    return head

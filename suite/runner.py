@@ -1,0 +1,416 @@
+"""Runs one trial: the imperative shell around `fit`.
+
+It writes what happens into the trial's directory, yields every event, and obeys the verdict that is sent
+back: None to go on, 'prune' to end here, 'stop' to put everything down so that a later attempt goes on.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from suite import checkpoint, cost, data, device, features, heads, models, train
+from suite.augment import Prepare, feature_preparer, image_preparer
+from suite.errors import InputError
+from suite.spec import (
+    Checkpointed,
+    Cost,
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    HeadOnly,
+    LpFt,
+    Provenance,
+    Pruned,
+    Recipe,
+    Record,
+    Started,
+    Stopped,
+    Trial,
+    Verdict,
+)
+from suite.store import EventWriter, TrialDir, write_atomic
+from suite.train import Examples, Tally
+
+CHECKPOINT_SECONDS = 30.0  # at most this much training is repeated after a crash
+WORST = 16  # mistakes kept with their pixels
+
+Outcome = Literal["finished", "pruned", "failed"]
+Events = Generator[Event, Verdict | None, None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    train: Examples
+    validation: Examples
+    info: data.Info
+
+
+@lru_cache(maxsize=2)
+def load_examples(dataset: str, fraction: float, limit: int | None, where: str) -> Loaded:
+    """The two splits that a search may see, resident on the device; kept for the next trial in this process."""
+    splits = data.search_splits(dataset, fraction=fraction, limit=limit)
+    target = torch.device(where)
+
+    def resident(part: data.Labelled) -> Examples:
+        return Examples(torch.from_numpy(part.images).to(target), torch.from_numpy(part.labels).to(target))
+
+    return Loaded(resident(splits.train), resident(splits.validation), splits.info)
+
+
+def run_trial(trial: Trial, directory: TrialDir, results: Path, *, attempt: str, command: str = "") -> Events:
+    """Run `trial` to its end, from its last whole checkpoint if there is one.
+
+    Failures of the trial itself become a Failed event and a record; only the interpreter's own exits pass.
+    Closing the generator leaves the directory as a crash would: resumable.
+    """
+    directory.path.mkdir(parents=True, exist_ok=True)
+    writer = EventWriter(directory.events)
+    run = _Run(trial, directory, results, attempt, command)
+    try:
+        for event in run.events():
+            run.verdict = yield writer.append(event).event
+    except Exception as error:
+        diverged = isinstance(error, train.Diverged)
+        reason = f"diverged: {error}" if diverged else describe(error)
+        step = run.tally.step
+        directory.commit(run.record("pruned" if diverged else "failed", reason))
+        checkpoint.clear(directory.path)
+        over: Event = Pruned(reason=reason, step=step) if diverged else Failed(reason=reason, step=step)
+        yield writer.append(over).event
+    finally:
+        writer.close()
+
+
+def describe(error: Exception) -> str:
+    """The reason of a failure in one line; running out of memory is always named so."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text.lower():
+        return f"out of memory: {text or 'allocation refused'}"
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+class _Run:
+    """One attempt at one trial."""
+
+    def __init__(self, trial: Trial, directory: TrialDir, results: Path, attempt: str, command: str) -> None:
+        self.trial, self.directory, self.results = trial, directory, results
+        self.attempt, self.command = attempt, command
+        self.verdict: Verdict | None = None
+        self.over = False  # ended before its end: pruned or stopped
+        self.tally = Tally()
+        self.counted: cost.Counted | None = None
+        self.meter: cost.Meter | None = None
+        self.assembled: models.Assembled | None = None
+        self.device = torch.device("cpu")
+        self.dtype = torch.float32
+        self.began = time.time()
+        self.clock = time.perf_counter()
+        self.earlier_wall = 0.0  # seconds that former attempts took
+        self.setup_seconds = 0.0
+        self.setup_flops = 0
+        self.latency: float | None = None
+        self.best_logits: Tensor | None = None  # of the validation images
+        self.validation_images = 0
+        self.artifact_sha256: str | None = None
+
+    # --- the course of a trial ---
+
+    def events(self) -> Iterator[Event]:
+        trial = self.trial
+        self.device = device.pick(trial.device)
+        if trial.threads:
+            torch.set_num_threads(trial.threads)
+        torch.manual_seed(trial.seed)
+        self.meter = cost.Meter(self.device)
+        loaded = load_examples(trial.dataset, trial.fraction, trial.limit, str(self.device))
+        if loaded.info.data_hash != trial.data_hash or loaded.info.split_hash != trial.split_hash:
+            raise InputError(f"The data of '{trial.dataset}' are not the ones this trial was planned with.")
+        self.validation_images = len(loaded.validation)
+        self.assembled = models.assemble(trial, loaded.info, self.results)
+        self.assembled.model.to(self.device)
+        if isinstance(trial.strategy, HeadOnly):
+            yield from self._head(trial.strategy, loaded)
+        else:
+            yield from self._gradient(loaded)
+
+    def _gradient(self, loaded: Loaded) -> Iterator[Event]:
+        trial, model, expects = self.trial, self._assembled().model, self._assembled().expects
+        recipe = trial.recipe
+        frozen = models.freeze(trial.strategy, model)
+        self.dtype = device.precision(recipe.precision, self.device, model, training=True)
+        saved = checkpoint.load(self.directory.path)
+        if isinstance(trial.strategy, LpFt) and saved is None:
+            self._probe(trial.strategy, loaded)
+        self.counted = cost.count(model, expects.shape)
+        prepare = image_preparer(expects, recipe.augment, self.device)
+        yield from self._fit(model, loaded, recipe, prepare, saved, frozen)
+        if not self.over:
+            yield self._finish(model, model, loaded)
+
+    def _head(self, strategy: HeadOnly, loaded: Loaded) -> Iterator[Event]:
+        trial, model, expects = self.trial, self._assembled().model, self._assembled().expects
+        classes = len(loaded.info.classes)
+        model.requires_grad_(False)
+        body = cost.count(model, expects.shape)
+        x = self._features(loaded)
+        if heads.by_gradient(strategy.head):
+            head: heads.Head | heads.Neighbours = heads.make(strategy.head, x.train.inputs, classes, trial.seed)
+            inner = cost.count(head, tuple(x.train.inputs.shape[1:]))
+            self.counted = cost.Counted(body.parameters, inner.trainable, body.forward_flops, inner.training_flops)
+            saved = checkpoint.load(self.directory.path)
+            yield from self._fit(head, x, trial.recipe, feature_preparer, saved, None)
+            if self.over:
+                return
+        else:
+            self.counted = cost.Counted(body.parameters, 0, body.forward_flops, 0)
+            self.setup_seconds = time.perf_counter() - self.clock
+            yield self._started(0)
+            clock = time.perf_counter()
+            head = heads.solve(strategy.head, x.train.inputs, x.train.labels, classes)
+            self.tally = Tally(step=1, images=len(x.train), seconds=time.perf_counter() - clock)
+            scores = train.evaluate(head, x.validation, feature_preparer, self.device, torch.float32)
+            self.tally.note(1, scores)
+            self.best_logits = scores.logits
+            yield Evaluated(step=1, epoch=1, accuracy=scores.accuracy, loss=scores.loss, seconds=self.tally.seconds)
+        yield self._finish(head, models.attach(model, head), loaded)
+
+    def _fit(
+        self,
+        model: nn.Module,
+        examples: Loaded,
+        recipe: Recipe,
+        prepare: Prepare,
+        saved: tuple[dict[str, Tensor], dict[str, Any]] | None,
+        frozen: Callable[[nn.Module], None] | None,
+    ) -> Iterator[Event]:
+        """`fit`, with checkpoints as time passes and an end as soon as the verdict says so.
+
+        Leaves the best weights in the model.
+        """
+        count = len(examples.train)
+        if recipe.batch_size > count:
+            raise InputError(
+                f"Batch size {recipe.batch_size} is larger than the {count} training images; "
+                "take a smaller batch or a larger fraction."
+            )
+        training = train.begin(model, recipe, self.device, self.dtype)
+        if saved is not None:
+            tensors, numbers = saved
+            train.restore(training, tensors, numbers)
+            self.earlier_wall = numbers["wall"]
+        self.tally = training.tally
+        self.setup_seconds = time.perf_counter() - self.clock
+        yield self._started(train.steps_per_epoch(count, recipe.batch_size) * recipe.epochs)
+        saved_at = time.monotonic()
+        for event in train.fit(
+            training, examples.train, examples.validation, recipe, prepare, seed=self.trial.seed, freeze=frozen
+        ):
+            yield event
+            stop = self.verdict == "stop"
+            if self.verdict == "prune" and isinstance(event, Evaluated):
+                self.over = True
+                reason = f"{event.accuracy:.4f} on validation after epoch {event.epoch} is not among the arm's best"
+                self.directory.commit(self.record("pruned", reason))
+                checkpoint.clear(self.directory.path)
+                yield Pruned(reason=reason, step=self.tally.step)
+                return
+            if stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                numbers = {**train.state_numbers(training), "wall": self._wall()}
+                digest = checkpoint.save(self.directory.path, train.state_tensors(training), numbers)
+                saved_at = time.monotonic()
+                yield Checkpointed(step=self.tally.step, sha256=digest)
+            if stop:
+                self.over = True
+                yield Stopped(reason="asked to stop", step=self.tally.step)
+                return
+        self.best_logits = training.best_logits
+        model.load_state_dict(training.best_state)
+        model.eval()
+
+    def _finish(self, trained: nn.Module, whole: nn.Module, loaded: Loaded) -> Event:
+        """Save what was trained, look at how it errs, time the whole model as it will be exported, and commit."""
+        self.artifact_sha256 = checkpoint.save_tensors(self.directory.best, trained.state_dict())
+        assert self.best_logits is not None and self.tally.best_accuracy is not None
+        errors = confusion(self.best_logits, loaded.validation, loaded.info.classes)
+        write_atomic(self.directory.path / "validation.json", json.dumps(errors), durable=False)
+        self.latency = cost.latency(whole, self._assembled().expects.shape, self.device)
+        if self.directory.commit(self.record("finished", None)):
+            checkpoint.clear(self.directory.path)
+        return Finished(accuracy=self.tally.best_accuracy, step=self.tally.step)
+
+    # --- pieces ---
+
+    def _assembled(self) -> models.Assembled:
+        assert self.assembled is not None
+        return self.assembled
+
+    def _features(self, loaded: Loaded) -> Loaded:
+        """The two splits as frozen features."""
+        model, expects, trial = self._assembled().model, self._assembled().expects, self.trial
+        dtype = device.precision(trial.recipe.precision, self.device, model, training=False)
+        parts: list[Examples] = []
+        for role, part in (("train", loaded.train), ("validation", loaded.validation)):
+            key = f"{trial.data_hash}/{trial.split_hash}/{role}/{trial.fraction}/{trial.limit}"
+            found, hit = features.cached(model, part.inputs, expects, dtype, images_hash=key)
+            if not hit:
+                flops = cost.count(model, expects.shape).forward_flops
+                self.setup_flops += flops * len(part)
+            parts.append(Examples(found, part.labels))
+        return Loaded(parts[0], parts[1], loaded.info)
+
+    def _probe(self, strategy: LpFt, loaded: Loaded) -> None:
+        """The linear probe that lp-ft starts from, put in as the classifier."""
+        x = self._features(loaded)
+        head = heads.make(HeadOnly().head, x.train.inputs, len(loaded.info.classes), self.trial.seed)
+        recipe = Recipe(
+            lr=strategy.probe_lr, batch_size=min(256, len(x.train)), epochs=strategy.probe_epochs, schedule="cosine"
+        )
+        probe = train.begin(head, recipe, self.device, torch.float32)
+        for _ in train.fit(probe, x.train, x.validation, recipe, feature_preparer, seed=self.trial.seed):
+            pass
+        head.load_state_dict(probe.best_state)
+        self.setup_flops += cost.count(head, tuple(x.train.inputs.shape[1:])).training_flops * probe.tally.images
+        models.attach(self._assembled().model, head)
+
+    def _wall(self) -> float:
+        return self.earlier_wall + time.perf_counter() - self.clock
+
+    def _started(self, steps: int) -> Started:
+        counted = self.counted
+        return Started(
+            attempt=self.attempt,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            step=self.tally.step,
+            steps=steps,
+            parameters=counted.parameters if counted else 0,
+            trainable=counted.trainable if counted else 0,
+            forward_flops=counted.forward_flops if counted else 0,
+        )
+
+    def record(self, state: Outcome, reason: str | None) -> Record:
+        """What the trial came to, as far as it came."""
+        tally = self.tally
+        return Record(
+            trial=self.directory.id,
+            arm=self.trial.arm,
+            state=state,
+            attempt=self.attempt,
+            accuracy=tally.best_accuracy,
+            loss=tally.best_loss if math.isfinite(tally.best_loss) else None,
+            epoch=tally.best_epoch or None,
+            images=self.validation_images,
+            steps=tally.step,
+            curve=tuple(tally.curve),
+            reason=reason,
+            cost=self._cost(),
+            provenance=self._provenance(),
+            artifact="best.safetensors" if state == "finished" else None,
+            artifact_sha256=self.artifact_sha256,
+            started=self.began,
+            ended=time.time(),
+        )
+
+    def _cost(self) -> Cost | None:
+        if self.counted is None or self.meter is None:
+            return None
+        memory, memory_source = self.meter.memory()
+        joules, energy_source = self.meter.energy()
+        seconds, images = self.tally.seconds, self.tally.images
+        return Cost(
+            parameters=self.counted.parameters,
+            trainable=self.counted.trainable,
+            forward_flops=self.counted.forward_flops,
+            training_flops=self.counted.training_flops * images,
+            setup_flops=self.setup_flops,
+            wall_seconds=self._wall(),
+            train_seconds=seconds,
+            setup_seconds=self.setup_seconds,
+            images_per_second=images / seconds if seconds > 0 else 0.0,
+            peak_memory_bytes=memory,
+            memory_source=memory_source,
+            energy_joules=joules,
+            energy_source=energy_source,
+            latency_seconds=self.latency,
+        )
+
+    def _provenance(self) -> Provenance:
+        given = self.assembled.provenance if self.assembled else None
+        return Provenance(
+            version=version(),
+            command=self.command,
+            commit=commit(),
+            python=platform.python_version(),
+            packages=packages(),
+            host=socket.gethostname(),
+            hardware=device.hardware(self.device),
+            threads=torch.get_num_threads(),
+            precision=device.name_of(self.dtype),
+            weights=given.source if given else None,
+            weights_sha256=given.sha256 if given else None,
+        )
+
+
+def confusion(logits: Tensor, examples: Examples, classes: tuple[str, ...]) -> dict[str, object]:
+    """Confusion counts [label][predicted] and the most confident mistakes with their pixels."""
+    labels = examples.labels.cpu()
+    probability, predicted = logits.softmax(1).max(1)
+    counts = torch.bincount(labels * len(classes) + predicted, minlength=len(classes) ** 2)
+    wrong = (predicted != labels).nonzero().flatten()
+    worst = wrong[probability[wrong].argsort(descending=True)][:WORST]
+    return {
+        "classes": list(classes),
+        "confusion": counts.view(len(classes), len(classes)).tolist(),
+        "worst": [
+            {
+                "index": int(i),
+                "label": int(labels[i]),
+                "predicted": int(predicted[i]),
+                "probability": round(float(probability[i]), 6),
+                "pixels": examples.inputs[i].float().mean(0).round().int().tolist(),
+            }
+            for i in worst
+        ],
+    }
+
+
+@cache
+def version() -> str:
+    try:
+        return importlib.metadata.version("mnist-suite")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Versions of what decides a figure."""
+    names = ("torch", "torchvision", "timm", "optuna", "numpy", "safetensors", "scikit-learn")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of the code, with a '+' where the tree differs from it; None outside a checkout."""
+    try:
+        describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12"]
+        done = subprocess.run(describe, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

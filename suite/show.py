@@ -1,0 +1,171 @@
+"""What the command line prints: tables for people, plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from suite import leaderboard, store
+from suite.leaderboard import Row
+from suite.spec import Evaluated, Status
+from suite.spec import Progress as Training
+from suite.store import EventReader, StudyDir
+
+
+
+def _console(stream: TextIO) -> Console:
+    """Off a terminal lines are as long as they are, for grep and logs."""
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 500)
+
+
+out, err = _console(sys.stdout), _console(sys.stderr)
+
+
+def gather(results: Path, study: str | None, *, sort: str, cost: str | None = None) -> list[Row]:
+    """Ranked rows of one study, or of all."""
+    chosen = [store.open_study(results, study)] if study else store.studies(results)
+    rows = [leaderboard.row(s.name, state) for s in chosen for state in s.states()]
+    return leaderboard.rank(rows, sort=sort, cost=cost)
+
+
+def table(rows: Sequence[Row], columns: Sequence[str], *, top: int | None = None, title: str = "") -> Table:
+    """The leaderboard as a rich table; rows that did not finish are dimmed, Pareto rows carry a star."""
+    made = Table(title=title or None, box=None, header_style="bold", pad_edge=False, title_justify="left")
+    for key in columns:
+        known = leaderboard.column(key)
+        made.add_column(known.title, justify="right" if known.best or key == "rank" else "left", no_wrap=True)
+    for row in rows[:top]:
+        style = "bold green" if row.pareto else "" if row.state == "finished" else "dim"
+        made.add_row(*(leaderboard.text(row, key) for key in columns), style=style)
+    return made
+
+
+def summary(rows: Sequence[Row], cost: str) -> str:
+    """One line under the table: how many came to what, and what the star means."""
+    states = sorted({row.state for row in rows})
+    counts = ", ".join(f"{sum(row.state == s for row in rows)} {s}" for s in states)
+    title = leaderboard.column(cost).title
+    return f"{len(rows)} trials: {counts}. * = nothing finished is as accurate for fewer {title}."
+
+
+def print_leaderboard(rows: Sequence[Row], columns: Sequence[str], *, sort: str, top: int | None, title: str) -> None:
+    cost = sort if sort in leaderboard.COSTS else "flops"
+    out.print(table(rows, columns, top=top, title=title))
+    hidden = len(rows) - len(rows[:top])
+    out.print((f"{hidden} more rows (--top {len(rows)} shows all). " if hidden > 0 else "") + summary(rows, cost))
+
+
+class Display:
+    """Follows a sweep by its statuses: a bar on a terminal, a line a finished trial elsewhere."""
+
+    def __init__(self, results: Path, *, quiet: bool) -> None:
+        self.results, self.quiet = results, quiet
+        self.bar: Progress | None = None
+        self.task: Any = None
+        self.study = ""
+        self.shown = -1
+        self.readers: dict[str, EventReader] = {}
+        self.live: dict[str, str] = {}
+        self.last: Status | None = None
+
+    def update(self, status: Status) -> None:
+        self.last = status
+        if self.quiet:
+            return
+        done = status.finished + status.pruned + status.failed
+        if self.bar is None:
+            if done != self.shown or status.state != "running":
+                self.shown = done
+                err.print(self._line(status, done))
+            return
+        if status.study != self.study:
+            self.study = status.study
+            self.task = self.bar.add_task(self.study, total=status.planned, eta="", best="", live="")
+        best = f"best {100 * status.best_accuracy:.2f}%" if status.best_accuracy is not None else ""
+        eta = f"about {duration(status.eta_seconds)} left" if status.eta_seconds else ""
+        self.bar.update(self.task, completed=done, eta=eta, best=best, live=self._live(status))
+
+    def _line(self, status: Status, done: int) -> str:
+        best = f", best {100 * status.best_accuracy:.2f}% ({status.best_trial})" if status.best_accuracy else ""
+        eta = f", about {duration(status.eta_seconds)} left" if status.eta_seconds and status.state == "running" else ""
+        state = "" if status.state == "running" else f" {status.state}"
+        return (
+            f"{time.strftime('%H:%M:%S')} {status.study}{state}: {done}/{status.planned} "
+            f"({status.finished} finished, {status.pruned} pruned, {status.failed} failed){best}{eta}"
+        )
+
+    def _live(self, status: Status) -> str:
+        """What the running trials are at, read from their event logs like any other viewer would."""
+        directory = StudyDir(self.results, status.study)
+        for trial_id in status.running:
+            reader = self.readers.setdefault(trial_id, EventReader(directory.trial(trial_id).events))
+            for line in reader.poll():
+                if isinstance(line.event, Training):
+                    e = line.event
+                    self.live[trial_id] = f"{trial_id[:4]} epoch {e.epoch:.1f} {e.images_per_second:,.0f} img/s"
+                elif isinstance(line.event, Evaluated):
+                    self.live[trial_id] = f"{trial_id[:4]} epoch {line.event.epoch} {100 * line.event.accuracy:.2f}%"
+        for gone in set(self.live) - set(status.running):
+            self.live.pop(gone), self.readers.pop(gone, None)
+        return " | ".join(self.live.values())
+
+
+@contextmanager
+def following(results: Path, *, quiet: bool) -> Iterator[Display]:
+    """A display for the time of a sweep."""
+    display = Display(results, quiet=quiet)
+    if quiet or not err.is_terminal:
+        yield display
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[best]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[eta]}"),
+        TextColumn("{task.fields[live]}", style="dim"),
+    )
+    with Progress(*columns, console=err) as display.bar:
+        yield display
+
+
+@contextmanager
+def downloading(quiet: bool) -> Iterator[Any]:
+    """An `on_progress(done, total, label)` that draws a bar, or says a line a file where there is no terminal."""
+    if quiet or not err.is_terminal:
+        said: set[str] = set()
+
+        def plain(done: int, total: int | None, label: str) -> None:
+            if not quiet and label not in said:
+                said.add(label)
+                err.print(f"fetching {label}")
+
+        yield plain
+        return
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=err) as bar:
+        tasks: dict[str, Any] = {}
+
+        def drawn(done: int, total: int | None, label: str) -> None:
+            task = tasks.get(label)
+            if task is None:
+                task = tasks[label] = bar.add_task(label, total=total)
+            bar.update(task, completed=done, total=total)
+
+        yield drawn
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

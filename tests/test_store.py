@@ -1,0 +1,165 @@
+"""The files: whole or absent, readable while they grow, honest when damaged."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suite.errors import InputError
+from suite.spec import Evaluated, Finished, Line, Progress, Record, Started, Stopped, Trial
+from suite.store import (
+    EventReader,
+    EventWriter,
+    StudyDir,
+    TrialDir,
+    TrialState,
+    check_name,
+    read_model,
+    write_atomic,
+    write_model,
+)
+
+
+def evaluated(epoch: int, accuracy: float = 0.5) -> Evaluated:
+    return Evaluated(step=epoch * 10, epoch=epoch, accuracy=accuracy, loss=1.0, seconds=1.0)
+
+
+def started(step: int = 0, attempt: str = "a") -> Started:
+    return Started(attempt=attempt, pid=1, host="h", step=step)
+
+
+def test_events_come_back_in_order_and_only_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    writer, reader = EventWriter(path), EventReader(path)
+    assert reader.poll() == []
+    writer.append(started())
+    writer.append(evaluated(1))
+    assert [line.event.kind for line in reader.poll()] == ["started", "evaluated"]
+    assert reader.poll() == []
+    writer.append(evaluated(2))
+    assert [line.seq for line in reader.poll()] == [2]
+
+
+@given(cut=st.integers(1, 200))
+@settings(max_examples=40)
+def test_a_torn_tail_is_left_for_later_and_closed_by_the_next_writer(
+    cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("torn") / "events.jsonl"
+    writer = EventWriter(path)
+    for epoch in range(3):
+        writer.append(evaluated(epoch))
+    writer.close()
+    data = path.read_bytes()
+    path.write_bytes(data[: max(0, len(data) - cut)])
+    before = EventReader(path).poll()
+    assert [line.event.epoch for line in before] == list(range(len(before)))  # type: ignore[union-attr]
+    again = EventWriter(path)
+    again.append(Finished(accuracy=1.0, step=1))
+    lines = EventReader(path).poll()
+    assert lines[: len(before)] == before
+    assert lines[-1].event.kind == "finished"
+    assert [line.seq for line in lines] == sorted({line.seq for line in lines})
+
+
+@given(chunks=st.lists(st.binary(max_size=80), max_size=20))
+@settings(max_examples=60)
+def test_readers_survive_arbitrary_bytes_and_invent_nothing(
+    chunks: list[bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("bytes")
+    genuine = Line(seq=7, time=1.0, event=evaluated(1))
+    content = b"\n".join([*chunks, genuine.model_dump_json().encode()]) + b"\n"
+    (folder / "events.jsonl").write_bytes(content)
+    (folder / "result.json").write_bytes(content)
+    reader = EventReader(folder / "events.jsonl")
+    assert [line for line in reader.poll() if line == genuine] == [genuine]
+    assert read_model(folder / "result.json", Record) is None
+
+
+def test_a_replaced_log_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    EventWriter(path).append(started())
+    reader = EventReader(path)
+    reader.poll()
+    path.unlink()
+    (tmp_path / "keeps-the-inode-busy").touch()
+    EventWriter(path).append(evaluated(1))
+    assert [line.event.kind for line in reader.poll()] == ["evaluated"]
+
+
+def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+    with pytest.raises(TypeError):
+        write_atomic(path, None)  # type: ignore[arg-type]
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_only_the_latest_attempt_may_commit(tmp_path: Path) -> None:
+    directory = TrialDir(tmp_path / "0000-abc")
+    directory.path.mkdir()
+    writer = EventWriter(directory.events)
+    writer.append(started(attempt="old"))
+    writer.append(started(attempt="new"))
+    late = Record(trial="0000-abc", arm="a", state="finished", attempt="old")
+    assert not directory.commit(late)
+    assert directory.record() is None
+    assert directory.commit(late.model_copy(update={"attempt": "new"}))
+    assert directory.record() is not None
+
+
+def test_a_resumed_attempt_takes_back_what_it_will_repeat(make_trial: Callable[..., Trial]) -> None:
+    state = TrialState("0000-abc", make_trial())
+    events = [started(), evaluated(1, 0.5), evaluated(2, 0.9), started(step=10), evaluated(2, 0.8)]
+    state.update([Line(seq=i, time=float(i), event=e) for i, e in enumerate(events)])
+    assert state.curve == [(1, 0.5), (2, 0.8)]
+    state.update([Line(seq=9, time=9.0, event=Stopped(reason="asked", step=20))])
+    assert state.state == "stopped"
+
+
+def test_only_result_json_makes_a_trial_finished(make_trial: Callable[..., Trial]) -> None:
+    state = TrialState("0000-abc", make_trial())
+    state.update([Line(seq=0, time=0.0, event=started()), Line(seq=1, time=1.0, event=Finished(accuracy=1.0, step=1))])
+    state.settle(None)
+    assert state.state == "running"
+    state.settle(Record(trial="0000-abc", arm="a", state="finished", attempt="a", accuracy=0.5))
+    assert (state.state, state.best) == ("finished", 0.5)
+
+
+@pytest.mark.parametrize("name", ["../up", "/abs", "", ".hidden", "a/b", "nul\0", "x" * 300, "ü", "-dash", "a\n"])
+def test_hostile_names_are_refused(name: str) -> None:
+    with pytest.raises(InputError):
+        check_name(name, "Study")
+
+
+def test_a_second_controller_is_told_who_holds_the_study(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path, "s")
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom suite.store import StudyDir\n"
+        "with StudyDir(Path(sys.argv[1]), 's').hold():\n print('held', flush=True)\n time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"pid {other.pid}"), study.hold():
+            pass
+        other.kill()
+        other.wait()
+        with study.hold():  # the lock fell with its holder
+            pass
+
+
+def test_models_are_written_whole(tmp_path: Path) -> None:
+    event = Progress(step=1, epoch=0.1, loss=None, lr=0.1, images_per_second=1.0, seconds=1.0)
+    line = Line(seq=0, time=1.5, event=event)
+    write_model(tmp_path / "line.json", line)
+    assert read_model(tmp_path / "line.json", Line) == line
+    (tmp_path / "line.json").write_bytes((tmp_path / "line.json").read_bytes()[:-5])
+    assert read_model(tmp_path / "line.json", Line) is None
