@@ -186,10 +186,11 @@ def _build_timm(name: str, classes: int, channels: int, size: int | None) -> tup
     import timm
 
     config = timm_config(name)
-    size = size or config.input_size[-1]
-    # Models with position embeddings or windows are made for one size and have to be told another.
-    fixed = {"img_size": size} if config.fixed_input_size else {}
-    return timm.create_model(name.removeprefix(TIMM), num_classes=classes, in_chans=channels, **fixed), size
+    pixels: int = size or config.input_size[-1]
+    wanted: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    if config.fixed_input_size:  # made for one size (position embeddings, windows), so it has to be told another
+        wanted["img_size"] = pixels
+    return timm.create_model(name.removeprefix(TIMM), **wanted), pixels
 
 
 def preprocess(
@@ -272,14 +273,14 @@ def blocks(model: nn.Module) -> list[list[str]]:
         from timm.models import group_parameters
 
         matcher = cast(Any, model).group_matcher(coarse=False)
-        layer: dict[str, Any] = group_parameters(model, matcher, reverse=True)
+        layer = cast(dict[str, int], group_parameters(model, matcher, reverse=True))
     else:
         children = {name: cast(re.Match[str], re.match(r"[^.]+(\.\d+)?", name))[0] for name in names}
         order = list(dict.fromkeys(children.values()))
         layer = {name: order.index(child) for name, child in children.items()}
     head = classifier_parameters(model)
     # A parameter that timm's matcher leaves out has no depth of its own: it goes with the input, thawed last.
-    depth = {name: float("inf") if name in head else float(layer.get(name, 0)) for name in names}
+    depth = {name: float("inf") if name in head else layer.get(name, 0) for name in names}
     return [list(group) for _, group in groupby(sorted(names, key=depth.__getitem__), key=depth.__getitem__)]
 
 

@@ -150,10 +150,16 @@ def data_import(
 
 
 @data_app.command("sample")
-def data_sample(name: str = "mnist", index: int | None = None, as_json: Json = False) -> None:
+def data_sample(
+    name: Annotated[str, typer.Argument()] = "mnist",
+    index: Annotated[int | None, typer.Option(help="Which validation image; one at random where left out.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Write it as a PNG instead.")] = None,
+    as_json: Json = False,
+) -> None:
     """One validation image, drawn in characters.
 
-    Example: mnist-suite data sample mnist --index 3
+    Examples: mnist-suite data sample mnist --index 3
+              mnist-suite data sample fashion-mnist --to shirt.png
     """
     import random
 
@@ -168,6 +174,12 @@ def data_sample(name: str = "mnist", index: int | None = None, as_json: Json = F
     label = splits.info.classes[int(splits.validation.labels[index])]
     if as_json:
         print(store.dump_json({"index": index, "label": label, "pixels": pixels.tolist()}))
+        return
+    if to is not None:
+        from PIL import Image
+
+        Image.fromarray(splits.validation.images[index].transpose(1, 2, 0).squeeze()).save(to)
+        show.out.print(f"{name} validation image {index}, a {label}, is in {to}")
         return
     for line in pixels:
         show.out.print("".join(" .:-=+*#%@"[min(9, value * 10 // 256)] * 2 for value in line).rstrip())

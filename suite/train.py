@@ -193,8 +193,8 @@ def fit(
         loss_steps, loss_images, seconds_at_report = 0, 0, tally.seconds
         return event
 
-    while tally.step < total:
-        epoch, first = divmod(tally.step, per_epoch)
+    while (epoch := len(tally.curve)) < recipe.epochs:  # a run may have stopped between an epoch and its evaluation
+        first = tally.step - epoch * per_epoch
         training.model.train()
         if freeze is not None:
             freeze(training.model)
@@ -296,9 +296,13 @@ def restore(training: Training, tensors: dict[str, Tensor], numbers: dict[str, A
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     training.model.load_state_dict(part("model."))
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, Tensor]] = {}
     for key, value in part("optimizer.").items():
         index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        if value.shape == like.shape:  # fused optimisers walk the memory: it must lie as the parameter's does
+            value = torch.empty_like(like).copy_(value)
         entries.setdefault(int(index), {})[name] = value
     training.optimizer.load_state_dict(
         {"state": entries, "param_groups": training.optimizer.state_dict()["param_groups"]}

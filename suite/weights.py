@@ -46,7 +46,6 @@ PICKLES = (".pth", ".pt", ".bin")
 IN_FOLDER = (
     "model.safetensors",
     "best.safetensors",
-    "last.safetensors",
     "pytorch_model.bin",
 )  # first there is
 ON_HUB = ("model.safetensors", "pytorch_model.bin")  # first that a repository has

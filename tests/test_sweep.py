@@ -1,0 +1,237 @@
+"""The controller: exactly N trials, equal arms, and nothing lost when processes are killed. Real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from suite.spec import Line
+from suite.store import EventReader, StudyDir
+
+EXPERIMENT = '''
+"""A small question for tests."""
+from suite.spec import Arm, Choice, Experiment, HeadOnly, LogFloat, Pretraining, Pruning, Recipe, Uniform
+
+EXPERIMENT = Experiment(
+    name="small",
+    question="Does the machinery hold?",
+    dataset="mnist",
+    pretraining=Pretraining(dataset="mnist", backbone="net", recipe=Recipe(epochs=1, lr=0.05)),
+    arms={
+        "net-scratch": Arm(backbone="net", recipe=Recipe(epochs=EPOCHS, batch_size=32, lr=0.05)),
+        "net-head": Arm(backbone="net", strategy=HeadOnly(), weights="experiment",
+                        recipe=Recipe(epochs=EPOCHS, batch_size=32)),
+    },
+    space={
+        "lr": LogFloat(low=1e-3, high=0.3),
+        "momentum": Uniform(low=0.0, high=0.95),
+        "batch_size": Choice(values=(16, 32)),
+    },
+    pruning=Pruning(first=1, factor=2),
+    trials=7,
+    limit=LIMIT,
+)
+'''
+
+Suite = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Callable[..., Path]:
+    def write(epochs: int = 4, limit: int = 300) -> Path:
+        path = tmp_path / "small.py"
+        path.write_text(EXPERIMENT.replace("EPOCHS", str(epochs)).replace("LIMIT", str(limit)))
+        return path
+
+    return write
+
+
+def study(tmp_path: Path, name: str = "small") -> StudyDir:
+    return StudyDir(tmp_path / "results", name)
+
+
+def check_complete(directory: StudyDir, trials: int) -> None:
+    """The promise, from the files alone: exactly N trials, each with one record, arms equal, the database agrees."""
+    states = directory.states()
+    assert len(states) == trials
+    assert [s.trial.number for s in states] == list(range(trials))
+    assert all(s.record is not None for s in states)
+    per_arm = Counter(s.trial.arm for s in states)
+    assert max(per_arm.values()) - min(per_arm.values()) <= 1
+    status = directory.status()
+    assert status is not None
+    assert status.state == "done"
+    assert status.finished + status.pruned + status.failed == trials
+    assert directory.database.read_bytes()[18:20] == b"\x02\x02"  # the file format's mark of WAL mode
+    with sqlite3.connect(directory.database) as database:
+        rows = dict(database.execute("select state, count(*) from trials group by state"))
+    assert rows.get("COMPLETE", 0) == sum(s.state == "finished" for s in states)
+    assert "RUNNING" not in rows
+    for state in states:
+        best = directory.trial(state.id).best
+        assert best.exists() == (state.state == "finished")
+
+
+def test_a_sweep_makes_exactly_its_trials_and_the_same_again(
+    suite: Suite, tmp_path: Path, experiment: Callable[..., Path]
+) -> None:
+    path = experiment()
+    done = suite("sweep", path, "--json")
+    assert done.returncode == 0, done.stderr
+    check_complete(study(tmp_path), 7)
+    answer = json.loads(done.stdout)
+    assert answer["status"]["planned"] == len(answer["rows"]) == 7
+    states = study(tmp_path).states()
+    assert len({s.trial.model_dump_json(include={"arm", "params"}) for s in states}) == 7  # no point twice
+    assert any(s.state == "pruned" for s in states)
+    assert all(s.record and s.record.cost and s.record.cost.wall_seconds > 0 for s in states)
+
+    refused = suite("sweep", path)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    again = suite("sweep", path, "--study", "other", "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == ""
+    one, two = (
+        [(s.trial.params, s.record.accuracy if s.record else None) for s in study(tmp_path, name).states()]
+        for name in ("small", "other")
+    )
+    assert one == two  # sequential on CPU: bit for bit the same search
+
+    more = suite("sweep", path, "--resume", "--trials", "9")
+    assert more.returncode == 0, more.stderr
+    check_complete(study(tmp_path), 9)
+    fewer = suite("sweep", path, "--resume", "--trials", "3")
+    assert fewer.returncode == 2
+    path.write_text(path.read_text().replace("high=0.3", "high=0.4"))
+    changed = suite("sweep", path, "--resume", "--trials", "9")
+    assert changed.returncode == 2
+    assert "space" in changed.stderr
+    check_complete(study(tmp_path), 9)
+
+
+def start(tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "suite.cli", "sweep", *map(str, arguments), "--results", str(tmp_path / "results")],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def steps_seen(directory: StudyDir) -> int:
+    return sum(
+        1 for t in directory.trials() for line in EventReader(t.events).poll() if line.event.kind in ("progress",)
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_signal_stops_cleanly_and_resume_goes_on(
+    tmp_path: Path, experiment: Callable[..., Path], suite: Suite, number: int, code: int
+) -> None:
+    path = experiment(epochs=12, limit=2000)
+    process = start(tmp_path, path, "--trials", "4", "--arms", "net-scratch")
+    directory = study(tmp_path)
+    wait_for(lambda: steps_seen(directory) >= 3)
+    process.send_signal(number)
+    assert process.wait(60) == code
+    status = directory.status()
+    assert status is not None
+    assert status.state == "stopped"
+    stopped = [s for s in directory.states() if s.state == "stopped"]
+    assert len(stopped) == 1
+    assert (directory.trial(stopped[0].id).path / "checkpoint.json").exists()
+    resumed = suite("sweep", path, "--trials", "4", "--arms", "net-scratch", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    check_complete(directory, 4)
+    lines: list[Line] = EventReader(directory.trial(stopped[0].id).events).poll()
+    starts = [line.event for line in lines if line.event.kind == "started"]
+    assert len(starts) == 2
+    assert starts[1].step > 0  # it went on from its checkpoint
+
+
+def test_a_killed_controller_loses_nothing_even_without_its_database(
+    tmp_path: Path, experiment: Callable[..., Path], suite: Suite
+) -> None:
+    path = experiment()
+    process = start(tmp_path, path, "--workers", "2")
+    directory = study(tmp_path)
+    wait_for(lambda: sum(s.record is not None for s in directory.states()) >= 3)
+    refused = suite("sweep", path, "--resume")
+    assert refused.returncode == 2
+    assert f"pid {process.pid}" in refused.stderr
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {s.id: s.record for s in directory.states() if s.record is not None}
+    for file in directory.path.glob("optuna.db*"):
+        file.unlink()
+    resumed = suite("sweep", path, "--resume", "--workers", "2")
+    assert resumed.returncode == 0, resumed.stderr
+    check_complete(directory, 7)
+    after = {s.id: s.record for s in directory.states()}
+    assert all(after[trial_id] == record for trial_id, record in before.items())
+
+
+def test_a_killed_worker_costs_no_trial(tmp_path: Path, experiment: Callable[..., Path]) -> None:
+    import psutil
+
+    path = experiment(epochs=12, limit=2000)
+    process = start(tmp_path, path, "--workers", "2", "--trials", "4", "--arms", "net-scratch")
+    directory = study(tmp_path)
+    wait_for(lambda: steps_seen(directory) >= 2)
+    pids = {
+        line.event.pid
+        for t in directory.trials()
+        for line in EventReader(t.events).poll()
+        if line.event.kind == "started"
+    }
+    assert process.pid not in pids
+    psutil.Process(pids.pop()).kill()
+    assert process.wait(200) == 0, process.stderr.read() if process.stderr else ""
+    check_complete(directory, 4)
+    attempts = [sum(line.event.kind == "started" for line in EventReader(t.events).poll()) for t in directory.trials()]
+    assert sorted(attempts) == [1, 1, 1, 2]
+
+
+def test_stop_request_from_another_process(tmp_path: Path, experiment: Callable[..., Path], suite: Suite) -> None:
+    path = experiment(epochs=12, limit=2000)
+    process = start(tmp_path, path, "--trials", "4", "--workers", "2", "--arms", "net-scratch")
+    directory = study(tmp_path)
+    wait_for(lambda: steps_seen(directory) >= 2)
+    asked = suite("stop", "small")
+    assert asked.returncode == 0, asked.stderr
+    assert process.wait(60) == 143
+    assert not directory.stop_path.exists()
+    assert {s.state for s in directory.states()} <= {"stopped", "finished", "pruned"}
+
+
+def test_trials_that_all_fail_stop_the_study_with_the_reason(
+    tmp_path: Path, experiment: Callable[..., Path], suite: Suite
+) -> None:
+    path = experiment()
+    path.write_text(path.read_text().replace('backbone="net", recipe', 'backbone="net", size=8, recipe'))
+    done = suite("sweep", path, "--trials", "20", "--arms", "net-scratch")
+    assert done.returncode == 1
+    assert "8 x 8" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(study(tmp_path).states()) == 5
+    assert all(s.state == "failed" for s in study(tmp_path).states())

@@ -1,0 +1,113 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from suite import leaderboard
+from suite.store import StudyDir
+from tui.board import View, arrange, grouped, known_columns, order, t_half_width
+from tui.cells import cell, sparkline
+from tui.feed import Watcher
+from tui.filters import FilterError
+from tui.snapshot import Run
+from tui.synthetic import NOW, make_trial, write_study, write_trial
+
+
+@pytest.fixture
+def runs(results: Path) -> list[Run]:
+    return Watcher(results, lambda: NOW).poll().runs
+
+
+def test_agrees_with_the_command_line(runs: list[Run]) -> None:
+    """The same order and the same front as `mnist-suite leaderboard`, by every column that both can sort by."""
+    for key in ("accuracy", "flops", "seconds", "energy", "params", "number"):
+        cost = key if key in leaderboard.COSTS else "flops"
+        expected = leaderboard.rank((run.row for run in runs), sort=key)
+        board = arrange(runs, View(sort=key, cost=cost))
+        assert [line.row.trial for line in board.lines] == [row.trial for row in expected]
+        assert {trial for _, trial in board.front} == {row.trial for row in expected if row.pareto}
+
+
+def test_unfinished_and_unknown_come_last_in_both_directions(runs: list[Run]) -> None:
+    for reverse in (False, True):
+        rows = [line.row for line in arrange(runs, View(sort="energy", reverse=reverse)).lines]
+        done = [row.state == "finished" for row in rows]
+        assert done == sorted(done, reverse=True)
+    nan = replace(runs[0].row, energy=float("nan"))
+    assert order(nan, "energy") > order(runs[0].row, "energy")
+
+
+def test_tuned_values_sort_as_numbers(runs: list[Run]) -> None:
+    board = arrange(runs, View(sort="batch_size", filter="state:finished"))
+    sizes = [line.row.tuned["batch_size"] for line in board.lines]
+    assert sizes == sorted(sizes) and len(set(sizes)) > 1
+
+
+def test_filter_counts_and_top(runs: list[Run]) -> None:
+    board = arrange(runs, View(filter="state:finished", top=2))
+    assert (len(board.lines), board.matched, board.total) == (2, 4, 10)
+    with pytest.raises(FilterError):
+        arrange(runs, View(filter="acc>"))
+
+
+def test_pins_come_first_and_properties_can_be_filtered(runs: list[Run]) -> None:
+    last = arrange(runs, View()).lines[-1].key
+    board = arrange(runs, View(), pinned={last}, marked={last})
+    assert board.lines[0].key == last
+    assert [line.key for line in arrange(runs, View(filter="is:marked"), marked={last}).lines] == [last]
+    front = arrange(runs, View()).front
+    assert {line.key for line in arrange(runs, View(filter="is:pareto")).lines} == front != frozenset()
+    assert len(arrange(runs, View(filter="is:best")).lines) == 1
+
+
+def test_pareto_fronts_do_not_mix_validation_splits(tmp_path: Path) -> None:
+    write_study(tmp_path, "a", ["finished"] * 3)
+    study = write_study(tmp_path, "b", [])
+    trial = make_trial("b", 7).model_copy(update={"split_hash": "other"})
+    write_trial(study, 7, "finished", trial=trial)
+    board = arrange(Watcher(tmp_path).poll().runs, View())
+    assert board.splits == 2 and ("b", trial.id) in board.front and any(study == "a" for study, _ in board.front)
+
+
+def test_seeds_are_grouped_as_mean_and_interval(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path, "seeds")
+    write_study(tmp_path, "seeds", [])
+    base = make_trial("seeds", 0)
+    for number in range(3):
+        write_trial(study, number, "finished", trial=base.model_copy(update={"number": number, "seed": number}))
+    write_trial(study, 4, "finished")
+    runs = Watcher(tmp_path, lambda: NOW).poll().runs
+    lines = grouped(runs)
+    merged = next(line for line in lines if len(line.runs) == 3)
+    accuracies = [run.row.accuracy or 0 for run in merged.runs]
+    assert merged.row.accuracy == pytest.approx(sum(accuracies) / 3)
+    assert (merged.row.high or 0) - (merged.row.low or 0) == pytest.approx(2 * t_half_width(accuracies))
+    assert sorted(len(line.runs) for line in lines) == [1, 3]
+    board = arrange(runs, View(grouped=True))
+    place = board.place(merged.key)
+    assert place is not None
+    assert "±" in cell(merged, "accuracy", place, board=board, view=View(), marked=(), pinned=())
+
+
+def test_overlapping_intervals_are_flagged(runs: list[Run]) -> None:
+    board = arrange(runs, View())
+    texts = [cell(line, "rank", i, board=board, view=View(), marked=(), pinned=()) for i, line in enumerate(board.lines)]
+    assert texts[0] == "1" and "~2" in texts and texts[-1] == "-"
+
+
+def test_every_known_column_has_a_text(runs: list[Run]) -> None:
+    keys = known_columns(runs)
+    assert {"flag", "curve", "power", "lr", "batch_size"} <= set(keys)
+    board = arrange(runs, View())
+    for i, line in enumerate(board.lines):
+        for key in keys:
+            assert isinstance(cell(line, key, i, board=board, view=View(), marked=(), pinned=()), str)
+            arrange(runs, View(sort=key))
+
+
+def test_a_view_survives_unknown_names() -> None:
+    assert View.model_validate({"cost": "beauty", "columns": [], "new": 1}).sane() == View()
+
+
+def test_sparkline() -> None:
+    assert sparkline((0.0, 0.5, 1.0)) == "▁▅█" and sparkline(()) == "-" and sparkline((0.5,)) == "▄"
