@@ -98,8 +98,10 @@ BACKBONES: dict[str, Callable[[int, int, int], nn.Module]] = {
     # The two networks of the tutorial, as it has them.
     "cnn": partial(SmallCNN, stages=[(32, 3, 1), (64, 3, 1)], hidden=128),
     "net": partial(SmallCNN, stages=[(10, 5, 0), (20, 5, 0)], hidden=50),
-    # Ours: more accurate than `cnn` for fewer FLOPs. The first two have no batch norm, whose running statistics
-    # stand in the way of training many copies at once.
+    # Ours, for fewer FLOPs. Validation accuracy after 15 epochs with rotation and shift (one run each on 54,000
+    # images, 6,000 held out: +-0.1 %): cnn 99.43 % at 8.5 MFLOP an image, a multiply-add counted as two; lean-s 99.47
+    # at 1.6, lean-m 99.43 at 2.5, lean-l 99.55 at 4.9. Only lean-l has batch norm, whose running statistics stand in
+    # the way of training many copies at once.
     "lean-s": partial(SmallCNN, stages=[(16, 5, 0), (32, 3, 0)], hidden=128),
     "lean-m": partial(SmallCNN, stages=[(24, 5, 0), (32, 3, 0)], hidden=256),
     "lean-l": partial(SmallCNN, stages=[(24, 5, 0), (48, 3, 0), (96, 3, 1)], hidden=128, norm=True),
@@ -176,7 +178,7 @@ def build(name: str, *, classes: int, channels: int, size: int | None, seed: int
             model.eval()(torch.zeros(1, channels, size, size))
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
-                f"The backbone {name} cannot take {size} x {size} images with {channels} channel(s): "
+                f"The backbone {name} cannot take images of {size or 'its own'} pixels with {channels} channel(s): "
                 f"{_first_line(error)}. Choose another size, or another backbone."
             ) from error
     return model.train()

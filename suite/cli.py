@@ -553,7 +553,7 @@ def leaderboard(
     root = store.results_dir(results)
     if study is None and not store.studies(root):
         store.open_study(root, None)
-    keys = [key.strip() for key in columns.split(",")] if columns else list(board.DEFAULT)
+    keys: list[str] = [key.strip() for key in columns.split(",")] if columns else [*board.DEFAULT]
     if study is None and not columns:
         keys.insert(1, "study")
     for key in [*keys, sort]:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -459,7 +459,7 @@ def _download(name: str, folder: Path) -> None:
             os.replace(root / known.torchvision / "raw" / target.name, folder / target.name)
         return
     for part, test in ((files(name)[:2], False), (files(name)[2:], True)):
-        options = {"split": "test" if test else "train"} if name == "svhn" else {"train": not test}
+        options: dict[str, Any] = {"split": "test" if test else "train"} if name == "svhn" else {"train": not test}
         if name == "emnist":
             options["split"] = "balanced"
         held = make(root, download=True, **options)

@@ -133,7 +133,7 @@ def _load_line(card: Card, folder: str) -> str:
 
 
 def _timm_config(model: nn.Module, folder: Path, card: Card) -> None:
-    from timm.models import save_config_for_hf
+    from timm.models._hub import save_config_for_hf
 
     input_config = {
         "input_size": (card.channels, card.size, card.size),

@@ -129,7 +129,7 @@ COLUMNS: dict[str, Column] = {
         Column("seed", "seed", str),
     )
 }
-DEFAULT = (
+DEFAULT: tuple[str, ...] = (
     "rank",
     "number",
     "arm",

@@ -20,7 +20,6 @@ from suite.spec import Progress as Training
 from suite.store import EventReader, StudyDir
 
 
-
 def _console(stream: TextIO) -> Console:
     """Off a terminal lines are as long as they are, for grep and logs."""
     return Console(file=stream, highlight=False, width=None if stream.isatty() else 500)
@@ -114,7 +113,8 @@ class Display:
                 elif isinstance(line.event, Evaluated):
                     self.live[trial_id] = f"{trial_id[:4]} epoch {line.event.epoch} {100 * line.event.accuracy:.2f}%"
         for gone in set(self.live) - set(status.running):
-            self.live.pop(gone), self.readers.pop(gone, None)
+            self.live.pop(gone)
+            self.readers.pop(gone, None)
         return " | ".join(self.live.values())
 
 

@@ -193,7 +193,7 @@ class Arm(Spec):
     backbone: str = Field(min_length=1, max_length=200)
     strategy: Strategy = Scratch()
     weights: str | None = Field(
-        None,
+        default=None,
         description="'pretrained', 'experiment' (its own pretraining), or a path to weights or to a trial",
     )
     size: int | None = Field(

@@ -29,6 +29,7 @@ from suite.spec import (
     Experiment,
     Params,
     Record,
+    Space,
     Started,
     Status,
     StudyFile,
@@ -226,8 +227,8 @@ class _Controller:
         self.same_failures: tuple[str, int] = ("", 0)
         self.message = ""
 
-    def _space(self, arm: Arm) -> dict[str, object]:
-        return {**self.experiment.space, **arm.space}  # type: ignore[return-value]
+    def _space(self, arm: Arm) -> Space:
+        return {**self.experiment.space, **arm.space}
 
     # --- beginning ---
 
@@ -504,10 +505,8 @@ class _Controller:
 
 def _same_question(old: Experiment, new: Experiment, name: str) -> None:
     """A study goes on with the question it began with; only the number of trials may grow."""
-    before, now = old.model_dump(), new.model_dump()
-    before.pop("trials"), now.pop("trials")
-    for prose in ("name", "question"):
-        before.pop(prose), now.pop(prose)
+    prose = {"trials", "name", "question"}
+    before, now = old.model_dump(exclude=prose), new.model_dump(exclude=prose)
     if before == now:
         return
     changed = [key for key in before if before[key] != now[key]]

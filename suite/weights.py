@@ -43,11 +43,7 @@ PACKAGES = {
 }
 
 PICKLES = (".pth", ".pt", ".bin")
-IN_FOLDER = (
-    "model.safetensors",
-    "best.safetensors",
-    "pytorch_model.bin",
-)  # first there is
+IN_FOLDER = ("model.safetensors", "best.safetensors", "pytorch_model.bin")  # first that a folder has
 ON_HUB = ("model.safetensors", "pytorch_model.bin")  # first that a repository has
 WRAPPERS = ("state_dict", "model")  # where training scripts put the weights, among other things
 

@@ -228,7 +228,7 @@ def test_trials_that_all_fail_stop_the_study_with_the_reason(
     tmp_path: Path, experiment: Callable[..., Path], suite: Suite
 ) -> None:
     path = experiment()
-    path.write_text(path.read_text().replace('backbone="net", recipe', 'backbone="net", size=8, recipe'))
+    path.write_text(path.read_text().replace('Arm(backbone="net", recipe', 'Arm(backbone="net", size=8, recipe'))
     done = suite("sweep", path, "--trials", "20", "--arms", "net-scratch")
     assert done.returncode == 1
     assert "8 x 8" in done.stderr

@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("textual")
 
-from textual.pilot import Pilot  # noqa: E402
+from textual.pilot import Pilot
 
-from tui.bench import HandTurned  # noqa: E402
-from tui.synthetic import write_study  # noqa: E402
+from tui.bench import HandTurned
+from tui.synthetic import write_study
 
 Script = Callable[[HandTurned, Pilot], Awaitable[None]]
 

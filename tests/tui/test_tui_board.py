@@ -91,7 +91,9 @@ def test_seeds_are_grouped_as_mean_and_interval(tmp_path: Path) -> None:
 
 def test_overlapping_intervals_are_flagged(runs: list[Run]) -> None:
     board = arrange(runs, View())
-    texts = [cell(line, "rank", i, board=board, view=View(), marked=(), pinned=()) for i, line in enumerate(board.lines)]
+    texts = [
+        cell(line, "rank", i, board=board, view=View(), marked=(), pinned=()) for i, line in enumerate(board.lines)
+    ]
     assert texts[0] == "1" and "~2" in texts and texts[-1] == "-"
 
 

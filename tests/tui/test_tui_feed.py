@@ -203,7 +203,7 @@ def test_a_log_is_shown_and_never_obeyed(tmp_path: Path) -> None:
     path = tmp_path / "console.log"
     path.write_bytes(b"\x1b[31mred\x1b[0m\n 10%\r 50%\r100%\n\x07[b]markup\xff\n")
     assert tail(path)[:3] == ("red", "100%", "[b]markup\ufffd")
-    assert clean("a\x1b]0;title\x07b\n") .startswith("a")
+    assert clean("a\x1b]0;title\x07b\n").startswith("a")
     assert tail(tmp_path / "none") == ()
 
 

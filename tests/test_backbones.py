@@ -1,0 +1,251 @@
+"""One contract over every backbone: shapes, features, blocks, seeds; and what is particular to ours."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from suite import backbones
+from suite.backbones import BACKBONES, Preprocess, build, embed, embed_size, preprocess
+from suite.errors import InputError
+
+# One of each kind that is treated differently: plain, fixed size, a hidden layer in its head, norms of timm's own,
+# a classifier in a head module.
+TIMM = [
+    f"timm:{name}"
+    for name in (
+        "test_resnet",
+        "test_efficientnet_evos",
+        "test_convnext",
+        "test_vit",
+        "test_mambaout",
+        "test_nfnet",
+        "tf_efficientnet_lite0",
+    )
+]
+EVERY = [*BACKBONES, *TIMM]
+WITHOUT_NORM = {"cnn", "net", "lean-s", "lean-m", "timm:test_nfnet"}
+
+
+def expects(
+    name: str, channels: int = 1, native: int = 28, size: int | None = None, trained: bool = False
+) -> Preprocess:
+    mean, std = (0.1,) * channels, (0.3,) * channels
+    return preprocess(name, channels=channels, native_size=native, mean=mean, std=std, size=size, pretrained=trained)
+
+
+def made(name: str, channels: int = 1, native: int = 28, seed: int = 0) -> tuple[nn.Module, Tensor]:
+    """The backbone for a data set's images, and two such images."""
+    size = expects(name, channels, native).size
+    images = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(1))
+    return build(name, classes=10, channels=channels, size=size, seed=seed), images
+
+
+def test_there_are_backbones() -> None:
+    assert {"cnn", "net"} < set(BACKBONES)
+
+
+@pytest.mark.parametrize("native", [28, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", EVERY)
+def test_scores_and_features_have_their_shapes(name: str, channels: int, native: int) -> None:
+    model, images = made(name, channels, native)
+    assert model.training
+    model.eval()
+    features = embed(model, images)
+    assert features.shape == (2, embed_size(model))
+    assert model(images).shape == (2, 10)
+    if name in BACKBONES:
+        assert embed_size(model) == model.num_features
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_classifier_on_the_features_gives_the_scores(name: str) -> None:
+    model, images = made(name)
+    model.eval()
+    before = embed(model, images)
+    model.reset_classifier(7)  # type: ignore[operator]
+    assert model(images).shape == (2, 7)
+    assert torch.equal(embed(model, images), before)
+    model.reset_classifier(0)  # type: ignore[operator]
+    assert torch.equal(model(images), before)
+    assert backbones.classifier_parameters(model) == set()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_blocks_hold_every_parameter_once_and_end_with_the_classifier(name: str) -> None:
+    model, _ = made(name)
+    groups = backbones.blocks(model)
+    names = [name for group in groups for name in group]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+    assert set(groups[-1]) == backbones.classifier_parameters(model)
+    assert len(groups) > 2
+    assert next(iter(model.named_parameters()))[0] in groups[0]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_norm_parameters_are_scales_and_shifts(name: str) -> None:
+    model, _ = made(name)
+    names = backbones.norm_parameters(model)
+    parameters = dict(model.named_parameters())
+    assert (not names) == (name in WITHOUT_NORM)
+    assert all(parameters[each].numel() == max(parameters[each].shape) for each in names)
+    kinds = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+    known = [path for path, module in model.named_modules() if isinstance(module, kinds)]
+    assert all(f"{path}.weight" in names for path in known)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_weights_follow_from_the_seed_and_leave_the_generator_alone(name: str) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, again, other = (made(name, seed=seed)[0].state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_parameter_learns(name: str) -> None:
+    model, images = made(name)
+    F.cross_entropy(model(torch.cat([images, 1 - images])), torch.tensor([0, 1, 2, 3])).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# --- ours ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("cnn", 421_642), ("net", 21_840)])
+def test_the_tutorials_networks_have_its_parameters(name: str, parameters: int) -> None:
+    assert sum(parameter.numel() for parameter in made(name)[0].parameters()) == parameters
+
+
+def test_cnn_computes_what_the_tutorial_wrote() -> None:
+    """Which pools after the ReLU. PyTorch's own modules made in the tutorial's order draw the same weights."""
+    cnn, images = made("cnn", seed=3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        tutorial = nn.Sequential(
+            *(nn.Conv2d(1, 32, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2, 2)),
+            *(nn.Conv2d(32, 64, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2, 2)),
+            *(nn.Flatten(), nn.Linear(3136, 128), nn.ReLU(), nn.Linear(128, 10)),
+        )
+    torch.testing.assert_close(cnn(images), tutorial(images))
+    torch.testing.assert_close(embed(cnn, images), tutorial[:-1](images))
+
+
+def test_ours_cost_less_than_the_tutorials() -> None:
+    def flops(name: str) -> int:
+        model, images = made(name)
+        with FlopCounterMode(display=False) as counter:
+            model.eval()(images[:1])
+        return counter.get_total_flops()
+
+    assert flops("cnn") == 8_482_304
+    assert flops("lean-s") < flops("lean-m") < flops("lean-l") < 0.6 * flops("cnn")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_ours_have_no_control_flow_over_data(name: str) -> None:
+    model, images = made(name)
+    model.eval()
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(images), model(images))
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_NORM & set(BACKBONES)))
+def test_many_copies_run_as_one(name: str) -> None:
+    copies = [made(name, seed=seed)[0] for seed in range(3)]
+    images = made(name)[1]
+    stacked, _ = torch.func.stack_module_state(copies)
+
+    def scores(state: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(copies[0], state, images)
+
+    together = torch.vmap(scores)(stacked)
+    torch.testing.assert_close(together, torch.stack([copy(images) for copy in copies]), rtol=1e-4, atol=1e-5)
+
+
+def test_reduced_precision_and_channels_last() -> None:
+    model, images = made("lean-l")
+    model.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = model(images.contiguous(memory_format=torch.channels_last))
+    scores.float().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+# --- what a model expects -------------------------------------------------------------------------------------
+
+
+def test_ours_take_the_images_as_they_are() -> None:
+    assert expects("cnn") == Preprocess(1, 28, (0.1,), (0.3,), "none")
+    assert expects("cnn", channels=3, native=32, size=16) == Preprocess(3, 16, (0.1,) * 3, (0.3,) * 3, "bilinear")
+
+
+def test_timm_models_bring_their_own_normalisation_when_pretrained() -> None:
+    assert expects("timm:resnet18").mean == (0.1,)
+    grey, colour = expects("timm:resnet18", trained=True), expects("timm:resnet18", channels=3, trained=True)
+    assert colour.mean == (0.485, 0.456, 0.406)
+    assert grey.mean == (pytest.approx(0.449),)
+    assert grey.std == (pytest.approx(0.226),)
+    assert expects("timm:tf_efficientnet_lite0", trained=True).mean == (0.5,)
+    assert expects("timm:resnet18.tv_in1k").interpolation == "bilinear"
+
+
+@pytest.mark.parametrize(
+    ("name", "native", "wanted", "size"),
+    [
+        ("timm:resnet18", 28, None, 64),
+        ("timm:resnet18", 96, None, 96),
+        ("timm:resnet18", 640, None, 224),
+        ("timm:resnet18", 28, 32, 32),
+        ("timm:test_vit", 28, None, 160),
+        ("timm:test_vit", 28, 64, 64),
+    ],
+)
+def test_timm_models_get_a_sensible_size(name: str, native: int, wanted: int | None, size: int) -> None:
+    found = expects(name, native=native, size=wanted)
+    assert found.size == size
+    assert found.interpolation == ("none" if size == native else "bicubic")
+    if name == "timm:test_vit":  # is rebuilt for the size
+        model = build(name, classes=10, channels=1, size=size, seed=0)
+        assert model(torch.rand(1, 1, size, size)).shape == (1, 10)
+
+
+@given(st.sampled_from(EVERY), st.integers(1, 5), st.integers(1, 512), st.booleans())
+def test_preprocess_has_one_mean_and_deviation_a_channel(name: str, channels: int, native: int, trained: bool) -> None:
+    found = expects(name, channels, native, trained=trained)
+    assert len(found.mean) == len(found.std) == found.channels == channels
+    assert (found.interpolation == "none") == (found.size == native)
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("lean", "lean-s"),
+        ("CNN", "Choose one of cnn"),
+        ("resnet18", "timm:<name>"),
+        ("timm:", "timm:<name>"),
+        ("timm:resnet19", "timm:resnet18"),
+        ("timm:resnet18.nonsense", "timm:resnet18.tv_in1k"),
+        ("timm:hf-hub:somebody/something", "timm:<name>"),
+    ],
+)
+def test_unknown_names_are_refused_with_near_ones(name: str, hint: str) -> None:
+    with pytest.raises(InputError, match=hint):
+        build(name, classes=10, channels=1, size=28, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("net", 9), ("lean-l", 12), ("timm:test_vit", 17), ("timm:test_convnext", 2)]
+)
+def test_images_that_a_model_cannot_take_are_refused_at_once(name: str, size: int) -> None:
+    with pytest.raises(InputError, match=f"{name} cannot take images of {size} pixels"):
+        build(name, classes=10, channels=1, size=size, seed=0)

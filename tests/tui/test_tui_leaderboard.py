@@ -1,0 +1,307 @@
+"""The leaderboard by keys alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input
+
+from suite.leaderboard import COSTS
+from suite.store import StudyDir
+from tui.board import START
+from tui.screens.compare import CompareScreen
+from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
+from tui.screens.help import HelpScreen
+from tui.screens.launch import LaunchScreen
+from tui.screens.leaderboard import LeaderboardScreen
+from tui.screens.pad import PadScreen
+from tui.screens.plots import PlotsScreen
+from tui.screens.run import RunScreen
+from tui.screens.studies import StudiesScreen
+from tui.screens.system import SystemScreen
+from tui.synthetic import write_study, write_trial
+from tui.views import load_views
+from tui.widgets.preview import Preview
+from tui.widgets.run_table import RunTable
+
+
+def table(app) -> RunTable:
+    return app.screen.query_one(RunTable)
+
+
+def test_moving(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        places = []
+        for key in ("j", "down", "k", "up", "G", "g", "end", "home", "ctrl+d", "ctrl+u", "pagedown", "pageup"):
+            await pilot.press(key)
+            places.append(table(app).cursor)
+        assert places == [1, 2, 1, 0, 9, 0, 9, 0, 9, 0, 9, 0]
+        await pilot.press("l", "right", "h", "left")
+
+    drive(results, script)
+
+
+def test_the_cursor_stays_on_its_trial_while_rows_move(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("j", "j")
+        held = table(app).current_key
+        place = table(app).cursor
+        study = StudyDir(results, "mnist")
+        for number in range(20, 40):
+            write_trial(study, number, "finished")
+        app.turn()
+        await pilot.pause()
+        assert table(app).current_key == held and table(app).cursor != place
+        await pilot.press("r")
+        assert table(app).current_key == held
+        row = next(line for line in screen_text(app).splitlines() if f" {held[1][:4]} " in line)
+        assert row  # and it is in sight
+        shutil.rmtree(study.trial(held[1]).path)
+        app.turn()
+        await pilot.pause()
+        assert table(app).current_key is not None
+
+    drive(results, script, size=(80, 16))
+
+
+def test_filter_as_you_type(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("slash", *"acc>.98")
+        assert "2 of 10" in screen_text(app)
+        await pilot.press("enter")
+        assert app.focused is table(app) and len(table(app).board.lines) == 2
+        await pilot.press("slash", "x", *" state:")
+        assert "what?" in screen_text(app) or "not a unit" in screen_text(app)
+        assert len(table(app).board.lines) == 2  # the last good filter's
+        await pilot.press("escape")
+        assert len(table(app).board.lines) == 10 and app.view.filter == ""
+
+    drive(results, script)
+
+
+def test_sorting(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("s")
+        assert isinstance(app.screen, ChooseScreen)
+        await pilot.press(*"energy", "enter")
+        assert app.view.sort == "energy"
+        await pilot.press("greater_than_sign")
+        assert app.view.sort == "curve"
+        await pilot.press("less_than_sign", "less_than_sign")
+        assert app.view.sort == "seconds"
+        await pilot.press("r")
+        assert app.view.reverse
+        await pilot.press("s", "escape")
+        assert app.view.sort == "seconds"
+        await pilot.press("s", *"batch", "enter")
+        assert app.view.sort == "batch_size"
+        await pilot.click(RunTable, offset=(9, 0))
+        assert app.view.sort == "number"
+
+    drive(results, script)
+
+
+def test_columns(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("C", "j", "space", "J", "enter")
+        assert "rank" not in app.view.columns
+        await pilot.press("C", "j", "J", "enter")  # the second one goes one place down
+        assert app.view.columns[1:3] == (START[3], START[2])
+        await pilot.press("C", "k", "K", "D", "enter")
+        assert app.view.columns == START
+        await pilot.press("C", "end", "space", "enter")
+        assert app.view.columns[-1] == "lr" and "lr" in screen_text(app)
+        await pilot.press("C", "escape")
+
+    drive(results, script, size=(200, 40))
+
+
+def test_marks_pins_top_and_groups(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("space", "space")
+        assert len(app.marked) == 2 and table(app).cursor == 2
+        await pilot.press("p")
+        assert table(app).board.lines[0].key in app.pinned
+        await pilot.press("p", "m")
+        assert not app.pinned and not app.marked
+        await pilot.press("t")
+        assert app.view.top == 10
+        await pilot.press("u")
+        assert app.view.grouped and "seeds" in app.view.columns
+        await pilot.press("u")
+        assert not app.view.grouped and app.view.columns == START
+        for _ in COSTS:
+            await pilot.press("f")
+        assert app.view.cost == "flops"
+        await pilot.press("f")
+        assert "Pareto by params" in screen_text(app)
+
+    drive(results, script)
+
+
+def test_one_study_or_all(results, drive, screen_text) -> None:
+    write_study(results, "other", ["finished"])
+
+    async def script(app, pilot) -> None:
+        assert " study " in screen_text(app)  # the column, as there are two
+        await pilot.press("a", *"oth", "enter")
+        assert app.view.study == "other" and len(table(app).board.lines) == 1
+        await pilot.press("a", "up", "up", "up", "enter")
+        assert app.view.study is None
+
+    drive(results, script)
+
+
+def test_to_every_screen_and_back(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        for key, kind in (("2", PlotsScreen), ("3", StudiesScreen), ("4", SystemScreen), ("5", PadScreen)):
+            await pilot.press(key)
+            await pilot.pause()
+            assert isinstance(app.screen, kind)
+            await pilot.press("question_mark")
+            assert isinstance(app.screen, HelpScreen)
+            await pilot.press("escape", "escape")
+            await pilot.pause()
+            assert isinstance(app.screen, LeaderboardScreen)
+        await pilot.press("enter")
+        assert isinstance(app.screen, RunScreen)
+        await pilot.press("escape", "c")
+        assert isinstance(app.screen, CompareScreen)
+        await pilot.press("1")
+        assert isinstance(app.screen, LeaderboardScreen)
+        await pilot.press("n")
+        assert isinstance(app.screen, LaunchScreen)
+        await pilot.press("escape", "N")
+        assert isinstance(app.screen, LaunchScreen) and app.screen.form.study == "mnist-2"
+        await pilot.press("escape", "d")
+        await pilot.pause()
+        assert isinstance(app.screen, PadScreen)
+
+    drive(results, script)
+
+
+def test_preview(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        pane = app.screen.query_one(Preview)
+        assert pane.display
+        await pilot.press("j")
+        assert table(app).current_key[1] in screen_text(app)
+        await pilot.press("o")
+        assert not pane.display
+        await pilot.press("o")
+        assert pane.display
+
+    drive(results, script, size=(150, 40))
+
+
+def test_saved_views(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("v")  # there are none: a word, no dialogue
+        await pilot.press("f", "r", "V", *"mine", "enter")
+        assert load_views()["mine"].reverse
+        await pilot.press("r", "v", "enter")
+        assert app.view == load_views()["mine"]
+
+    drive(results, script)
+
+
+def test_stop_and_resume_ask_first(results, drive, monkeypatch) -> None:
+    started = []
+
+    async def script(app, pilot) -> None:
+        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        await pilot.press("x")
+        assert isinstance(app.screen, ConfirmScreen) and "mnist-suite stop mnist" in app.screen.command
+        await pilot.press("n")
+        assert not StudyDir(results, "mnist").stop_path.exists()
+        await pilot.press("x", "y")
+        assert StudyDir(results, "mnist").stop_path.exists()
+        await pilot.press("R", "escape", "R", "y")
+        assert len(started) == 1 and {"--resume", "--arms"} <= set(started[0][0])
+
+    drive(results, script)
+
+
+def test_export(results, drive, monkeypatch, screen_text) -> None:
+    started = []
+
+    async def script(app, pilot) -> None:
+        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        key = table(app).current_key
+        await pilot.press("e")
+        assert isinstance(app.screen, PromptScreen)
+        assert f"mnist-suite export mnist/{key[1]}" in screen_text(app).replace("\n", " ")
+        await pilot.press("ctrl+u", "enter")  # nowhere is no place
+        assert isinstance(app.screen, PromptScreen)
+        app.screen.query_one(Input).value = str(results)
+        await pilot.press("enter")  # there is something already
+        assert isinstance(app.screen, PromptScreen)
+        app.screen.query_one(Input).value = str(results.parent / "model")
+        await pilot.press("enter")
+        assert started[0][0][:2] == ["export", f"mnist/{key[1]}"]
+        await pilot.press("G", "e")  # a trial that waits has no model
+        assert isinstance(app.screen, LeaderboardScreen)
+        await pilot.press("y")
+
+    drive(results, script, size=(140, 40))
+
+
+@pytest.mark.parametrize("key", ["n", "N", "x", "R", "e", "V"])
+def test_readonly_changes_nothing(results, drive, key: str) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press(key)
+        assert isinstance(app.screen, LeaderboardScreen)
+        descriptions = {b.binding.description for b in app.screen.active_bindings.values() if b.enabled}
+        assert not descriptions & {"Launch", "Clone study with edits", "Stop study", "Resume study", "Export"}
+
+    drive(results, script, readonly=True)
+
+
+def test_the_palette_has_every_key(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        titles = {command.title for command in app.get_system_commands(app.screen)}
+        assert {"Open", "Filter", "Sort", "Columns", "Launch", "Stop study", "Next theme", "Plots", "Quit"} <= titles
+        command = next(c for c in app.get_system_commands(app.screen) if c.title == "Reverse order")
+        command.callback()
+        await pilot.pause()
+        assert app.view.reverse
+        await pilot.press("ctrl+p")
+        await pilot.pause(0.2)
+        await pilot.press("escape")
+
+    drive(results, script)
+
+
+def test_help_can_be_narrowed(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("question_mark")
+        assert "Pareto cost" in screen_text(app)
+        await pilot.press(*"export")
+        assert "Export" in screen_text(app) and "Pareto cost" not in screen_text(app)
+
+    drive(results, script)
+
+
+def test_themes_and_pictures(results, drive, tmp_path: Path, monkeypatch) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("T")
+        assert app.theme == "suite-light"
+        await pilot.press("T")
+        assert app.theme == "colour-blind"
+        app.action_screenshot("x.svg", str(tmp_path))
+        await pilot.pause(0.3)
+        assert "<svg" in (tmp_path / "x.svg").read_text()
+
+    drive(results, script)
+
+
+def test_the_mouse_is_understood_too(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.click(RunTable, offset=(20, 3))
+        assert table(app).cursor == 2
+        await pilot.click(RunTable, offset=(20, 3), times=2)
+        assert isinstance(app.screen, RunScreen)
+
+    drive(results, script)

@@ -1,0 +1,367 @@
+"""The other screens, by keys."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from textual.widgets import Input, SelectionList, Static
+
+from suite.store import StudyDir
+from tui.curves import EFFORTS, QUANTITIES
+from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
+from tui.screens.launch import LaunchScreen
+from tui.screens.leaderboard import LeaderboardScreen
+from tui.screens.plots import FIGURES
+from tui.screens.run import TABS, RunScreen
+from tui.synthetic import NOW, write_study, write_trial
+from tui.system import Gpu, Sample, writers
+from tui.widgets.canvas import Canvas
+from tui.widgets.chart import Chart
+
+
+async def look(app, pilot) -> None:
+    app.turn()
+    await pilot.pause()
+
+
+def test_run_screen(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("enter")
+        await look(app, pilot)
+        assert "validation accuracy" in screen_text(app) and max(screen_text(app)) >= "⠁"  # braille was drawn
+        for effort in (*EFFORTS[1:], EFFORTS[0]):
+            await pilot.press("x")
+            assert app.screen.effort == effort
+        for _ in QUANTITIES:
+            await pilot.press("y")
+        await pilot.press("s", "y")
+        assert "smoothed 0.9" in screen_text(app)
+        wanted = {
+            "config": "recipe.lr",
+            "cost": "counted, forward",
+            "log": "console.log",
+            "digits": "The most confident mistakes",
+            "lineage": "stands on weights that came with the backbone",
+        }
+        for tab in TABS[1:]:
+            await pilot.press("l")
+            await pilot.pause()
+            assert app.screen.tab == tab and wanted[tab] in screen_text(app)
+        await pilot.press("j", "k", "G", "g", "h", "space")
+        assert app.screen.key in app.marked
+        before = app.screen.key
+        await pilot.press("J")
+        assert app.screen.key != before
+        await pilot.press("K")
+        assert app.screen.key == before
+        await pilot.press("e")
+        assert isinstance(app.screen, PromptScreen)
+        await pilot.press("escape", "X")
+        assert isinstance(app.screen, ConfirmScreen)
+        await pilot.press("n", "escape")
+        assert isinstance(app.screen, LeaderboardScreen)
+
+    drive(results, script, size=(100, 34))
+
+
+def test_run_screen_shows_all_curves_where_there_is_room(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("enter")
+        await look(app, pilot)
+        assert sum(chart.display for chart in app.screen.query(Chart)) == 4
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert sum(chart.display for chart in app.screen.query(Chart)) == 1
+
+    drive(results, script, size=(140, 50))
+
+
+@pytest.mark.parametrize("down", range(10))
+def test_every_state_has_a_run_screen(results, drive, screen_text, down: int) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press(*["j"] * down, "enter")
+        await look(app, pilot)
+        for _ in TABS:
+            await pilot.press("l")
+            await pilot.pause()
+        assert app.screen.key[1] in screen_text(app)
+
+    drive(results, script, size=(80, 24))
+
+
+def test_a_run_that_vanishes_under_its_screen(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("enter")
+        await look(app, pilot)
+        shutil.rmtree(results)
+        await look(app, pilot)
+        assert "not there" in screen_text(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "There is no directory" in screen_text(app)
+
+    drive(results, script)
+
+
+def test_lineage_leads_from_pretraining_to_what_stands_on_it(results, drive, screen_text) -> None:
+    from suite.spec import Weights
+    from tui.synthetic import make_trial
+
+    base = make_trial("mnist", 0).id
+    study = write_study(results, "tuned", [])
+    trial = make_trial("tuned", 1).model_copy(
+        update={"weights": Weights(source=f"mnist/trials/{base}/best.safetensors")}
+    )
+    write_trial(study, 1, "finished", trial=trial)
+
+    async def script(app, pilot) -> None:
+        app.push_screen(RunScreen(("tuned", trial.id)))
+        await look(app, pilot)
+        await pilot.press("h")
+        await pilot.pause()
+        assert f"stands on mnist/{base}" in screen_text(app) and "shared by 1 runs" in screen_text(app)
+        app.screen.key = ("mnist", base)
+        await look(app, pilot)
+        assert "On it stand 1 runs" in screen_text(app)
+
+    drive(results, script)
+
+
+def test_compare(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("space", "space", "space", "c")
+        await look(app, pilot)
+        text = screen_text(app)
+        assert "recipe.lr" in text and "split_hash" not in text and len(app.screen.followed) == 3
+        for key in ("x", "y", "s", "j", "k", "l", "h"):
+            await pilot.press(key)
+        await look(app, pilot)
+        assert "x step" in screen_text(app) and "y loss" in screen_text(app)
+
+    drive(results, script)
+
+
+def test_plots(results, drive, screen_text) -> None:
+    wanted = {
+        "pareto": "FLOPs/img",
+        "history": "best so far",
+        "intermediate": "epoch",
+        "slice": "parameter",
+        "importance": "Rank correlation",
+        "parallel": "best quarter",
+        "timeline": "since the first start",
+    }
+
+    async def script(app, pilot) -> None:
+        await pilot.press("2")
+        for name in FIGURES:
+            await pilot.pause()
+            assert app.screen.figure == name and wanted[name] in screen_text(app), name
+            await pilot.press("l")
+        await pilot.press("h", "p", "p", "P", "f", "F")
+        assert app.screen.figure == "pareto"
+        app.view = app.view.model_copy(update={"filter": "arm:cnn"})
+        app.show_news()
+        assert "filter arm:cnn" in screen_text(app)
+
+    drive(results, script)
+
+
+def test_studies(results, drive, screen_text, monkeypatch) -> None:
+    write_study(results, "other", ["finished", "pruned"], running=False)
+    started = []
+
+    async def script(app, pilot) -> None:
+        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        await pilot.press("3")
+        await look(app, pilot)
+        assert "● running" in screen_text(app) and "✓ done" in screen_text(app)
+        write_study(results, "third", ["finished"])
+        shutil.rmtree(results / "other")
+        await look(app, pilot)
+        assert "third" in screen_text(app) and "other" not in screen_text(app)
+        await pilot.press("j", "k", "x")
+        assert isinstance(app.screen, ConfirmScreen)
+        await pilot.press("n", "R", "y")
+        assert started
+        await pilot.press("n")
+        assert isinstance(app.screen, LaunchScreen)
+        await pilot.press("escape", "N")
+        assert isinstance(app.screen, LaunchScreen)
+        await pilot.press("escape", "enter")
+        await pilot.pause()
+        assert isinstance(app.screen, LeaderboardScreen) and app.view.study == "mnist"
+
+    drive(results, script)
+
+
+def test_system(results, drive, screen_text, monkeypatch) -> None:
+    sample = Sample("here", (0.5, 0.7), (1.0, 1.0, 1.0), 2**30, 2**32, 2**20, (Gpu("H", 0.5, 1, 2, 300.0, 700.0, 60),))
+
+    async def script(app, pilot) -> None:
+        await pilot.press("4")
+        await pilot.pause()
+        app.screen.sampler = lambda: sample
+        app.screen._show_machine(sample)
+        await pilot.pause()
+        text = screen_text(app)
+        assert "300 W of 700 W" in text and "ALMOST FULL" in text and "10 min ago" in text
+        await pilot.press("j", "k")
+
+    drive(results, script)
+
+
+def test_a_dead_writer_is_gone_and_a_silent_one_stale(results) -> None:
+    from tui.feed import Watcher
+    from tui.synthetic import HOST
+
+    snapshot = Watcher(results, lambda: NOW).poll()
+    here = {w.name: w.health for w in writers(snapshot, NOW, HOST, lambda pid: pid == 4242)}
+    assert here["mnist (controller)"] == "ok" and list(here.values()).count("gone") == 2
+    elsewhere = [w.health for w in writers(snapshot, NOW, "another", lambda pid: False)]
+    assert sorted(elsewhere) == ["ok", "ok", "stale"]
+
+
+def test_pad_draws_by_keys_and_mouse(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("5")
+        await pilot.pause()
+        canvas = app.screen.query_one(Canvas)
+        await pilot.press("space", "j", "j", "down", "l", "space", "up", "k", "h")
+        assert sum(map(sum, canvas.pixels)) > 1000 and "pen up" in screen_text(app)
+        dark = sum(map(sum, canvas.pixels))
+        await pilot.press("e", "space", "j")
+        assert sum(map(sum, canvas.pixels)) < dark
+        await pilot.press("c", "e")
+        assert sum(map(sum, canvas.pixels)) == 0
+        await pilot.mouse_down(Canvas, offset=(4, 4))
+        await pilot.hover(Canvas, offset=(10, 8))
+        await pilot.mouse_up(Canvas, offset=(10, 8))
+        assert sum(map(sum, canvas.pixels)) > 1000
+        await pilot.press("m")
+        assert isinstance(app.screen, ChooseScreen)
+        await pilot.press(*"directory", "enter")
+        assert isinstance(app.screen, PromptScreen)
+        await pilot.press(*"/no/such", "enter")
+        assert isinstance(app.screen, PromptScreen)
+        await pilot.press("escape")
+
+    drive(results, script)
+
+
+def test_launch_form(results, drive, screen_text, monkeypatch) -> None:
+    started = []
+
+    async def script(app, pilot) -> None:
+        monkeypatch.setattr(app, "start", lambda *a: started.append(a) or True)
+        await pilot.press("n")
+        await pilot.pause()
+        form = app.screen
+        assert "mnist-suite sweep mnist --study mnist-2" in screen_text(app)
+        form.query_one("#study", Input).value = "mnist"
+        form.query_one("#trials", Input).value = "many"
+        form.query_one("#device", Input).value = "toaster"
+        await pilot.pause()
+        assert set(form.problems) == {"study", "trials", "device"}
+        await pilot.press("ctrl+s")
+        assert isinstance(app.screen, LaunchScreen)  # not with mistakes
+        form.query_one("#study", Input).value = "new"
+        form.query_one("#trials", Input).value = "6"
+        form.query_one("#device", Input).value = "cpu"
+        form.query_one("#experiment", Input).value = "nonsense"
+        await pilot.pause()
+        assert "experiment" in form.problems
+        form.query_one("#experiment", Input).value = "mnist"
+        await pilot.pause()
+        arms = form.query_one("#arms", SelectionList)
+        arms.focus()
+        await pilot.press("space")
+        await pilot.pause()
+        assert form.form.arms and len(form.form.arms) == arms.option_count - 1
+        await pilot.press("ctrl+s")
+        assert isinstance(app.screen, ConfirmScreen)
+        await pilot.press("y")
+        await pilot.pause()
+        words, log = started[0][:2]
+        assert words[:6] == ["sweep", "mnist", "--study", "new", "--trials", "6"] and "--arms" in words
+        assert log == StudyDir(results, "new").path / "console.log"
+        assert isinstance(app.screen, LeaderboardScreen)
+
+    drive(results, script)
+
+
+def test_a_clone_repeats_what_was_asked(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("N")
+        await pilot.pause()
+        assert app.screen.query_one("#trials", Input).value == "10"
+        assert app.screen.query_one("#study", Input).value == "mnist-2"
+
+    drive(results, script)
+
+
+def test_a_command_that_fails_is_reported(results, drive, tmp_path: Path) -> None:
+    async def script(app, pilot) -> None:
+        assert app.start(["no-such-command"], tmp_path / "console.log", "begun", "done")
+        app._children[0].process.wait()
+        await look(app, pilot)
+        assert any("code 2" in n.message for n in app._notifications)
+        (tmp_path / "file").write_text("")
+        assert not app.start(["x"], tmp_path / "file" / "console.log", "begun", "done")
+
+    drive(results, script)
+
+
+@pytest.mark.parametrize("size", [(20, 5), (1, 1), (10, 3), (40, 10), (300, 90)])
+def test_no_terminal_is_too_small(results, drive, size: tuple[int, int]) -> None:
+    async def script(app, pilot) -> None:
+        for keys in ("j", "enter", "l l l l l l", "escape", "c", "escape", "2 l l l l l l", "3", "4", "5 space j", "1"):
+            await pilot.press(*keys.split())
+            await look(app, pilot)
+            app.paint()
+        for keys in ("n", "question_mark", "s", "C", "x", "e"):
+            await pilot.press(keys)
+            await pilot.pause()
+            app.paint()
+            await pilot.press("escape")
+
+    drive(results, script, size=size)
+
+
+def test_an_empty_directory_says_how_to_begin(tmp_path: Path, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        assert "Press n to launch" in screen_text(app)
+        for key in ("enter", "c", "x", "R", "e", "N", "space", "p", "d"):
+            await pilot.press(key)
+        await pilot.press("1", "2", "l", "l", "l", "l", "l", "l", "3", "enter", "x", "4", "5", "m", "escape")
+        assert app.is_running
+
+    drive(tmp_path / "none", script)
+
+
+def test_a_full_disk_is_a_message(results, drive, monkeypatch) -> None:
+    def full(self, reason: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def script(app, pilot) -> None:
+        monkeypatch.setattr(StudyDir, "request_stop", full)
+        await pilot.press("x", "y")
+        await pilot.pause()
+        assert any("No space left" in n.message for n in app._notifications)
+
+    drive(results, script)
+
+
+def test_status_of_reading_is_shown(results, drive, screen_text) -> None:
+    from tui.messages import Polled
+    from tui.snapshot import Snapshot
+
+    async def script(app, pilot) -> None:
+        app.on_polled(Polled(Snapshot(), {}, "Reading failed: OSError: gone"))
+        await pilot.pause()
+        assert "Reading failed" in screen_text(app) and "finished" in screen_text(app)  # what was known stays
+        assert isinstance(app.screen.query_one("#notice"), Static)
+
+    drive(results, script)
