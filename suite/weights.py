@@ -266,7 +266,7 @@ def _as_timm_reads(name: str, path: Path, tensors: dict[str, Tensor], model: nn.
     heads = [key for key in _weights_of(model, "classifier") if key in tensors and tensors[key].numel()]
     stems = [key for key in _weights_of(model, "first_conv") if key in tensors and key in own]
     classes = tensors[heads[0]].shape[:1].numel() if heads else config.num_classes
-    channels = _channels(model, tensors[stems[0]], own[stems[0]]) if stems else config.input_size[0]
+    channels = (stems and _channels(model, tensors[stems[0]], own[stems[0]])) or config.input_size[0]
     size: dict[str, Any] = {}
     if config.fixed_input_size:
         size["img_size"] = timm.models.get_model_input_config(model)["input_size"][1:]
@@ -295,17 +295,17 @@ def _copy(name: str, path: Path, tensors: Mapping[str, Tensor], model: nn.Module
     new, own = dict(tensors), model.state_dict()
     notes: list[str] = []
     for key in _weights_of(model, "first_conv"):
-        if key in new and key in own and _differ(new[key], own[key]):
+        if key in new and key in own and new[key].shape != own[key].shape:
             before, after = _channels(model, new[key], own[key]), cast(Backbone, model).in_chans
             new[key] = _adapted(new[key], before, after)
             notes.append(f"{key} adapted from {before} to {after} channels")
     heads = [key.removesuffix(".weight") for key in _weights_of(model, "classifier")]
     head = {key for key in (*new, *own) if key.rpartition(".")[0] in heads}
-    if any(key not in new or key not in own or _differ(new[key], own[key]) for key in head):
+    if any(key not in new or key not in own or new[key].shape != own[key].shape for key in head):
         new = {key: value for key, value in new.items() if key not in head}
         own = {key: value for key, value in own.items() if key not in head}
         notes.append("classifier left out")
-    if new.keys() != own.keys() or any(_differ(new[key], own[key]) for key in own):
+    if new.keys() != own.keys() or any(new[key].shape != own[key].shape for key in own):
         raise InputError(_mismatch(name, path, new, own))
     if broken := next((key for key, value in new.items() if not value.isfinite().all()), None):
         raise InputError(f"The weights in {path} are no use: {broken} holds NaN or infinity. Pass other ones.")
@@ -338,10 +338,6 @@ def _adapted(weight: Tensor, before: int, after: int) -> Tensor:
         return weight  # refused for its shape, then, together with all others that differ
 
 
-def _differ(a: Tensor, b: Tensor) -> bool:
-    return a.shape != b.shape or a.is_floating_point() != b.is_floating_point()
-
-
 def _mismatch(name: str, path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """The refusal of weights that are for another model, with the first few differences."""
 
@@ -351,7 +347,7 @@ def _mismatch(name: str, path: Path, found: Mapping[str, Tensor], wanted: Mappin
     differences = [
         f"{key} is {shape(found, key)} in the file, {shape(wanted, key)} in the model"
         for key in dict.fromkeys((*wanted, *found))
-        if key not in found or key not in wanted or _differ(found[key], wanted[key])
+        if key not in found or key not in wanted or found[key].shape != wanted[key].shape
     ]
     shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if differences[4:] else "")
     return (

@@ -16,14 +16,33 @@ from textual.pilot import Pilot
 from tui.bench import HandTurned
 from tui.synthetic import write_study
 
+
+class Silent:
+    """Stands in for a predictor."""
+
+    def __init__(self, words, answer, status, environment) -> None:
+        self.words, self.answer, self.status = words, answer, status
+        self.asked: list[object] = []
+        self.closed = False
+
+    def start(self, before=None) -> None:
+        self.before = before
+
+    def ask(self, pixels) -> None:
+        self.asked.append([list(line) for line in pixels])
+
+    def close(self) -> None:
+        self.closed = True
+
+
 Script = Callable[[HandTurned, Pilot], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saved views and caches go to a folder of the test; times are in UTC."""
+    """Saved views go to a folder of the test, times are in UTC, and no model is loaded."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("tui.screens.pad.Predictor", Silent)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()

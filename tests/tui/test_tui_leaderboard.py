@@ -148,7 +148,7 @@ def test_one_study_or_all(results, drive, screen_text) -> None:
         assert " study " in screen_text(app)  # the column, as there are two
         await pilot.press("a", *"oth", "enter")
         assert app.view.study == "other" and len(table(app).board.lines) == 1
-        await pilot.press("a", "up", "up", "up", "enter")
+        await pilot.press("a", "up", "up", "enter")
         assert app.view.study is None
 
     drive(results, script)
@@ -277,9 +277,9 @@ def test_the_palette_has_every_key(results, drive) -> None:
 def test_help_can_be_narrowed(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("question_mark")
-        assert "Pareto cost" in screen_text(app)
+        assert "Group seeds" in screen_text(app)
         await pilot.press(*"export")
-        assert "Export" in screen_text(app) and "Pareto cost" not in screen_text(app)
+        assert "Export" in screen_text(app) and "Group seeds" not in screen_text(app)
 
     drive(results, script)
 

@@ -1,0 +1,292 @@
+"""The command line as people meet it: light, clear about mistakes, and right from one end to the other."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from suite import data, export
+from suite.store import StudyDir
+
+Suite = Callable[..., subprocess.CompletedProcess[str]]
+COMMANDS = ["", "data", "pretrain", "finetune", "sweep", "stop", "status", "leaderboard", "export", "predict", "doctor"]
+QUICK = ("--limit", "300", "--set", "epochs=2", "--set", "batch_size=32", "--quiet")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys\nfrom suite.cli import app\n"
+        "try: app([*sys.argv[1:], '--help'])\nexcept SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'optuna', 'timm', 'textual', 'sklearn', 'torchvision'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    if command not in ("", "data"):
+        assert "Example" in done.stdout
+
+
+def test_looking_at_results_needs_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    for command in (["status"], ["leaderboard"], ["data", "list"]):
+        code = (
+            "import sys\nfrom suite.cli import main\nsys.argv = ['mnist-suite', *sys.argv[1:]]\n"
+            "try: main()\nexcept SystemExit: pass\n"
+            "assert not {'torch', 'optuna', 'timm'} & set(sys.modules)\n"
+        )
+        subprocess.run([sys.executable, "-c", code, *command], cwd=tmp_path, check=True, capture_output=True)
+
+
+BAD = [
+    (["sweep", "nonsense"], "built in are"),
+    (["sweep", "--trials", "0"], "trials"),
+    (["sweep", "--trials", "many"], "trials"),
+    (["sweep", "./none.py"], "no experiment file"),
+    (["sweep", "--arms", "wings"], "cnn-scratch"),
+    (["sweep", "--study", "../up"], "cannot be used"),
+    (["sweep", "--device", "quantum"], "auto, cpu, cuda"),
+    (["sweep", "--device", "cuda:99"], "CUDA devices"),
+    (["sweep", "--engine", "warp"], "local"),
+    (["sweep", "--set", "lr"], "key=value"),
+    (["sweep", "--set", "nothing=1"], "there is no 'nothing'"),
+    (["sweep", "--set", "momentum=2"], "momentum"),
+    (["sweep", "--storage", "oracle://me:secret@host/db"], "--storage"),
+    (["pretrain", "--backbone", "cmn"], "cnn"),
+    (["pretrain", "--backbone", "timm:resnet81"], "timm:resnet"),
+    (["pretrain", "--dataset", "nmist"], "mnist"),
+    (["pretrain", "--set", "batch_size=100000000"], "batch_size"),
+    (["pretrain", "--fraction", "0"], "fraction"),
+    (["pretrain", "--precision", "fp9"], "precision"),
+    (["pretrain", "--limit", "30"], "batches"),
+    (["finetune", "--backbone", "cnn"], "--from"),
+    (["finetune", "--backbone", "cnn", "--from", "nowhere"], "nowhere"),
+    (["finetune", "--backbone", "timm:resnet18", "--strategy", "magic"], "strategy"),
+    (["finetune", "--backbone", "timm:resnet18", "--pretrained"], "No pretrained weights for timm:resnet18"),
+    (["leaderboard"], "no studies"),
+    (["leaderboard", "none"], "no study 'none'"),
+    (["leaderboard", "--sort", "beauty"], "no studies"),
+    (["export", "--to", "m"], "no studies"),
+    (["predict", "nowhere", "x.png"], "no exported model"),
+    (["stop", "none"], "no study"),
+    (["data", "fetch", "nmist"], "mnist"),
+    (["data", "import", "/nowhere", "--as", "mnist"], "no folder"),
+    (["bogus"], "bogus"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "word"), BAD, ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "")
+def test_bad_input_gets_one_paragraph_and_exit_code_2(
+    suite: Suite, tmp_path: Path, arguments: list[str], word: str
+) -> None:
+    done = suite(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
+    assert done.stdout == ""
+    assert not list((tmp_path / "results").glob("*/study.json"))
+
+
+def test_an_unwritable_results_directory(suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = suite("pretrain", *QUICK, "--results", tmp_path / "file" / "results")
+    assert done.returncode == 2
+    assert "Cannot write" in done.stderr
+
+
+def test_an_experiment_file_that_breaks(suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise RuntimeError('mine broke')")
+    (tmp_path / "other.py").write_text("x = 1")
+    (tmp_path / "third.py").write_text("def (")
+    for name, word in (("mine", "mine broke"), ("other", "EXPERIMENT"), ("third", "SyntaxError")):
+        done = suite("sweep", f"./{name}.py")
+        assert done.returncode == 2
+        assert word in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_from_pretraining_to_a_prediction(suite: Suite, tmp_path: Path) -> None:
+    """pretrain -> finetune by every own-weights strategy -> leaderboard -> export -> predict."""
+    made = suite("pretrain", "--study", "base", *QUICK, "--set", "lr=0.003", "--json")
+    assert made.returncode == 0, made.stderr
+    base = json.loads(made.stdout)
+    assert base["accuracy"] > 0.4
+    assert base["params"] == base["trainable"] == 421_642
+    again = suite("pretrain", "--study", "base", *QUICK, "--set", "lr=0.003", "--json")
+    assert json.loads(again.stdout) == base  # asking twice does the work once
+
+    for strategy in ("head", "full", "lp-ft", "partial", "bitfit"):
+        tuned = suite(
+            "finetune", "--backbone", "cnn", "--dataset", "fashion-mnist", "--strategy", strategy,
+            "--from", "base", *QUICK, "--study", f"tuned-{strategy}", "--json",
+        )  # fmt: skip
+        assert tuned.returncode == 0, tuned.stderr
+        row = json.loads(tuned.stdout)
+        assert row["accuracy"] > 0.4
+        assert (row["trainable"] < row["params"]) == (strategy not in ("full", "lp-ft"))
+        state = StudyDir(tmp_path / "results", f"tuned-{strategy}").states()[0]
+        assert state.trial.weights is not None
+        assert state.trial.weights.source.startswith("base/trials/")
+        assert state.record and state.record.provenance
+        assert state.record.provenance.weights_sha256 == state.trial.weights.sha256
+
+    table = suite("leaderboard", "--csv")
+    assert len(list(csv.DictReader(io.StringIO(table.stdout)))) == 6
+    rows = json.loads(suite("leaderboard", "--json", "--sort", "trainable").stdout)
+    assert [r["trainable"] for r in rows] == sorted(r["trainable"] for r in rows)
+    assert suite("leaderboard", "--markdown", "--top", "2").stdout.count("\n") == 4
+    assert "6 finished" in suite("leaderboard").stdout
+    statuses = json.loads(suite("status", "--json").stdout)
+    assert {s["state"] for s in statuses} == {"done"}
+
+    refused = suite("finetune", "--backbone", "cnn", "--from", "tuned-head", *QUICK)
+    assert refused.returncode == 2
+    assert "no whole model" in refused.stderr
+
+    for study in ("base", "tuned-head"):
+        out = suite("export", study, "--to", f"models/{study}", "--json")
+        assert out.returncode == 0, out.stderr
+    assert suite("export", "base", "--to", "models/base").returncode == 2
+    model = export.load(tmp_path / "models" / "base")
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert oct((tmp_path / "models/base/model.safetensors").stat().st_mode)[-3:] == "644"
+
+
+@pytest.fixture(scope="module")
+def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decent model of digits, exported."""
+    folder = tmp_path_factory.mktemp("model")
+    environment = {**os.environ, "MNIST_SUITE_RESULTS": str(folder / "results")}
+    for arguments in (
+        ["pretrain", "--study", "digits", "--backbone", "lean-s", "--fraction", "0.2", "--set", "epochs=3", "-q"],
+        ["export", "digits", "--to", str(folder / "model")],
+    ):
+        subprocess.run(
+            [sys.executable, "-m", "suite.cli", *arguments], env=environment, check=True, capture_output=True
+        )
+    return folder / "model"
+
+
+def test_pictures_of_every_kind_are_predicted_alike(digits_model: Path, suite: Suite, tmp_path: Path) -> None:
+    """Real validation digits as a person would send them: dark on light, large, coloured, off centre, transparent."""
+    splits = data.search_splits("mnist", limit=40)
+    right: dict[str, int] = {}
+    names: list[tuple[str, str, str]] = []
+    for number in range(20):
+        digit = Image.fromarray(splits.validation.images[number, 0])
+        label = str(splits.validation.labels[number])
+        large = ImageOps.invert(digit.resize((280, 280), Image.Resampling.BICUBIC))
+        page = Image.new("L", (400, 500), 255)
+        page.paste(large, (90, 30))
+        red = ImageOps.colorize(digit.resize((100, 100)), black="white", white="darkred")
+        clear = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
+        clear.putalpha(digit)
+        for kind, image, suffix in (
+            ("plain", digit, "png"),
+            ("inverted", ImageOps.invert(digit), "png"),
+            ("page", page, "jpg"),
+            ("red", red, "png"),
+            ("clear", clear.resize((64, 64)), "png"),
+        ):
+            path = tmp_path / f"{kind}-{number}.{suffix}"
+            image.save(path)
+            names.append((kind, label, str(path)))
+    done = suite("predict", digits_model, *(path for _, _, path in names), "--json")
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    for (kind, label, _), answer in zip(names, answers, strict=True):
+        right[kind] = right.get(kind, 0) + (answer["label"] == label)
+        assert abs(sum(answer["probabilities"].values()) - 1) < 1e-3
+    assert right["plain"] >= 18
+    assert all(count >= 17 for count in right.values()), right
+
+
+def test_pictures_that_are_none(digits_model: Path, suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    whole = io.BytesIO()
+    Image.new("L", (100, 100)).save(whole, "PNG")
+    (tmp_path / "cut.png").write_bytes(whole.getvalue()[:60])
+    Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
+    for name in ("text.png", "empty.png", "cut.png", "bomb.png", "missing.png"):
+        done = suite("predict", digits_model, name)
+        assert done.returncode == 2, name
+        assert name in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_tampered_export_is_refused(digits_model: Path, suite: Suite, tmp_path: Path) -> None:
+    import shutil
+
+    for damage in ("weights", "card"):
+        folder = tmp_path / damage
+        shutil.copytree(digits_model, folder)
+        target = folder / ("model.safetensors" if damage == "weights" else "mnist-suite.json")
+        content = bytearray(target.read_bytes())
+        content[-20] ^= 1
+        target.write_bytes(content if damage == "weights" else content[:-30])
+        Image.new("L", (28, 28)).save(tmp_path / "x.png")
+        done = suite("predict", folder, "x.png")
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+def test_serve_answers_lines_and_survives_nonsense(digits_model: Path) -> None:
+    pixels = data.search_splits("mnist", limit=40).validation.images[0, 0].tolist()
+    lines = [json.dumps({"pixels": pixels}), "nonsense", json.dumps({"pixels": [[1]]}), json.dumps({"pixels": pixels})]
+    done = subprocess.run(
+        [sys.executable, "-m", "suite.cli", "predict", str(digits_model), "--serve"],
+        input="\n".join(lines) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert answers[0]["ready"]
+    assert answers[1] == answers[4]
+    assert "error" in answers[2]
+    assert "error" in answers[3]
+
+
+def test_doctor_and_samples(suite: Suite, tmp_path: Path) -> None:
+    report = json.loads(suite("doctor", "--json").stdout)
+    assert report["data"]["mnist"] == "here"
+    assert report["versions"]["torch"] == torch.__version__.partition("+")[0]
+    drawn = suite("data", "sample", "mnist", "--index", "3").stdout
+    assert len(drawn.splitlines()) == 29
+    sample = json.loads(suite("data", "sample", "mnist", "--index", "3", "--json").stdout)
+    assert drawn.strip().endswith(sample["label"])
+    suite("data", "sample", "mnist", "--index", "3", "--to", "three.png")
+    assert Image.open(tmp_path / "three.png").size == (28, 28)
+
+
+def test_watch_shows_the_leaderboard_until_interrupted(suite: Suite, tmp_path: Path) -> None:
+    import signal
+
+    assert suite("pretrain", "--backbone", "net", "--study", "one", *QUICK).returncode == 0
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "suite.cli", "leaderboard", "one", "--watch", "--results", str(tmp_path / "results")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(2)
+    assert watching.poll() is None
+    watching.send_signal(signal.SIGINT)
+    out, errors = watching.communicate(timeout=20)
+    assert watching.returncode == 130
+    assert "Traceback" not in errors
+    assert "pretrain" in out

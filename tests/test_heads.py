@@ -1,0 +1,91 @@
+"""Heads on frozen features, and the cache the features come from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.linear_model import Ridge as SklearnRidge
+
+from suite import backbones, data, features, heads
+from suite.spec import HeadSpec, Knn, Linear, Logreg, Mlp, Ridge
+from suite.train import Examples
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Examples, Examples]:
+    splits = data.search_splits("mnist", limit=1500)
+    return tuple(  # type: ignore[return-value]
+        Examples(torch.from_numpy(part.images).flatten(1).float(), torch.from_numpy(part.labels))
+        for part in (splits.train, splits.validation)
+    )
+
+
+@pytest.mark.parametrize("spec", [Ridge(l2=3000.0), Logreg(c=0.01), Knn(k=3)], ids=lambda s: s.kind)
+def test_solved_heads_learn_real_digits(digits: tuple[Examples, Examples], spec: HeadSpec) -> None:
+    train, validation = digits
+    head = heads.solve(spec, train.inputs, train.labels, 10)
+    accuracy = (head(validation.inputs).argmax(1) == validation.labels).float().mean().item()
+    assert accuracy > 0.8
+
+
+def test_ridge_is_scikit_learns(digits: tuple[Examples, Examples]) -> None:
+    train, validation = digits
+    spec = Ridge(l2=50.0)
+    head = heads.solve(spec, train.inputs, train.labels, 10)
+    standardize = heads.Standardize(train.inputs)
+    x = standardize(train.inputs).double().numpy()
+    theirs = SklearnRidge(alpha=spec.l2 / x.shape[1] * len(x)).fit(x, torch.eye(10)[train.labels].double().numpy())
+    expected = theirs.predict(standardize(validation.inputs).double().numpy())
+    assert abs(head(validation.inputs).detach().numpy() / 10 - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize("spec", [Linear(), Mlp(hidden=16)], ids=lambda s: s.kind)
+def test_folding_the_standardisation_changes_nothing(digits: tuple[Examples, Examples], spec: HeadSpec) -> None:
+    train, validation = digits
+    head = heads.make(spec, train.inputs, 10, seed=0)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    torch.testing.assert_close(head.folded()(validation.inputs), head(validation.inputs), rtol=1e-3, atol=1e-3)
+
+
+def test_constant_features_do_no_harm() -> None:
+    x = torch.cat((torch.randn(50, 3), torch.ones(50, 2)), 1)
+    out = heads.Standardize(x)(x)
+    assert torch.isfinite(out).all()
+    assert (out[:, 3:] == 0).all()
+
+
+def test_logreg_knows_classes_it_never_saw(digits: tuple[Examples, Examples]) -> None:
+    train, _ = digits
+    few = train.labels < 2
+    head = heads.solve(Logreg(c=0.1), train.inputs[few], train.labels[few], 10)
+    assert set(head(train.inputs[few]).argmax(1).tolist()) == {0, 1}
+
+
+def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path))
+    images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
+    expects = backbones.preprocess(
+        "cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False
+    )
+    model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
+
+    def get(**changes: object) -> tuple[torch.Tensor, bool]:
+        facts: dict[str, object] = {"images_hash": "a"} | changes
+        return features.cached(model, images, expects, torch.float32, **facts)  # type: ignore[arg-type]
+
+    first, hit = get()
+    assert not hit
+    assert first.shape == (40, 128)
+    again, hit = get()
+    assert hit
+    assert torch.equal(first, again)
+    assert not get(images_hash="b")[1]
+    again += 1  # a private copy: what a trial does to it stays with it
+    assert torch.equal(get()[0], first)
+    for path in (tmp_path / "features").glob("*.npy"):
+        path.write_bytes(path.read_bytes()[:-10])
+    assert torch.equal(get()[0], first)  # a damaged cache is computed anew
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    assert not get()[1]

@@ -1,0 +1,103 @@
+"""The predictor's pipes, with a stand-in for the command line that knows no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tui import predictor
+from tui.predictor import Predictor, preparation, sample
+
+STAND_IN = """
+import json, sys, time
+if sys.argv[1] == "fail":
+    sys.exit("it went wrong")
+if sys.argv[1] == "data":
+    print(json.dumps({"pixels": [[300] * 28] * 28, "label": "7", "index": 1}))
+    sys.exit(0)
+if sys.argv[1] == "export":
+    sys.exit(0)
+print(json.dumps({"ready": True, "classes": ["0", "1"]}), flush=True)
+for line in sys.stdin:
+    dark = json.loads(line)["pixels"][0][0]
+    if dark == 13:
+        sys.exit("unlucky")
+    time.sleep(0.05)
+    print(json.dumps({"label": "1", "probabilities": {"0": 0.0, "1": float(dark)}}), flush=True)
+"""
+
+
+def image(dark: int) -> list[list[int]]:
+    return [[dark] * 28 for _ in range(28)]
+
+
+@pytest.fixture(autouse=True)
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "stand_in.py"
+    path.write_text(STAND_IN)
+    monkeypatch.setattr(predictor, "PROGRAM", (sys.executable, str(path)))
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.answers: list[float] = []
+        self.states: list[str] = []
+
+    def answer(self, label: str, probabilities: dict[str, float]) -> None:
+        self.answers.append(probabilities["1"])
+
+    def until(self, condition) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, (self.answers, self.states)
+            time.sleep(0.01)
+
+
+def test_only_the_newest_drawing_waits() -> None:
+    heard = Heard()
+    asked = Predictor(["predict"], heard.answer, heard.states.append, os.environ)
+    asked.ask(image(1))
+    asked.start(["export"])
+    for dark in range(2, 10):
+        asked.ask(image(dark))
+    heard.until(lambda: heard.answers and heard.answers[-1] == 9)
+    assert len(heard.answers) < 9 and "ready" in heard.states
+    asked.close()
+    heard.until(lambda: threading.active_count() < 20)
+
+
+def test_what_goes_wrong_is_said() -> None:
+    heard = Heard()
+    Predictor(["predict"], heard.answer, heard.states.append, os.environ).start(["fail"])
+    heard.until(lambda: any("it went wrong" in state for state in heard.states))
+    heard = Heard()
+    asked = Predictor(["predict"], heard.answer, heard.states.append, os.environ)
+    asked.start()
+    asked.ask(image(13))
+    heard.until(lambda: any("unlucky" in state for state in heard.states))
+    asked.ask(image(1))  # to nobody: no crash
+
+
+def test_a_sample() -> None:
+    pixels, label = sample(["data", "sample"], os.environ)
+    assert label == "7" and pixels[0][0] == 255
+    with pytest.raises(ValueError, match="it went wrong"):
+        sample(["fail"], os.environ)
+    with pytest.raises(ValueError, match="cannot be read"):
+        sample(["export"], os.environ)
+
+
+def test_a_model_is_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before, words = preparation("s", "0001-a", tmp_path)
+    assert before is not None and before[:2] == ["export", "s/0001-a"] and words[0] == "predict"
+    place = Path(words[1])
+    place.mkdir(parents=True)
+    (place / "model.json").write_text(json.dumps({}))
+    assert preparation("s", "0001-a", tmp_path) == (None, words)

@@ -1,0 +1,64 @@
+"""What the screens look like, as text: small files that a person can read and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from suite.store import StudyDir
+from tui.synthetic import NOW, write_status, write_study
+
+SIZES = [(80, 24), (120, 40)]
+
+
+async def look(app, pilot) -> None:
+    app.turn()
+    await pilot.pause()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x40"])
+@pytest.mark.parametrize(
+    "keys",
+    ["", "enter", "enter l l", "enter l l l l", "space space c", "2", "2 l l l l", "3", "question_mark", "x"],
+    ids=["board", "curves", "cost", "digits", "compare", "pareto", "importance", "studies", "help", "stop"],
+)
+def test_screens(tmp_path: Path, monkeypatch, drive, screen_text, snapshot, keys: str, size) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_study(Path("results"))
+
+    async def script(app, pilot) -> None:
+        await pilot.press(*keys.split())
+        await look(app, pilot)
+        await look(app, pilot)
+        assert screen_text(app) == snapshot
+
+    drive(Path("results"), script, size=size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x40"])
+def test_empty(tmp_path: Path, monkeypatch, drive, screen_text, snapshot, size) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def script(app, pilot) -> None:
+        assert screen_text(app) == snapshot
+
+    drive(Path("results"), script, size=size)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x40"])
+def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snapshot, size) -> None:
+    """The controller has been silent for ten minutes, a log has bad lines, and the last look failed."""
+    monkeypatch.chdir(tmp_path)
+    study = write_study(Path("results"), "mnist", ["finished", "stale", "failed"])
+    write_status(StudyDir(Path("results"), "mnist"), ["finished", "stale", "failed"], heartbeat=NOW - 600)
+    with open(sorted(study.trials_path.iterdir())[1] / "events.jsonl", "a") as file:
+        file.write("not an event\\n")
+
+    async def script(app, pilot) -> None:
+        app.problem = "Reading failed: OSError: stale file handle"
+        app.show_news()
+        await pilot.pause()
+        assert screen_text(app) == snapshot
+
+    drive(Path("results"), script, size=size)
