@@ -186,8 +186,8 @@ def _card_text(card: Card, trial: Trial, folder: str) -> str:
     if cost is not None:
         energy = f"{cost.energy_joules:.0f} J ({cost.energy_source})" if cost.energy_joules else cost.energy_source
         lines += [
-            f"- {cost.parameters:,} parameters, {cost.trainable:,} of them trained; {cost.forward_flops:,} FLOPs an image "
-            "(a multiply-add is two).",
+            f"- {cost.parameters:,} parameters, {cost.trainable:,} of them trained; {cost.forward_flops:,} FLOPs "
+            "an image (a multiply-add is two).",
             f"- Training: {cost.train_seconds:.1f} s, {cost.training_flops:.3g} FLOPs; energy {energy}.",
         ]
     if made is not None:

@@ -6,8 +6,11 @@ import fcntl
 import hashlib
 import json
 import os
+import time
+from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -30,27 +33,33 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-@torch.inference_mode()
-def extract(model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.dtype) -> Tensor:
-    """Features (N, D) float32 of images (N, C, H, W) uint8, both on the model's device."""
+def extract(model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.dtype) -> Generator[int, None, Tensor]:
+    """Features (N, D) float32 of images (N, C, H, W) uint8, both on the model's device.
+
+    Yields, twice a second, how many images are done.
+    """
     device = images.device
     prepare = image_preparer(expects, Augment(), device)
     model.eval().to(memory_format=torch.channels_last)
     batch = 128 if device.type == "cpu" else 2000
     parts: list[Tensor] = []
+    spoke = time.monotonic()
     for start in range(0, len(images), batch):
-        inputs = prepare(images[start : start + batch], None)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            parts.append(embed(model, inputs).float())
+        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            parts.append(embed(model, prepare(images[start : start + batch], None)).float())
+        if time.monotonic() - spoke > 0.5:
+            yield start + batch
+            spoke = time.monotonic()
     return torch.cat(parts)
 
 
 def cached(
     model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.dtype, *, images_hash: str
-) -> tuple[Tensor, bool]:
-    """`extract`, or what an earlier call with the same content left; says whether it was there.
+) -> Generator[int, None, tuple[Tensor, bool]]:
+    """`extract`, or what an earlier call with the same content left; returns also whether it was there.
 
-    `images_hash` stands for the pixels. Processes that want the same features at once wait for the first.
+    `images_hash` stands for the pixels. Processes that want the same features at once wait for the first;
+    while one waits it yields -1.
     """
     facts = [VERSION, fingerprint(model), images_hash, len(images), asdict(expects), str(dtype), images.device.type]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
@@ -60,10 +69,12 @@ def cached(
     if (found := _read(path, len(images))) is not None:
         return found.to(images.device), True
     with open(folder / f"{key}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while not _locked(lock):
+            yield -1
+            time.sleep(0.5)
         if (found := _read(path, len(images))) is not None:
             return found.to(images.device), True
-        features = extract(model, images, expects, dtype)
+        features = yield from extract(model, images, expects, dtype)
         temporary = folder / f".{key}.{os.getpid()}.tmp"
         try:
             with open(temporary, "wb") as file:
@@ -74,6 +85,14 @@ def cached(
         except OSError:  # a full disk costs the cache, not the trial
             temporary.unlink(missing_ok=True)
     return features, False
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read(path: Path, rows: int) -> Tensor | None:

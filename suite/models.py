@@ -53,17 +53,23 @@ def assemble(trial: Trial, info: data.Info, results: Path) -> Assembled:
 
 
 def classifier_name(model: nn.Module) -> str:
+    """The path of the one classifier. Raises InputError for models with several, as distilled ones have."""
     classifier = model.get_classifier()  # type: ignore[operator]
-    return next(name for name, module in model.named_modules() if module is classifier)
+    names = [name for name, module in model.named_modules() if module is classifier]
+    if len(names) != 1:
+        raise InputError(
+            "This backbone has no single classifier that a head could take the place of; train it with strategy full."
+        )
+    return names[0]
 
 
+@torch.no_grad()
 def zero_classifier(model: nn.Module) -> None:
     """A new task starts with even odds, and with the features untouched by a random head's first gradients."""
-    for module in model.get_submodule(classifier_name(model)).modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.zeros_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    parameters = dict(model.named_parameters())
+    for name in backbones.classifier_parameters(model):
+        if parameters[name].ndim > 1 or name.endswith("bias"):  # a norm inside a head keeps its scale
+            parameters[name].zero_()
 
 
 def attach(model: nn.Module, head: heads.Head | heads.Neighbours) -> nn.Module:

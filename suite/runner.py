@@ -35,6 +35,7 @@ from suite.spec import (
     Finished,
     HeadOnly,
     LpFt,
+    Progress,
     Provenance,
     Pruned,
     Recipe,
@@ -156,7 +157,9 @@ class _Run:
         self.dtype = device.precision(recipe.precision, self.device, model, training=True)
         saved = checkpoint.load(self.directory.path)
         if isinstance(trial.strategy, LpFt) and saved is None:
-            self._probe(trial.strategy, loaded)
+            yield from self._probe(trial.strategy, loaded)
+            if self.over:
+                return
         self.counted = cost.count(model, expects.shape)
         prepare = image_preparer(expects, recipe.augment, self.device)
         yield from self._fit(model, loaded, recipe, prepare, saved, frozen)
@@ -168,7 +171,9 @@ class _Run:
         classes = len(loaded.info.classes)
         model.requires_grad_(False)
         body = cost.count(model, expects.shape)
-        x = self._features(loaded)
+        x = yield from self._features(loaded)
+        if x is None:
+            return
         if heads.by_gradient(strategy.head):
             head: heads.Head | heads.Neighbours = heads.make(strategy.head, x.train.inputs, classes, trial.seed)
             inner = cost.count(head, tuple(x.train.inputs.shape[1:]))
@@ -260,23 +265,38 @@ class _Run:
         assert self.assembled is not None
         return self.assembled
 
-    def _features(self, loaded: Loaded) -> Loaded:
-        """The two splits as frozen features."""
+    def _features(self, loaded: Loaded) -> Generator[Event, None, Loaded | None]:
+        """The two splits as frozen features; None when stopped on the way."""
         model, expects, trial = self._assembled().model, self._assembled().expects, self.trial
         dtype = device.precision(trial.recipe.precision, self.device, model, training=False)
         parts: list[Examples] = []
         for role, part in (("train", loaded.train), ("validation", loaded.validation)):
             key = f"{trial.data_hash}/{trial.split_hash}/{role}/{trial.fraction}/{trial.limit}"
-            found, hit = features.cached(model, part.inputs, expects, dtype, images_hash=key)
+            work = features.cached(model, part.inputs, expects, dtype, images_hash=key)
+            clock = time.perf_counter()
+            while True:
+                try:
+                    done = next(work)
+                except StopIteration as end:
+                    found, hit = end.value
+                    break
+                rate = max(done, 0) / (time.perf_counter() - clock)
+                yield Progress(step=0, epoch=0.0, loss=None, lr=0.0, images_per_second=rate, seconds=0.0)
+                if self.verdict == "stop":
+                    self.over = True
+                    yield Stopped(reason="asked to stop", step=0)
+                    return None
             if not hit:
                 flops = cost.count(model, expects.shape).forward_flops
                 self.setup_flops += flops * len(part)
             parts.append(Examples(found, part.labels))
         return Loaded(parts[0], parts[1], loaded.info)
 
-    def _probe(self, strategy: LpFt, loaded: Loaded) -> None:
+    def _probe(self, strategy: LpFt, loaded: Loaded) -> Iterator[Event]:
         """The linear probe that lp-ft starts from, put in as the classifier."""
-        x = self._features(loaded)
+        x = yield from self._features(loaded)
+        if x is None:
+            return
         head = heads.make(HeadOnly().head, x.train.inputs, len(loaded.info.classes), self.trial.seed)
         recipe = Recipe(
             lr=strategy.probe_lr, batch_size=min(256, len(x.train)), epochs=strategy.probe_epochs, schedule="cosine"

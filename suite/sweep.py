@@ -98,6 +98,8 @@ def sweep(
 def check(experiment: Experiment, results: Path, options: Options) -> None:
     """Refuse what cannot run before anything is written or trained. Raises InputError."""
     device.pick(options.device)
+    if options.storage is not None:
+        open_storage(results, options.storage)
     for name, arm in experiment.arms.items():
         backbones.exists(arm.backbone)
         if arm.weights == "pretrained":

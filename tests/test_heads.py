@@ -72,7 +72,12 @@ def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, mon
 
     def get(**changes: object) -> tuple[torch.Tensor, bool]:
         facts: dict[str, object] = {"images_hash": "a"} | changes
-        return features.cached(model, images, expects, torch.float32, **facts)  # type: ignore[arg-type]
+        work = features.cached(model, images, expects, torch.float32, **facts)  # type: ignore[arg-type]
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
 
     first, hit = get()
     assert not hit
