@@ -668,5 +668,100 @@ def doctor(results: Results = None, as_json: Json = False) -> None:
             show.out.print(f"  {key:28} {value}")
 
 
+# --- figures that can be trusted -----------------------------------------------------------------------------------
+
+
+def _stoppable() -> Any:
+    """A Stop that Ctrl-C and the polite signals set; asked twice, the process ends at once."""
+    import signal
+
+    from suite.sweep import Stop
+
+    stop = Stop()
+
+    def on_signal(number: int, _: Any) -> None:
+        if stop.reason:
+            os._exit(128 + number)
+        stop.reason = signal.Signals(number).name
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, on_signal)
+    return stop
+
+
+def _leave_if_stopped(stop: Any) -> None:
+    from suite import show
+
+    if stop.reason:
+        show.err.print(f"Stopped ({stop.reason}). The same command goes on from here.")
+        raise typer.Exit(130 if stop.reason == "SIGINT" else 143)
+
+
+@app.command()
+def evaluate(
+    study: str,
+    final: Annotated[bool, typer.Option("--final", help="The choosing is over: now read test.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Finalists an arm, by validation accuracy.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Fresh trainings of every finalist.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Trainings at once.")] = 1,
+    device: Device = "auto",
+    results: Results = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Test accuracy with its uncertainty: finalists trained again with fresh seeds, the test images read once.
+
+    Example: mnist-suite evaluate mnist --final --top 3 --seeds 5
+    """
+    from suite import evaluate as protocol
+    from suite import show, store
+
+    root = store.results_dir(results)
+    directory = store.open_study(root, study)
+    if not final:
+        raise InputError(protocol.APART.format(study=study))
+    stop = _stoppable()
+    command = " ".join(["mnist-suite", *sys.argv[1:]])
+    with show.following(directory.path, quiet=quiet) as display:
+        for status in protocol.final(
+            root, directory, top=top, seeds=seeds, stop=stop, place=device, workers=workers, command=command
+        ):
+            display.update(status)
+    _leave_if_stopped(stop)
+    found = protocol.outcome(directory)
+    assert found is not None
+    print(store.dump_json(found) if as_json else protocol.as_text(found))
+
+
+@app.command()
+def rerun(
+    trial: Annotated[str, typer.Argument(help="STUDY/TRIAL; a study alone means its best trial.")],
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Train a trial again and say whether accuracy, curve and weights come out identical; exit code 1 if not.
+
+    Example: mnist-suite rerun mnist/0007
+    """
+    from suite import show, store
+    from suite.rerun import rerun as repeat
+
+    stop = _stoppable()
+    answer = repeat(store.results_dir(results), trial, stop=stop)
+    _leave_if_stopped(stop)
+    if as_json:
+        print(store.dump_json(answer))
+    elif answer["identical"]:
+        show.out.print(f"{answer['trial']}: identical (state, accuracy, loss, curve, weights)")
+    else:
+        show.out.print(f"{answer['trial']}: NOT identical")
+    if not as_json:
+        for kind, facts in (("differs", answer["differs"]), ("changed since", answer["surroundings"])):
+            for key, (before, now) in facts.items():
+                show.out.print(f"  {kind}: {key} was {before}, is {now}")
+    if not answer["identical"]:
+        raise typer.Exit(1)
+
+
 if __name__ == "__main__":
     main()

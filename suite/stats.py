@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -198,7 +199,7 @@ def per_class(confusion: Sequence[Sequence[int]]) -> list[dict[str, float]]:
     ]
 
 
-# --- fronts of accuracy against cost -----------------------------------------------------------------------------------
+# --- fronts of accuracy against cost --------------------------------------------------------------------------
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
@@ -231,5 +232,5 @@ def knee(front: Sequence[Point]) -> int | None:
 
 def prices(front: Sequence[Point], step: float = 0.001) -> list[float | None]:
     """From each point of a front to the next: the added cost per `step` of accuracy; None after the last."""
-    ahead: list[float | None] = [(c1 - c0) / (a1 - a0) * step for (c0, a0), (c1, a1) in zip(front, front[1:])]
+    ahead: list[float | None] = [(c1 - c0) / (a1 - a0) * step for (c0, a0), (c1, a1) in pairwise(front)]
     return [*ahead, None] if front else []

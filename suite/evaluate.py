@@ -1,0 +1,305 @@
+"""The final evaluation: finalists trained again with fresh seeds, and the test images read for them, once.
+
+A search chooses by validation accuracy, so its best figure is optimistic. What is reported here is the test accuracy
+of new trainings of the chosen recipes; the finalists, and the one that stands for its arm, are chosen on validation.
+This is the only module that reads the test images, and it takes every reading down before it opens them.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from suite import data, device, models, stats
+from suite.augment import image_preparer
+from suite.checkpoint import save_tensors
+from suite.errors import InputError, WorkError
+from suite.leaderboard import wilson
+from suite.replay import content, find, replay
+from suite.runner import confusion
+from suite.spec import Augment, Status, Trial
+from suite.store import StudyDir, TrialState, studies, write_atomic
+from suite.sweep import Stop
+from suite.totals import arms, final_of
+from suite.train import Examples, evaluate, mix
+
+FRESH = 1000  # seeds of the final training are drawn from here on; the search's own is never among them
+ANSWERS = "test.safetensors"  # of one trial: logits (N, classes), and which are correct (N,)
+ERRORS = "test.json"  # of one trial: accuracy, calibration, confusion, worst mistakes
+READINGS = "readings.jsonl"  # every look at the test images, one line each
+OUTCOME = "evaluation.json"  # of the study
+
+APART = (
+    "The test set is kept apart: whoever looks at it while choosing ends up fitted to it, and every figure after that "
+    "is too good. Search and pruning use the validation split. When the choosing is over, `mnist-suite evaluate "
+    "{study} --final` trains the finalists again with fresh seeds, reads the test images once and takes that down."
+)
+
+
+# --- choosing and training ------------------------------------------------------------------------------------
+
+
+def finalists(states: Sequence[TrialState], top: int) -> list[TrialState]:
+    """The `top` finished trials of every arm by validation accuracy; the earlier one on a tie."""
+    chosen: list[TrialState] = []
+    for arm in arms(states):
+        done = [s for s in states if s.trial.arm == arm and s.state == "finished" and s.best is not None]
+        chosen += sorted(done, key=lambda s: (-(s.best or 0.0), s.trial.number))[:top]
+    return chosen
+
+
+def again(state: TrialState, seeds: int, *, place: str, threads: int) -> list[Trial]:
+    """The same recipe under fresh seeds, which are the same for every finalist, so that runs can be paired."""
+    changes = {"rungs": (), "device": place, "threads": threads}
+    return [state.trial.model_copy(update={**changes, "seed": mix(FRESH, k) % 2**31}) for k in range(seeds)]
+
+
+def final(
+    results: Path,
+    study: StudyDir,
+    *,
+    top: int,
+    seeds: int,
+    stop: Stop,
+    place: str = "auto",
+    workers: int = 1,
+    command: str = "",
+) -> Iterator[Status]:
+    """Train, read and report; what came out is in `outcome` afterwards. Raises InputError, WorkError."""
+    chosen = finalists(study.states(), top)
+    if not chosen:
+        raise InputError(f"Study '{study.name}' has no finished trial, so there is nothing to evaluate.")
+    device.pick(place)
+    directory = final_of(study)
+    threads = max(1, device.cores() // workers)
+    plans = {state.id: again(state, seeds, place=place, threads=threads) for state in chosen}
+    plans = _without_twins(plans)
+    every = [trial for trials in plans.values() for trial in trials]
+    yield from replay(every, directory, results, stop=stop, workers=workers, command=command)
+    if stop.reason:
+        return
+    runs = find(directory, every)
+    finished = [s for s in runs.values() if s.state == "finished"]
+    if not finished:
+        reasons = {s.reason for s in runs.values() if s.reason}
+        raise WorkError(f"None of the final trainings finished: {'; '.join(sorted(reasons))}.")
+    read(results, study, finished, command=command, place=place)
+    report = outcome_of(study, chosen, {k: [runs[content(t)] for t in v] for k, v in plans.items()}, top, seeds)
+    write_atomic(directory.path / OUTCOME, json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def _without_twins(plans: dict[str, list[Trial]]) -> dict[str, list[Trial]]:
+    """Two finalists of the same arm and parameters would be one training twice; the first stays."""
+    seen: set[str] = set()
+    kept: dict[str, list[Trial]] = {}
+    for name, trials in plans.items():
+        if (key := content(trials[0])) not in seen:
+            seen.add(key)
+            kept[name] = trials
+    return kept
+
+
+# --- reading the test images ------------------------------------------------------------------------------------
+
+
+def readings(study: StudyDir) -> list[dict[str, Any]]:
+    """Every look that this study has taken at the test images, the oldest first."""
+    try:
+        lines = (final_of(study).path / READINGS).read_text().splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError):
+        return []
+
+
+def read(results: Path, study: StudyDir, finished: Sequence[TrialState], *, command: str, place: str) -> None:
+    """Let every model that has not been tested yet answer all test images; models that have are left alone.
+
+    Models run in fp32, as they are exported. The reading is taken down first, so that a crash cannot hide it.
+    """
+    directory = final_of(study)
+    new = [s for s in finished if not (directory.trial(s.id).path / ERRORS).exists()]
+    if not new:
+        return
+    dataset = new[0].trial.dataset
+    elsewhere = sum(
+        reading["dataset"] == dataset
+        for other in studies(results)
+        if other.name != study.name
+        for reading in readings(other)
+    )
+    reading = {
+        "time": time.time(),
+        "command": command,
+        "dataset": dataset,
+        "models": [s.id for s in new],
+        "earlier": len(readings(study)),
+        "earlier_in_other_studies": elsewhere,
+    }
+    with open(directory.path / READINGS, "a") as file:
+        file.write(json.dumps(reading) + "\n")
+    test, info = data.test_split(dataset)
+    where = device.pick(place)
+    examples = Examples(torch.from_numpy(test.images).to(where), torch.from_numpy(test.labels).to(where))
+    for state in new:
+        assembled = models.load_trained(directory.trial(state.id), state.trial, info, results)
+        prepare = image_preparer(assembled.expects, Augment(), where)
+        scores = evaluate(assembled.model.to(where), examples, prepare, where, torch.float32)
+        path = directory.trial(state.id).path
+        correct = scores.logits.argmax(1) == examples.labels.cpu()
+        save_tensors(path / ANSWERS, {"logits": scores.logits, "correct": correct})
+        facts = {
+            "accuracy": scores.accuracy,
+            "loss": scores.loss,
+            "images": len(examples),
+            **calibration(scores.logits, examples.labels.cpu()),
+            **confusion(scores.logits, examples, info.classes),
+        }
+        write_atomic(path / ERRORS, json.dumps(facts))
+
+
+def calibration(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Expected calibration error and the bins behind it. logits: (N, classes); labels: (N,)."""
+    probability, predicted = logits.double().softmax(1).max(1)
+    bins = stats.reliability(probability.numpy(), (predicted == labels).numpy())
+    return {"ece": stats.calibration_error(bins), "bins": [asdict(b) for b in bins]}
+
+
+def tested_facts(directory: StudyDir, trial_id: str) -> dict[str, Any] | None:
+    """A tested trial's accuracy, calibration, confusion and worst mistakes; None where it was not tested."""
+    try:
+        return json.loads((directory.trial(trial_id).path / ERRORS).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+# --- what it came to -----------------------------------------------------------------------------------------------
+
+
+def outcome(study: StudyDir) -> dict[str, Any] | None:
+    """The study's last final evaluation, or None."""
+    try:
+        found = json.loads((final_of(study).path / OUTCOME).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return {**found, "readings": readings(study)}
+
+
+def outcome_of(
+    study: StudyDir, chosen: Sequence[TrialState], runs: dict[str, list[TrialState]], top: int, seeds: int
+) -> dict[str, Any]:
+    """Figures of every finalist, and the arms' best compared in pairs."""
+    directory = final_of(study)
+    rows = [_finalist(directory, state, runs[state.id]) for state in chosen if state.id in runs]
+    rows = [row for row in rows if row["runs"]]
+    for arm in arms(chosen):
+        # by validation, never by test: the choice must not see what it will be judged by
+        own = [row for row in rows if row["arm"] == arm]
+        if own:
+            max(own, key=lambda row: row["validation"]["mean"])["represents_arm"] = True
+    best = [row for row in rows if row["represents_arm"]]
+    pairs = [_compared(directory, a, b) for a, b in combinations(best, 2)]
+    for pair, raised in zip(pairs, stats.holm([p["mcnemar"]["mid"] for p in pairs])):
+        pair["mcnemar"]["mid_holm"] = raised
+    for pair, raised in zip(pairs, stats.holm([p["paired_t"]["p"] for p in pairs])):
+        pair["paired_t"]["p_holm"] = raised
+    return {
+        "study": study.name,
+        "dataset": chosen[0].trial.dataset,
+        "made": time.time(),
+        "top": top,
+        "seeds": seeds,
+        "finalists": rows,
+        "comparisons": pairs,
+        "readings": readings(study),
+        "notes": [
+            "search_accuracy is the search's own best on validation: optimistic, since the search chose by it.",
+            "Intervals over seeds are Student's t for the mean; the Wilson interval is for the first seed's model.",
+            "McNemar compares the two arms' first models image by image, mid-p; the paired t test their seeds.",
+            "Seeds vary the training; models that stand on the same weights share them.",
+        ],
+    }
+
+
+def _finalist(directory: StudyDir, state: TrialState, runs: Sequence[TrialState]) -> dict[str, Any]:
+    tested = [(s, facts) for s in runs if (facts := tested_facts(directory, s.id)) is not None]
+    row: dict[str, Any] = {
+        "arm": state.trial.arm,
+        "trial": state.id,
+        "params": state.trial.params,
+        "search_accuracy": state.best,
+        "represents_arm": False,
+        "runs": [s.id for s, _ in tested],
+        "seeds": [s.trial.seed for s, _ in tested],
+        "failed": len(runs) - len(tested),
+    }
+    if tested:
+        images = tested[0][1]["images"]
+        accuracies = [facts["accuracy"] for _, facts in tested]
+        row |= {
+            "images": images,
+            "accuracies": accuracies,
+            "test": asdict(stats.sample(accuracies)),
+            "validation": asdict(stats.sample([s.best or 0.0 for s, _ in tested])),
+            "wilson": wilson(accuracies[0], images),
+            "ece": asdict(stats.sample([facts["ece"] for _, facts in tested])),
+        }
+    return row
+
+
+def _compared(directory: StudyDir, a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    shared = [seed for seed in a["seeds"] if seed in b["seeds"]]
+    first, second = ([row["accuracies"][row["seeds"].index(seed)] for seed in shared] for row in (a, b))
+    nothing = dict.fromkeys(("difference", "low", "high", "t", "p"))
+    one, two = (_correct(directory, row, shared[0] if shared else row["seeds"][0]) for row in (a, b))
+    return {
+        "first": a["arm"],
+        "second": b["arm"],
+        "mcnemar": asdict(stats.mcnemar(int((one & ~two).sum()), int((two & ~one).sum()))),
+        "paired_t": asdict(stats.paired_t(first, second)) if shared else {**nothing, "n": 0},
+    }
+
+
+def _correct(directory: StudyDir, row: dict[str, Any], seed: int) -> Tensor:
+    """Which test images a finalist's model of this seed got right: (N,) bool."""
+    trial_id = row["runs"][row["seeds"].index(seed)]
+    return load_file(directory.trial(trial_id).path / ANSWERS)["correct"].bool()
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The outcome for a terminal."""
+    lines = [f"Test accuracy on {found['dataset']}, {found['seeds']} fresh seeds a finalist (* stands for its arm)", ""]
+    for row in found["finalists"]:
+        test, mark = row["test"], "*" if row["represents_arm"] else " "
+        spread = ""
+        if test["sd"] is not None:
+            spread = f" sd {100 * test['sd']:.3f}, 95% of the mean {100 * test['low']:.2f} to {100 * test['high']:.2f},"
+        low, high = (100 * bound for bound in row["wilson"])
+        lines.append(
+            f"{mark} {row['arm']} {row['trial']}: {100 * test['mean']:.3f}%{spread} n {test['n']}; one model "
+            f"{low:.2f} to {high:.2f}; in the search {100 * row['search_accuracy']:.2f}% on validation (optimistic)"
+        )
+    lines.append("")
+    for pair in found["comparisons"]:
+        mc, t = pair["mcnemar"], pair["paired_t"]
+        p = f"p {t['p']:.3g} (Holm {t['p_holm']:.3g})" if t["p"] is not None else "p unknown"
+        gap = f"{100 * t['difference']:+.3f} points over {t['n']} seeds, {p}" if t["n"] else "no seed in common"
+        lines.append(
+            f"{pair['first']} - {pair['second']}: {gap}; "
+            f"McNemar {mc['only_first']}:{mc['only_second']}, mid-p {mc['mid']:.3g} (Holm {mc['mid_holm']:.3g})"
+        )
+    count, last = len(found["readings"]), found["readings"][-1]
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last["time"]))
+    other = f", and {n} by other studies here" if (n := last["earlier_in_other_studies"]) else ""
+    lines.append(
+        f"\nThe test images of {found['dataset']} have been read {count} times by this study{other}; last {when}."
+    )
+    return "\n".join(lines)
