@@ -650,6 +650,25 @@ def predict(
 
 
 @app.command()
+def tui(
+    results: Results = None,
+    readonly: Annotated[
+        bool | None, typer.Option("--readonly/--read-write", help="Look only; the default with --web.", show_default=False)
+    ] = None,
+    web: Annotated[bool, typer.Option("--web", help="Serve it to a browser on this machine.")] = False,
+) -> None:
+    """The dashboard: live leaderboards, plots, launching and stopping. It never owns a training.
+
+    Examples: mnist-suite tui
+              mnist-suite tui --results /shared/results --readonly
+    """
+    from suite import store
+    from tui.app import run
+
+    raise typer.Exit(run(store.results_dir(results), readonly, web))
+
+
+@app.command()
 def doctor(results: Results = None, as_json: Json = False) -> None:
     """What this machine offers: devices, precision, data, weights, disk, versions.
 
