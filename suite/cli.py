@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -12,7 +15,11 @@ import typer
 from suite.errors import InputError, WorkError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from suite.spec import Arm, Experiment
+    from suite.store import StudyDir
+    from suite.sweep import Stop
 
 app = typer.Typer(
     name="mnist-suite",
@@ -47,6 +54,9 @@ StudyName = Annotated[str | None, typer.Option("--study", help="Name of the stud
 
 def main() -> NoReturn:
     """The console script: turns errors into one paragraph and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name need not be text
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:
@@ -60,12 +70,19 @@ def main() -> NoReturn:
         sys.exit(0)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _complain(f"{error.strerror or error}{where}. Nothing already written was lost.", 1)
+        unusable = error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)  # as a path
+        _complain(f"{error.strerror or error}{where}. Nothing already written was lost.", 2 if unusable else 1)
+    except RecursionError:
+        _complain("A value is nested too deeply.", 2)
     sys.exit(0)
 
 
 def _complain(message: str, code: int) -> NoReturn:
-    print(f"mnist-suite: {message}", file=sys.stderr)
+    """One paragraph, and nothing in it that a terminal would obey: names and files of others are quoted in it."""
+    text = " ".join(message.split())
+    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    with contextlib.suppress(OSError):  # the terminal may have gone
+        print(f"mnist-suite: {safe}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -76,6 +93,7 @@ def _complain(message: str, code: int) -> NoReturn:
 def data_list(as_json: Json = False) -> None:
     """The data sets, and which are here.
 
+    \b
     Example: mnist-suite data list
     """
     from suite import data, show, store
@@ -97,6 +115,7 @@ def data_list(as_json: Json = False) -> None:
 def data_fetch(names: list[str], quiet: Quiet = False, as_json: Json = False) -> None:
     """Fetch data sets into the cache, checked by SHA-256.
 
+    \b
     Example: mnist-suite data fetch mnist fashion-mnist
     """
     from suite import data, show, store
@@ -117,6 +136,7 @@ def data_fetch(names: list[str], quiet: Quiet = False, as_json: Json = False) ->
 def data_verify(names: Annotated[list[str] | None, typer.Argument()] = None, as_json: Json = False) -> None:
     """Compare every cached file with its SHA-256; exit code 1 if one is damaged.
 
+    \b
     Example: mnist-suite data verify mnist
     """
     from suite import data, show, store
@@ -141,6 +161,7 @@ def data_import(
 ) -> None:
     """Take files that you placed by hand into the cache, checked by SHA-256.
 
+    \b
     Example: mnist-suite data import ~/Downloads/mnist --as mnist
     """
     from suite import data, show
@@ -158,6 +179,7 @@ def data_sample(
 ) -> None:
     """One validation image, drawn in characters.
 
+    \b
     Examples: mnist-suite data sample mnist --index 3
               mnist-suite data sample fashion-mnist --to shirt.png
     """
@@ -208,6 +230,7 @@ def pretrain(
 ) -> None:
     """Train a backbone from random weights, for others to stand on.
 
+    \b
     Examples: mnist-suite pretrain
               mnist-suite pretrain --backbone lean-m --set epochs=8
     """
@@ -242,6 +265,7 @@ def finetune(
 ) -> None:
     """Adapt a pretrained backbone to a data set.
 
+    \b
     Examples: mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy head
               mnist-suite finetune --backbone cnn --dataset fashion-mnist --strategy lp-ft --from STUDY
     """
@@ -346,7 +370,20 @@ def sweep(
     arms: Annotated[str | None, typer.Option(help="Only these arms, separated by commas.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Trials at once; 1 runs in this process.")] = 1,
     engine: Annotated[str, typer.Option(help="local.")] = "local",
-    storage: Annotated[str | None, typer.Option(help="Optuna storage URL instead of SQLite beside the trials.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Optuna storage URL instead of SQLite beside the trials.",
+            envvar="MNIST_SUITE_STORAGE",
+            show_envvar=True,
+        ),
+    ] = None,
+    trial_timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds that one trial may take; then it fails, and the next begins.")
+    ] = None,
+    memory_limit: Annotated[
+        float | None, typer.Option(min=0.25, help="GiB of main memory a trial; one that wants more fails. Linux.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that exists.")] = False,
     changes: Set = None,
     limit: Limit = None,
@@ -359,6 +396,7 @@ def sweep(
 ) -> None:
     """Search every arm of an experiment, to exactly so many trials; Ctrl-C stops, --resume goes on.
 
+    \b
     Examples: mnist-suite sweep --trials 50
               mnist-suite sweep fashion --trials 20 --workers 2
               mnist-suite sweep ./my_experiment.py --resume
@@ -373,7 +411,8 @@ def sweep(
     if dry_run:
         print(plan.model_dump_json(indent=2))
         return
-    status = _run(plan, root, name, workers, device, storage, resume, quiet)
+    memory = round(memory_limit * 2**30) if memory_limit else None
+    status = _run(plan, root, name, workers, device, storage, resume, quiet, trial_timeout, memory)
     rows = show.gather(root, name, sort="accuracy")
     if as_json:
         print(store.dump_json({"status": status.model_dump(), "rows": [leaderboard.as_dict(r) for r in rows]}))
@@ -428,10 +467,10 @@ def _run(
     storage: str | None,
     resume: bool,
     quiet: bool,
+    trial_seconds: float | None = None,
+    trial_memory: int | None = None,
 ) -> Any:
     """Drive a study to its end, showing how it goes; leaves by exit code where it was stopped or failed."""
-    import signal
-
     from suite import show, store
 
     store.make_writable(root)
@@ -442,29 +481,29 @@ def _run(
         )
     from suite.sweep import Options, Stop, sweep
 
-    stop, received = Stop(), []
-
-    def on_signal(number: int, _: Any) -> None:
-        if received:  # asked twice: end at once; whatever is on disk is whole
-            os._exit(128 + number)
-        received.append(number)
-        stop.reason = signal.Signals(number).name
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, on_signal)
+    stop = Stop()
     command = " ".join(["mnist-suite", *sys.argv[1:]])
     if storage is not None:
         command = command.replace(storage, "STORAGE")  # it may hold a password
-    options = Options(workers, device, storage, resume, command)
-    with show.following(root, quiet=quiet) as display:
+    options = Options(workers, device, storage, resume, command, trial_seconds, trial_memory)
+    said: set[str] = set()
+
+    def say(text: str) -> None:
+        if text not in said and not quiet:
+            said.add(text)
+            show.err.print(text)
+
+    with _signals(stop), show.following(root, quiet=quiet) as display:
         for status in sweep(experiment, root, study=name, options=options, stop=stop):
-            display.update(status)
-            if stop.reason and not quiet and received and received[0] > 0:
-                received[0] = -received[0]
-                show.err.print(f"{stop.reason}: stopping at the next step; once more ends at once.")
+            with contextlib.suppress(OSError):  # a terminal that has gone does not stop the work
+                display.update(status)
+                if stop.reason:
+                    say(f"{stop.reason}: stopping at the next step; once more ends at once.")
+                elif status.message and status.state == "running":
+                    say(f"note: {status.message}")
     if stop.reason:
-        if not quiet:
-            show.err.print(f"Stopped ({stop.reason}). Go on with the same command and --resume.")
+        with contextlib.suppress(OSError):
+            say(f"Stopped ({stop.reason}). Go on with the same command and --resume.")
         raise typer.Exit(130 if stop.reason == "SIGINT" else 143)
     last = display.last
     if last is None or last.state == "failed":
@@ -475,6 +514,38 @@ def _run(
     return last
 
 
+class _Interrupted(BaseException):
+    """A signal came while nothing was under way that would have to be put down."""
+
+
+@contextlib.contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """While this holds, the polite signals set `stop`; a second one ends the process at once, and before the work
+    has begun so does the first."""
+    import signal
+
+    def on_signal(number: int, _: Any) -> None:
+        if stop.reason:  # asked twice; whatever is on disk is whole
+            if sys.stderr.isatty():
+                os.write(2, b"\x1b[?25h\n")  # the progress bar had hidden the cursor
+            os._exit(130 if number == signal.SIGINT else 143)
+        stop.reason = signal.Signals(number).name
+        if not stop.heeded:
+            raise _Interrupted
+
+    polite = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        polite.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in polite}
+    try:
+        yield
+    except _Interrupted:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 # --- looking --------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +553,7 @@ def _run(
 def stop(study: str, results: Results = None, reason: str = "asked by `mnist-suite stop`") -> None:
     """Ask a running study to put everything down cleanly; works from any host that sees the directory.
 
+    \b
     Example: mnist-suite stop mnist
     """
     from suite import show, store
@@ -501,6 +573,7 @@ def status(
 ) -> None:
     """How the studies stand.
 
+    \b
     Example: mnist-suite status
     """
     import time
@@ -539,13 +612,18 @@ def leaderboard(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep it on screen as it changes; Ctrl-C ends.")] = False,
+    with_fronts: Annotated[
+        bool, typer.Option("--pareto", help="Add the front for every cost: knee, hypervolume, price of 0.1 point.")
+    ] = False,
     results: Results = None,
 ) -> None:
     """Accuracy and compute cost of every trial, from the results directory alone.
 
+    \b
     Examples: mnist-suite leaderboard mnist
               mnist-suite leaderboard mnist --sort flops --markdown
               mnist-suite leaderboard --json > rows.json
+              mnist-suite leaderboard mnist --pareto --json
     """
     from suite import leaderboard as board
     from suite import show, store
@@ -564,7 +642,11 @@ def leaderboard(
         _watch(root, study, keys, sort, top)
         return
     rows = show.gather(root, study, sort=sort)
-    if as_json:
+    if with_fronts and (as_csv or as_markdown):
+        raise InputError("--pareto goes with the table and with --json.")
+    if with_fronts:
+        _print_fronts(root, study, rows, top, as_json)
+    elif as_json:
         print(store.dump_json([board.as_dict(row) for row in rows[:top]]))
     elif as_csv:
         print(board.as_csv(rows[:top]), end="")
@@ -572,6 +654,18 @@ def leaderboard(
         print(board.as_markdown(rows[:top], keys), end="")
     else:
         show.print_leaderboard(rows, keys, sort=sort, top=top, title=f"Study {study}" if study else "All studies")
+
+
+def _print_fronts(root: Path, study: str | None, rows: list[Any], top: int | None, as_json: bool) -> None:
+    from suite import fronts, show, store, totals
+    from suite import leaderboard as board
+
+    found = fronts.fronts(rows)
+    if not as_json:
+        show.out.print("\n\n".join(fronts.as_text(one) for one in found.values()))
+        return
+    costs = totals.study_costs(root, store.open_study(root, study)) if study else None
+    print(store.dump_json({"rows": [board.as_dict(row) for row in rows[:top]], "fronts": found, "costs": costs}))
 
 
 def _watch(root: Path, study: str | None, keys: list[str], sort: str, top: int | None) -> None:
@@ -603,6 +697,7 @@ def export(
 ) -> None:
     """Write the best model (by validation accuracy) as safetensors, with its card; checked before it is published.
 
+    \b
     Example: mnist-suite export mnist --to model
     """
     from suite import show, store
@@ -629,6 +724,7 @@ def predict(
 ) -> None:
     """Say what is on images.
 
+    \b
     Example: mnist-suite predict model digit.png --json
     """
     from suite import export, show, store
@@ -653,12 +749,14 @@ def predict(
 def tui(
     results: Results = None,
     readonly: Annotated[
-        bool | None, typer.Option("--readonly/--read-write", help="Look only; the default with --web.", show_default=False)
+        bool | None,
+        typer.Option("--readonly/--read-write", help="Look only; the default with --web.", show_default=False),
     ] = None,
     web: Annotated[bool, typer.Option("--web", help="Serve it to a browser on this machine.")] = False,
 ) -> None:
     """The dashboard: live leaderboards, plots, launching and stopping. It never owns a training.
 
+    \b
     Examples: mnist-suite tui
               mnist-suite tui --results /shared/results --readonly
     """
@@ -669,12 +767,25 @@ def tui(
 
 
 @app.command()
-def doctor(results: Results = None, as_json: Json = False) -> None:
-    """What this machine offers: devices, precision, data, weights, disk, versions.
+def doctor(
+    study: Annotated[str | None, typer.Argument(help="Look through this study's files instead.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="With STUDY: set aside what is damaged.")] = False,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """What this machine offers: devices, precision, data, weights, disk, versions. Or what is wrong with a study.
 
-    Example: mnist-suite doctor
+    \b
+    Examples: mnist-suite doctor
+              mnist-suite doctor mnist --repair
     """
     from suite import show, store
+
+    if study is not None:
+        _doctor_of(store.StudyDir(store.results_dir(results), study), repair, as_json)
+        return
+    if repair:
+        raise InputError("--repair needs a study: mnist-suite doctor STUDY --repair.")
     from suite.doctor import examine
 
     report = examine(store.results_dir(results))
@@ -685,6 +796,32 @@ def doctor(results: Results = None, as_json: Json = False) -> None:
         show.out.print(f"{part}")
         for key, value in facts.items():
             show.out.print(f"  {key:28} {value}")
+
+
+def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
+    """Exit code 1 if anything is left to mend."""
+    from dataclasses import asdict
+
+    from suite import repair as mending
+    from suite import show, store
+
+    if not directory.path.is_dir():
+        store.open_study(directory.path.parent, directory.name)
+    found = mending.examine(directory)
+    left = found
+    if repair and found:
+        with directory.hold():
+            left = mending.mend(directory, mending.examine(directory))
+    if as_json:
+        print(store.dump_json([{**asdict(f), "mended": repair and f not in left} for f in found]))
+    else:
+        for f in found:
+            done = "done" if repair and f not in left else "to do"
+            show.out.print(f"{f.place} {f.what} ({done}: {f.remedy})", markup=False)
+        say = f"{len(found)} findings, {len(found) - len(left)} mended" if found else "nothing is wrong"
+        show.out.print(f"{directory.name}: {len(directory.trials())} trials, {say}.")
+    if left:
+        raise typer.Exit(1)
 
 
 # --- figures that can be trusted -----------------------------------------------------------------------------------
@@ -730,6 +867,7 @@ def evaluate(
 ) -> None:
     """Test accuracy with its uncertainty: finalists trained again with fresh seeds, the test images read once.
 
+    \b
     Example: mnist-suite evaluate mnist --final --top 3 --seeds 5
     """
     from suite import evaluate as protocol
@@ -760,6 +898,7 @@ def rerun(
 ) -> None:
     """Train a trial again and say whether accuracy, curve and weights come out identical; exit code 1 if not.
 
+    \b
     Example: mnist-suite rerun mnist/0007
     """
     from suite import show, store
@@ -780,6 +919,48 @@ def rerun(
                 show.out.print(f"  {kind}: {key} was {before}, is {now}")
     if not answer["identical"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    study: Annotated[str | None, typer.Argument(help="The newest one where left out.")] = None,
+    to: Annotated[Path, typer.Option("--to", help="A .html file, or .md with PNGs beside it.")] = Path("report.html"),
+    results: Results = None,
+    quiet: Quiet = False,
+) -> None:
+    """One page about a study: question, protocol, figures with their uncertainty, pictures, costs, provenance.
+
+    Example: mnist-suite report mnist --to report.html
+    """
+    from suite import show, store
+
+    root = store.results_dir(results)
+    directory = store.open_study(root, study)
+    with show.drawing("pictures", quiet) as on_picture:
+        from suite.report import write
+
+        write(root, directory, to, on_picture=on_picture)
+    show.out.print(f"The report on study {directory.name} is in {to}")
+
+
+@app.command()
+def convert(
+    study: str,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write into.")],
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files instead of CSV.")] = False,
+    results: Results = None,
+) -> None:
+    """Write a study for other tools: trials.csv and events.csv, or TensorBoard's event files.
+
+    Examples: mnist-suite convert mnist --to tables
+              mnist-suite convert mnist --to runs --tensorboard
+    """
+    from suite import convert as write
+    from suite import show, store
+
+    directory = store.open_study(store.results_dir(results), study)
+    trials, events = (write.tensorboard if tensorboard else write.tables)(directory, to)
+    show.out.print(f"{trials} trials with {events} events of study {study} are in {to}")
 
 
 if __name__ == "__main__":

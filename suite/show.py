@@ -163,6 +163,25 @@ def downloading(quiet: bool) -> Iterator[Any]:
         yield drawn
 
 
+@contextmanager
+def drawing(what: str, quiet: bool) -> Iterator[Any]:
+    """An `on_step(done, total)` for work that takes some seconds: a bar, or now and then a line elsewhere."""
+    if not quiet and err.is_terminal:
+        with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    spoke = time.monotonic()
+
+    def plain(done: int, total: int) -> None:
+        nonlocal spoke
+        if not quiet and time.monotonic() - spoke > 2:
+            spoke = time.monotonic()
+            err.print(f"{done} of {total} {what}")
+
+    yield plain
+
+
 def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -1,0 +1,83 @@
+"""The building blocks of a report, and the facts that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from suite import plots
+from suite.leaderboard import Row
+from suite.spec import StudyFile
+from suite.store import TrialState
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str  # of the file, without ending
+    title: str
+    alt: str  # what it shows, in words
+    draw: Callable[[], Figure]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    pictures: Sequence[Picture]
+    kind: str = "gallery"
+
+
+Block = Text | Table | Gallery
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that was read from the results directory."""
+
+    study: StudyFile
+    states: Sequence[TrialState]
+    rows: Sequence[Row]  # ranked
+    fronts: Mapping[str, Mapping[str, Any]]
+    costs: Mapping[str, Any]
+    importances: Mapping[str, Mapping[str, float]]  # arm -> hyperparameter -> share
+    errors: Mapping[str, Mapping[str, Any]]  # arm -> validation.json of its best trial
+    outcome: Mapping[str, Any] | None = None  # of the final evaluation
+    tested: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # arm -> test.json of its first model
+    final_curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]] = field(default_factory=dict)
+
+    @property
+    def arms(self) -> list[str]:
+        return list(self.study.experiment.arms)
+
+    @property
+    def looks(self) -> dict[str, plots.Look]:
+        return plots.looks(self.arms)
+
+    @property
+    def images(self) -> int:
+        """In the validation split."""
+        return max((s.record.images for s in self.states if s.record), default=0)
+
+    def best(self, arm: str) -> Row | None:
+        return next((r for r in self.rows if r.arm == arm and r.state == "finished"), None)

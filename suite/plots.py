@@ -1,0 +1,320 @@
+"""The report's pictures. Every series has its own marker and line style, so they read in black and white as well.
+
+Each function returns a matplotlib figure WIDTH inches wide, for one column of a phone; nothing is shown or written.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
+
+from suite.leaderboard import Row, column, wilson
+from suite.spec import Choice, LogFloat, Range
+from suite.stats import Bin, sample
+
+WIDTH = 4.6  # inches
+DPI = 160  # of PNGs
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito, 2008
+MARKERS = "os^Dv<>P*X"
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1)), (0, (3, 1, 1, 1, 1, 1)))
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo")
+STYLE: Any = {
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "svg.hashsalt": "mnist-suite",  # the same report twice is the same file twice
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one arm is drawn, everywhere."""
+
+    color: str
+    marker: str
+    line: Any
+    hatch: str
+
+
+def looks(arms: Sequence[str]) -> dict[str, Look]:
+    return {
+        arm: Look(COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], LINES[i % len(LINES)], HATCHES[i % len(HATCHES)])
+        for i, arm in enumerate(arms)
+    }
+
+
+def figure(height: float = 3.2, columns: int = 1, rows: int = 1) -> tuple[Figure, Any]:
+    with matplotlib.rc_context(STYLE):
+        made = Figure(figsize=(WIDTH, height), layout="constrained")
+        return made, made.subplots(rows, columns, squeeze=rows == columns == 1)
+
+
+def as_svg(made: Figure) -> bytes:
+    with matplotlib.rc_context(STYLE):
+        file = io.BytesIO()
+        made.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def as_png(made: Figure) -> bytes:
+    with matplotlib.rc_context(STYLE):
+        file = io.BytesIO()
+        made.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+# --- pieces -------------------------------------------------------------------------------------------------------
+
+
+def _errors(axes: Axes, label: str = "validation error, %") -> None:
+    """A logarithmic axis of error rates with plain numbers on it."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    few = high < 8 * low  # powers of ten and their halves would be one or two ticks
+    axes.yaxis.set_major_locator(MaxNLocator(5) if few else LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel(label)
+
+
+def error(accuracy: float, images: int) -> float:
+    """Percent wrong; no mistake at all is drawn as half of one, since zero has no place on a logarithm."""
+    return 100 * max(1 - accuracy, 0.5 / max(images, 1))
+
+
+def _legend(axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
+    assert isinstance(axes.figure, Figure)
+    axes.figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def front(rows: Sequence[Row], found: Mapping[str, Any], images: int, by_arm: Mapping[str, Look]) -> Figure:
+    """Finished trials by cost and error, with the front as a staircase and its knee ringed."""
+    made, axes = figure(3.5)
+    cost = found["cost"]
+    shown = [r for r in rows if r.state == "finished" and r.accuracy is not None and getattr(r, cost) is not None]
+    least = min((float(getattr(r, cost)) for r in shown if getattr(r, cost) > 0), default=1.0)
+    for arm, look in by_arm.items():
+        own = [r for r in shown if r.arm == arm]
+        x = [max(getattr(r, cost), least) for r in own]
+        y = [error(r.accuracy or 0.0, images) for r in own]
+        axes.plot(x, y, look.marker, color=look.color, alpha=0.75, markersize=6, label=arm, markeredgecolor="white")
+    steps = [(max(p["cost"], least), error(p["accuracy"], images)) for p in found["points"]]
+    axes.step(*zip(*steps), where="post", color="#444444", linewidth=1, zorder=1)
+    for point, place in zip(found["points"], steps):
+        if point["trial"] == found["knee"]:
+            axes.plot(*place, "o", markersize=13, markerfacecolor="none", color="black")
+            axes.annotate("knee", place, textcoords="offset points", xytext=(9, 7))
+    axes.set_xscale("log")
+    values = [max(getattr(r, cost), least) for r in shown]
+    if max(values) < 30 * min(values):  # less than a decade and a half: name more than the powers of ten
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: column(cost).text(v)))
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel(found["title"])
+    _errors(axes)
+    _legend(axes)
+    return made
+
+
+def curves(
+    groups: Mapping[str, Sequence[Sequence[tuple[int, float]]]], images: int, by_arm: Mapping[str, Look]
+) -> Figure:
+    """Error by epoch, one line an arm. Several curves of an arm are averaged with a 95 % band over them (t);
+    a single one has the Wilson band of its images."""
+    made, axes = figure()
+    for arm, found in groups.items():
+        look = by_arm[arm]
+        epochs = sorted(set.intersection(*({epoch for epoch, _ in curve} for curve in found)))
+        middle, low, high = [], [], []
+        for epoch in epochs:
+            values = [dict(curve)[epoch] for curve in found]
+            mean = sample(values)
+            a, b = (
+                (mean.low, mean.high) if mean.low is not None and mean.high is not None else wilson(mean.mean, images)
+            )
+            middle.append(error(mean.mean, images))
+            low.append(error(a, images))
+            high.append(error(b, images))
+        axes.fill_between(epochs, low, high, color=look.color, alpha=0.15, linewidth=0)
+        axes.plot(epochs, middle, color=look.color, linestyle=look.line, marker=look.marker, markersize=4.5, label=arm)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _errors(axes)
+    _legend(axes)
+    return made
+
+
+def course(rows: Sequence[Row], images: int, by_arm: Mapping[str, Look]) -> Figure:
+    """The search as it went: every finished trial by number, and the best of each arm so far."""
+    made, axes = figure()
+    for arm, look in by_arm.items():
+        own = sorted((r for r in rows if r.arm == arm and r.accuracy is not None), key=lambda r: r.number)
+        done = [r for r in own if r.state == "finished"]
+        gone = [r for r in own if r.state == "pruned"]
+        style = {"color": look.color, "marker": look.marker, "linestyle": "none"}
+        axes.plot(
+            [r.number for r in done], [error(r.accuracy or 0, images) for r in done], alpha=0.8, markersize=5, **style
+        )
+        axes.plot(
+            [r.number for r in gone],
+            [error(r.accuracy or 0, images) for r in gone],
+            markerfacecolor="none",
+            alpha=0.5,
+            markersize=4,
+            **style,
+        )
+        best, numbers = [], [r.number for r in done]
+        for r in done:
+            best.append(min([*best[-1:], error(r.accuracy or 0, images)]))
+        axes.step(numbers, best, where="post", color=look.color, linestyle=look.line, label=arm)
+    axes.set_xlabel("trial (hollow: pruned)")
+    _errors(axes)
+    _legend(axes)
+    return made
+
+
+def importances(by_params: Mapping[str, Mapping[str, float]], by_arm: Mapping[str, Look]) -> Figure:
+    """Share of each hyperparameter in the variation of accuracy, by arm."""
+    names = list(dict.fromkeys(name for found in by_params.values() for name in found))
+    made, axes = figure(0.8 + 0.22 * len(names) * (len(by_params) + 1))
+    for place, (arm, found) in enumerate(by_params.items()):
+        y = [i * (len(by_params) + 1) + place for i in range(len(names))]
+        look = by_arm[arm]
+        values = [found.get(name, 0.0) for name in names]
+        axes.barh(y, values, color="white", edgecolor=look.color, hatch=look.hatch or "|||", label=arm)
+    axes.set_yticks([i * (len(by_params) + 1) + (len(by_params) - 1) / 2 for i in range(len(names))], names)
+    axes.invert_yaxis()
+    axes.set_xlabel("importance")
+    axes.grid(axis="y", visible=False)
+    _legend(axes)
+    return made
+
+
+def slices(rows: Sequence[Row], name: str, choices: Range, images: int, by_arm: Mapping[str, Look]) -> Figure:
+    """Error against one hyperparameter; hollow marks were pruned. Where it has few values the arms stand abreast."""
+    made, axes = figure(3.0)
+    values = list(choices.values) if isinstance(choices, Choice) else []
+    for place, (arm, look) in enumerate(by_arm.items()):
+        own = [r for r in rows if r.arm == arm and name in r.tuned and r.accuracy is not None]
+        own = [r for r in own if not values or r.tuned[name] in values]
+        aside = (place - (len(by_arm) - 1) / 2) * 0.6 / len(by_arm)
+        for state, face in (("finished", look.color), ("pruned", "none")):
+            part = [r for r in own if r.state == state]
+            axes.plot(
+                [values.index(r.tuned[name]) + aside if values else r.tuned[name] for r in part],
+                [error(r.accuracy or 0.0, images) for r in part],
+                look.marker,
+                color=look.color,
+                markerfacecolor=face,
+                alpha=0.8 if state == "finished" else 0.45,
+                markersize=5,
+                label=arm if state == "finished" else None,
+            )
+    if values:
+        axes.set_xticks(range(len(values)), [str(v) for v in values])
+        axes.grid(axis="x", visible=False)
+    elif isinstance(choices, LogFloat):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(name)
+    _errors(axes)
+    _legend(axes)
+    return made
+
+
+def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Counts of mistakes by true class and answer; the diagonal, what was right, is left empty."""
+    made, axes = figure(4.2 if max(map(len, classes)) < 4 else 4.7)
+    n = len(classes)
+    wrong = [[0 if i == j else table[i][j] for j in range(n)] for i in range(n)]
+    most = max(1, *(max(row) for row in wrong))
+    axes.imshow(wrong, cmap="Greys", vmin=0, vmax=most * 1.25)
+    if n <= 20:
+        for i in range(n):
+            for j in range(n):
+                if wrong[i][j]:
+                    color = "white" if wrong[i][j] > 0.6 * most else "black"
+                    axes.text(j, i, str(wrong[i][j]), ha="center", va="center", color=color, fontsize=8.5)
+                elif i == j:
+                    axes.text(j, i, "·", ha="center", va="center", color="#888888")
+    turned = 0 if max(map(len, classes)) < 4 else 90
+    axes.set_xticks(range(n), classes, rotation=turned)
+    axes.set_yticks(range(n), classes)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("true class")
+    axes.grid(visible=False)
+    return made
+
+
+def worst(mistakes: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Figure:
+    """The most confident mistakes as pictures: true class, answer and how sure it was of it."""
+    columns = 4
+    rows = max(1, math.ceil(len(mistakes) / columns))
+    made, grid = figure(1.42 * rows, columns, rows)
+    long = max(map(len, classes)) > 4
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, one in zip(grid.flat, mistakes):
+        axes.imshow(one["pixels"], cmap="Greys", vmin=0, vmax=255)
+        true, said = classes[one["label"]], classes[one["predicted"]]
+        between = "\nas " if long else " as "
+        axes.set_title(f"{true}{between}{said}\n{100 * one['probability']:.1f}%", fontsize=7.5 if long else 9)
+    return made
+
+
+def reliability(by_bins: Mapping[str, Sequence[Bin]], by_arm: Mapping[str, Look]) -> Figure:
+    """Accuracy against confidence; marks grow with the number of images."""
+    made, axes = figure(3.6)
+    axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, zorder=1)
+    for arm, bins in by_bins.items():
+        look, total = by_arm[arm], sum(b.count for b in bins)
+        x, y = [b.confidence for b in bins], [b.accuracy for b in bins]
+        axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=1, label=arm)
+        sizes = [12 + 90 * math.sqrt(b.count / total) for b in bins]
+        axes.scatter(x, y, s=sizes, color=look.color, marker=look.marker, alpha=0.8, edgecolor="white", linewidth=0.5)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.set_xlim(0, 1.03)
+    axes.set_ylim(0, 1.03)
+    _legend(axes)
+    return made
+
+
+def finals(rows: Sequence[Mapping[str, Any]], by_arm: Mapping[str, Look]) -> Figure:
+    """Test accuracy of every finalist: seeds as small marks, the mean with its 95 % interval, and as a cross what
+    the search had said on validation."""
+    made, axes = figure(1.1 + 0.42 * len(rows))
+    for y, row in enumerate(rows):
+        look, test = by_arm[row["arm"]], row["test"]
+        axes.plot([100 * a for a in row["accuracies"]], [y + 0.18] * test["n"], "|", color="#555555", markersize=6)
+        if test["low"] is not None:
+            axes.plot([100 * test["low"], 100 * test["high"]], [y, y], color=look.color, linewidth=2)
+        axes.plot(100 * test["mean"], y, look.marker, color=look.color, markersize=7)
+        axes.plot(100 * row["search_accuracy"], y, "x", color="#777777", markersize=6)
+    marks = ["*" if row["represents_arm"] else "" for row in rows]
+    axes.set_yticks(range(len(rows)), [f"{m}{r['arm']} {r['trial'][:4]}" for m, r in zip(marks, rows)])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("test accuracy, %  (| seeds, x search on validation)")
+    axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    return made
