@@ -387,6 +387,9 @@ def sweep(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a study that exists.")] = False,
     changes: Set = None,
     limit: Limit = None,
+    max_flops: Annotated[float | None, typer.Option(help="Cap: forward FLOPs an image, such as 10e6.")] = None,
+    max_params: Annotated[float | None, typer.Option(help="Cap: parameters, such as 100e3.")] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Cap: milliseconds for one image, measured here.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of the experiment's own.")] = None,
     device: Device = "auto",
     results: Results = None,
@@ -400,12 +403,14 @@ def sweep(
     Examples: mnist-suite sweep --trials 50
               mnist-suite sweep fashion --trials 20 --workers 2
               mnist-suite sweep ./my_experiment.py --resume
+              mnist-suite sweep --trials 50 --max-flops 10e6
     """
     from suite import declared, leaderboard, show, store
 
     if engine != "local":
         raise InputError(f"There is no engine '{engine}'; this version has: local.")
     plan = _changed(declared.load(experiment), trials, arms, changes, limit, seed)
+    plan = _capped(plan, max_flops, max_params, max_latency)
     root = store.results_dir(results)
     name = store.check_name(study or plan.name, "Study")
     if dry_run:
@@ -418,6 +423,23 @@ def sweep(
         print(store.dump_json({"status": status.model_dump(), "rows": [leaderboard.as_dict(r) for r in rows]}))
     else:
         show.print_leaderboard(rows, leaderboard.DEFAULT, sort="accuracy", top=15, title=f"Study {name}")
+
+
+def _capped(plan: Experiment, flops: float | None, params: float | None, milliseconds: float | None) -> Experiment:
+    """The experiment with the caps of the command line; those that it declares itself stay where none is given."""
+    from suite.spec import Caps
+
+    given = {
+        "flops": int(flops) if flops is not None else None,
+        "params": int(params) if params is not None else None,
+        "latency": milliseconds / 1000 if milliseconds is not None else None,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        return plan
+    if min(given.values()) <= 0:
+        raise InputError("A cap must be above zero.")
+    return plan.model_copy(update={"caps": (plan.caps or Caps()).model_copy(update=given)})
 
 
 def _changed(

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+
+from suite.spec import Caps
 
 RAPL = Path("/sys/class/powercap")
 
@@ -121,17 +124,35 @@ def _nvml_energy(device: torch.device) -> tuple[float | None, str]:
 
 
 @torch.inference_mode()
-def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, repeats: int = 15) -> float:
-    """Median seconds for one input of `shape`, in fp32, after a short warm-up."""
+def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, repeats: int = 15, batch: int = 1) -> float:
+    """Median seconds for a batch of inputs of `shape`, in fp32, after a short warm-up."""
     model.eval()
-    one = torch.zeros(1, *shape, device=device)
+    inputs = torch.zeros(batch, *shape, device=device)
     if len(shape) == 3:
-        one = one.contiguous(memory_format=torch.channels_last)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
     times: list[float] = []
     for _ in range(repeats + 3):
         start = time.perf_counter()
-        model(one)
+        model(inputs)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     return sorted(times[3:])[repeats // 2]
+
+
+def latency_256(model: nn.Module, shape: tuple[int, ...], device: torch.device, one: float) -> float | None:
+    """`latency` of 256 inputs at once; None where, going by `one` input, it would take more than a few seconds."""
+    return latency(model, shape, device, repeats=3, batch=256) if 256 * one < 1.0 else None
+
+
+def beyond(caps: Caps | None, counted: Counted, measure: Callable[[], float]) -> str | None:
+    """Which cap a model exceeds, as a sentence; its latency is measured only where it is capped."""
+    if caps is None:
+        return None
+    if caps.flops is not None and counted.forward_flops > caps.flops:
+        return f"cap: {counted.forward_flops:,} FLOPs an image, {caps.flops:,} are allowed"
+    if caps.params is not None and counted.parameters > caps.params:
+        return f"cap: {counted.parameters:,} parameters, {caps.params:,} are allowed"
+    if caps.latency is not None and (seconds := measure()) > caps.latency:
+        return f"cap: {1000 * seconds:.3g} ms for one image, {1000 * caps.latency:.3g} ms are allowed"
+    return None

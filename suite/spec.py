@@ -212,6 +212,14 @@ class Arm(Spec):
         return self
 
 
+class Caps(Spec):
+    """What a model may cost. A trial whose model would cost more is pruned before it is trained."""
+
+    flops: int | None = Field(default=None, ge=1, description="forward, per image; a multiply-add is two")
+    params: int | None = Field(default=None, ge=1)
+    latency: Positive | None = Field(default=None, description="seconds for one image, measured where it trains")
+
+
 class Pretraining(Spec):
     """What an experiment trains first, once, for the arms whose weights are 'experiment'."""
 
@@ -231,6 +239,7 @@ class Experiment(Spec):
     trials: int = Field(default=50, ge=1, le=1_000_000, description="in total, shared equally by the arms")
     pruning: Pruning | None = Pruning()
     pretraining: Pretraining | None = None
+    caps: Caps | None = None
     seed: int = Field(default=0, ge=0, lt=2**31)
     limit: int | None = Field(default=None, ge=20, description="use only so many images of each split (quick tries)")
 
@@ -336,12 +345,13 @@ class Trial(Spec):
     device: str
     threads: int = Field(ge=0, description="CPU threads; 0: all")
     rungs: tuple[int, ...] = ()  # epochs after which the controller may prune
+    caps: Caps | None = None
 
     @property
     def id(self) -> str:
         """Number, then a hash of everything but number and place: the same training has the same hash."""
         canonical = json.dumps(
-            self.model_dump(mode="json", exclude={"number", "study", "device", "threads"}), sort_keys=True
+            self.model_dump(mode="json", exclude={"number", "study", "device", "threads", "caps"}), sort_keys=True
         )
         return f"{self.number:04d}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
@@ -446,6 +456,7 @@ class Cost(Spec):
     energy_joules: float | None
     energy_source: str  # "nvml", "rapl", "unavailable", "unattributable (...)"
     latency_seconds: float | None = None  # one image through the finished model, median
+    latency_256_seconds: float | None = None  # 256 images at once; None where that would have taken long
 
 
 class Provenance(Spec):
