@@ -901,14 +901,13 @@ def evaluate(
         raise InputError(protocol.APART.format(study=study))
     stop = _stoppable()
     command = " ".join(["mnist-suite", *sys.argv[1:]])
+    chosen = protocol.plan(root, directory, top=top, seeds=seeds, place=device, workers=workers, command=command)
     with show.following(directory.path, quiet=quiet) as display:
-        for status in protocol.final(
-            root, directory, top=top, seeds=seeds, stop=stop, place=device, workers=workers, command=command
-        ):
+        for status in protocol.train(chosen, stop=stop, workers=workers):
             display.update(status)
     _leave_if_stopped(stop)
-    found = protocol.outcome(directory)
-    assert found is not None
+    with show.drawing("models tested", quiet) as on_model:
+        found = protocol.judge(chosen, on_model=on_model)
     print(store.dump_json(found) if as_json else protocol.as_text(found))
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ ERRORS = "test.json"  # of one trial: accuracy, calibration, confusion, worst mi
 READINGS = "readings.jsonl"  # every look at the test images, one line each
 OUTCOME = "evaluation.json"  # of the study
 
+OnModel = Callable[[int, int], None]  # tested so far, in all
+
 APART = (
     "The test set is kept apart: whoever looks at it while choosing ends up fitted to it, and every figure after that "
     "is too good. Search and pruning use the validation split. When the choosing is over, `mnist-suite evaluate "
@@ -63,38 +65,56 @@ def again(state: TrialState, seeds: int, *, place: str, threads: int) -> list[Tr
     return [state.trial.model_copy(update={**changes, "seed": mix(FRESH, k) % 2**31}) for k in range(seeds)]
 
 
-def final(
-    results: Path,
-    study: StudyDir,
-    *,
-    top: int,
-    seeds: int,
-    stop: Stop,
-    place: str = "auto",
-    workers: int = 1,
-    command: str = "",
-) -> Iterator[Status]:
-    """Train, read and report; what came out is in `outcome` afterwards. Raises InputError, WorkError."""
+@dataclass(frozen=True)
+class Plan:
+    """A final evaluation to be: whom, and under which seeds."""
+
+    results: Path
+    study: StudyDir
+    top: int
+    seeds: int
+    place: str  # device
+    command: str
+    chosen: list[TrialState]
+    trials: dict[str, list[Trial]]  # by the finalist's id
+
+    @property
+    def every(self) -> list[Trial]:
+        return [trial for trials in self.trials.values() for trial in trials]
+
+
+def plan(
+    results: Path, study: StudyDir, *, top: int, seeds: int, place: str = "auto", workers: int = 1, command: str = ""
+) -> Plan:
+    """Choose the finalists. Raises InputError where there are none."""
+    device.pick(place)
     chosen = finalists(study.states(), top)
     if not chosen:
         raise InputError(f"Study '{study.name}' has no finished trial, so there is nothing to evaluate.")
-    device.pick(place)
-    directory = final_of(study)
     threads = max(1, device.cores() // workers)
-    plans = {state.id: again(state, seeds, place=place, threads=threads) for state in chosen}
-    plans = _without_twins(plans)
-    every = [trial for trials in plans.values() for trial in trials]
-    yield from replay(every, directory, results, stop=stop, workers=workers, command=command)
-    if stop.reason:
-        return
-    runs = find(directory, every)
+    trials = _without_twins({s.id: again(s, seeds, place=place, threads=threads) for s in chosen})
+    return Plan(results, study, top, seeds, place, command, chosen, trials)
+
+
+def train(plan: Plan, *, stop: Stop, workers: int = 1) -> Iterator[Status]:
+    """Train the finalists under their fresh seeds; what is there already is not trained again. Raises WorkError."""
+    directory = final_of(plan.study)
+    yield from replay(plan.every, directory, plan.results, stop=stop, workers=workers, command=plan.command)
+
+
+def judge(plan: Plan, *, on_model: OnModel = lambda *_: None) -> dict[str, Any]:
+    """Read the test images for the trained finalists and report; also written to evaluation.json. Raises WorkError."""
+    directory = final_of(plan.study)
+    runs = find(directory, plan.every)
     finished = [s for s in runs.values() if s.state == "finished"]
     if not finished:
         reasons = {s.reason for s in runs.values() if s.reason}
         raise WorkError(f"None of the final trainings finished: {'; '.join(sorted(reasons))}.")
-    read(results, study, finished, command=command, place=place)
-    report = outcome_of(study, chosen, {k: [runs[content(t)] for t in v] for k, v in plans.items()}, top, seeds)
-    write_atomic(directory.path / OUTCOME, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    read(plan, finished, on_model)
+    trained = {k: [runs[key] for t in v if (key := content(t)) in runs] for k, v in plan.trials.items()}
+    found = outcome_of(plan, trained)
+    write_atomic(directory.path / OUTCOME, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return found
 
 
 def _without_twins(plans: dict[str, list[Trial]]) -> dict[str, list[Trial]]:
@@ -120,11 +140,12 @@ def readings(study: StudyDir) -> list[dict[str, Any]]:
         return []
 
 
-def read(results: Path, study: StudyDir, finished: Sequence[TrialState], *, command: str, place: str) -> None:
+def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
     """Let every model that has not been tested yet answer all test images; models that have are left alone.
 
     Models run in fp32, as they are exported. The reading is taken down first, so that a crash cannot hide it.
     """
+    results, study, place = plan.results, plan.study, plan.place
     directory = final_of(study)
     new = [s for s in finished if not (directory.trial(s.id).path / ERRORS).exists()]
     if not new:
@@ -138,7 +159,7 @@ def read(results: Path, study: StudyDir, finished: Sequence[TrialState], *, comm
     )
     reading = {
         "time": time.time(),
-        "command": command,
+        "command": plan.command,
         "dataset": dataset,
         "models": [s.id for s in new],
         "earlier": len(readings(study)),
@@ -149,7 +170,8 @@ def read(results: Path, study: StudyDir, finished: Sequence[TrialState], *, comm
     test, info = data.test_split(dataset)
     where = device.pick(place)
     examples = Examples(torch.from_numpy(test.images).to(where), torch.from_numpy(test.labels).to(where))
-    for state in new:
+    for done, state in enumerate(new):
+        on_model(done, len(new))
         assembled = models.load_trained(directory.trial(state.id), state.trial, info, results)
         prepare = image_preparer(assembled.expects, Augment(), where)
         scores = evaluate(assembled.model.to(where), examples, prepare, where, torch.float32)
@@ -193,10 +215,9 @@ def outcome(study: StudyDir) -> dict[str, Any] | None:
     return {**found, "readings": readings(study)}
 
 
-def outcome_of(
-    study: StudyDir, chosen: Sequence[TrialState], runs: dict[str, list[TrialState]], top: int, seeds: int
-) -> dict[str, Any]:
-    """Figures of every finalist, and the arms' best compared in pairs."""
+def outcome_of(plan: Plan, runs: dict[str, list[TrialState]]) -> dict[str, Any]:
+    """Figures of every finalist, and the arms' best compared in pairs. `runs` by the finalist's id."""
+    study, chosen = plan.study, plan.chosen
     directory = final_of(study)
     rows = [_finalist(directory, state, runs[state.id]) for state in chosen if state.id in runs]
     rows = [row for row in rows if row["runs"]]
@@ -215,8 +236,8 @@ def outcome_of(
         "study": study.name,
         "dataset": chosen[0].trial.dataset,
         "made": time.time(),
-        "top": top,
-        "seeds": seeds,
+        "top": plan.top,
+        "seeds": plan.seeds,
         "finalists": rows,
         "comparisons": pairs,
         "readings": readings(study),

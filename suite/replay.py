@@ -127,8 +127,9 @@ class _Replay:
         self.tokens.pop(state.id)
         state.settle(self.directory.trial(state.id).record())
         if state.record is None and message.lost is not None:
-            if self.attempts[state.id] >= MAX_ATTEMPTS:
-                raise WorkError(f"Trial {state.id}: {message.lost}, {MAX_ATTEMPTS} times; see {self.directory.path}.")
+            if self.attempts[state.id] >= MAX_ATTEMPTS or not message.again:
+                times = f", {self.attempts[state.id]} times" if self.attempts[state.id] > 1 else ""
+                raise WorkError(f"Trial {state.id}: {message.lost}{times}; see {self.directory.path}.")
             self.waiting.append(state.id)
         return True
 
