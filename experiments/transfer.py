@@ -1,4 +1,4 @@
-"""Does pretraining on MNIST help on Fashion-MNIST when only 1 % of its labels are there?
+"""Does pretraining on MNIST help on Fashion-MNIST when only 1 % of its labels and five epochs are there?
 
     mnist-suite sweep transfer
 
@@ -7,13 +7,13 @@ that this gave here stand in results/README.md.
 """
 
 from experiments.mnist import EXPERIMENT as MNIST
-from suite.spec import Arm, Choice, Experiment, Full, HeadOnly, LogFloat, LpFt, Pruning, Recipe
+from suite.spec import Arm, Choice, Experiment, Full, HeadOnly, LogFloat, LpFt, Recipe
 
-RECIPE = Recipe(lr=0.02, nesterov=True, schedule="cosine", epochs=30, batch_size=32)
+RECIPE = Recipe(lr=0.03, nesterov=True, schedule="cosine", warmup=0.1, epochs=5, batch_size=32)
 
 EXPERIMENT = Experiment(
     name="transfer",
-    question="Does pretraining on MNIST help on Fashion-MNIST when only 1 % of its labels are there?",
+    question="Does pretraining on MNIST help on Fashion-MNIST when only 1 % of its labels and five epochs are there?",
     dataset="fashion-mnist",
     pretraining=MNIST.pretraining,
     arms={
@@ -22,7 +22,7 @@ EXPERIMENT = Experiment(
         "full": Arm(backbone="cnn", fraction=0.01, recipe=RECIPE, strategy=Full(), weights="experiment"),
         "lp-ft": Arm(backbone="cnn", fraction=0.01, recipe=RECIPE, strategy=LpFt(), weights="experiment"),
     },
-    space={"lr": LogFloat(low=1e-3, high=0.2), "batch_size": Choice(values=(16, 32, 64))},
-    pruning=Pruning(first=10, factor=3),
+    space={"lr": LogFloat(low=3e-3, high=0.3), "batch_size": Choice(values=(16, 32, 64))},
+    pruning=None,
     trials=40,
 )

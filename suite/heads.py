@@ -13,7 +13,11 @@ from suite.spec import HeadSpec, Knn, Linear, Logreg, Mlp, Ridge
 
 
 class Standardize(nn.Module):
-    """(x - mean) / std with the training features' figures; constant features become zero."""
+    """(x - mean) / std with the training features' figures; constant features become zero.
+
+    A feature that hardly varies is not blown up: its deviation counts as a tenth of the average one at least.
+    Folded into a classifier, anything larger would make the first steps of fine-tuning diverge.
+    """
 
     mean: Tensor
     gain: Tensor
@@ -21,7 +25,8 @@ class Standardize(nn.Module):
     def __init__(self, features: Tensor) -> None:
         super().__init__()
         mean, std = features.mean(0), features.std(0)
-        gain = torch.where(std > 1e-6, 1 / std.clamp_min(1e-6), torch.zeros_like(std))
+        floor = max(0.1 * std.mean().item(), 1e-6)
+        gain = torch.where(std > 1e-6, 1 / std.clamp_min(floor), torch.zeros_like(std))
         self.register_buffer("mean", mean)
         self.register_buffer("gain", gain)
 
