@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from suite.store import write_atomic
+from suite.store import sweep_up, write_atomic
 
 SLOTS = ("last.safetensors", "last.1.safetensors")
 INDEX = "checkpoint.json"
@@ -41,9 +40,15 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 def _generations(directory: Path) -> list[dict[str, Any]]:
     try:
         generations = json.loads((directory / INDEX).read_bytes())["generations"]
-        return [g for g in generations if g["file"] in SLOTS and isinstance(g["numbers"], dict)]
+        return [g for g in generations if g["file"] in SLOTS and g["check"] == _check(g)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
+
+
+def _check(generation: dict[str, Any]) -> str:
+    """A checksum over the plain numbers, as the tensors have theirs."""
+    facts = [generation["file"], generation["sha256"], generation["numbers"]]
+    return sha256(json.dumps(facts, sort_keys=True).encode())
 
 
 def save(directory: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> str:
@@ -51,7 +56,8 @@ def save(directory: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -
     kept = _generations(directory)[:1]
     slot = SLOTS[1] if kept and kept[0]["file"] == SLOTS[0] else SLOTS[0]
     digest = save_tensors(directory / slot, tensors)
-    newest = {"file": slot, "sha256": digest, "numbers": numbers}
+    newest: dict[str, Any] = {"file": slot, "sha256": digest, "numbers": json.loads(json.dumps(numbers))}
+    newest["check"] = _check(newest)
     write_atomic(directory / INDEX, json.dumps({"generations": [newest, *kept]}))
     return digest
 
@@ -72,6 +78,9 @@ def clear(directory: Path) -> None:
     """Drop the training state of a trial that is over; its best weights stay."""
     for name in (INDEX, *SLOTS):
         (directory / name).unlink(missing_ok=True)
-    for leftover in directory.glob(".*.tmp"):
-        if str(os.getpid()) in leftover.name:
-            leftover.unlink(missing_ok=True)
+    tidy(directory)
+
+
+def tidy(directory: Path) -> None:
+    """Remove what attempts that were killed while writing left behind."""
+    sweep_up(directory, INDEX, *SLOTS, "best.safetensors", "validation.json", "result.json")

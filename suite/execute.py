@@ -6,15 +6,20 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+from suite.errors import WorkError
 from suite.spec import Evaluated, Event, Trial, Verdict
-from suite.store import TrialDir
+from suite.store import TrialDir, disk_fault
+
+POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # ask for a clean stop
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,15 @@ class Message:
     attempt: str
     event: Event | None = None
     lost: str | None = None  # why the worker is gone
+    again: bool = True  # whether a lost job is worth another attempt
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one attempt may take before it fails. Only processes of their own can be held to it."""
+
+    seconds: float | None = None
+    memory: int | None = None  # bytes
 
 
 class Executor(Protocol):
@@ -105,7 +119,8 @@ class Inline:
                     verdict, self._verdict = self._verdict, None
                     event = self._stream.send(verdict)
             except StopIteration:
-                self._job = None
+                self._job = self._stream = None
+                _release()
                 return [Message(job.trial_id, job.attempt)]
         return [Message(job.trial_id, job.attempt, event)]
 
@@ -121,8 +136,8 @@ class Inline:
 class Processes:
     """A pool of worker processes that live as long as the controller, each running trials one after another."""
 
-    def __init__(self, workers: int) -> None:
-        self.slots = workers
+    def __init__(self, workers: int, limits: Limits = Limits()) -> None:
+        self.slots, self.limits = workers, limits
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
 
@@ -130,9 +145,12 @@ class Processes:
         return self.slots - sum(worker.job is not None for worker in self._workers)
 
     def submit(self, job: Job) -> None:
+        for gone in [w for w in self._workers if w.job is None and not w.process.is_alive()]:
+            self._workers.remove(gone)
+            gone.end()
         worker = next((w for w in self._workers if w.job is None), None)
         if worker is None:
-            worker = _Worker(self._context)
+            worker = _Worker(self._context, self.limits)
             self._workers.append(worker)
         worker.give(job)
 
@@ -141,8 +159,8 @@ class Processes:
         if not busy:
             time.sleep(timeout)
             return []
-        messages: list[Message] = []
-        for pipe in wait(list(busy), timeout):
+        messages = self._overdue()
+        for pipe in wait([pipe for pipe, worker in busy.items() if worker in self._workers], timeout):
             worker = busy[pipe]  # type: ignore[index]
             job = worker.job
             assert job is not None
@@ -152,16 +170,32 @@ class Processes:
                 self._workers.remove(worker)
                 messages.append(Message(job.trial_id, job.attempt, lost=worker.death()))
                 continue
+            if isinstance(event, WorkError):
+                raise event
             if event is None:
                 worker.job = None
+            worker.asks = event is not None and awaits_verdict(job.trial, event)
             messages.append(Message(job.trial_id, job.attempt, event))
+        return messages
+
+    def _overdue(self) -> list[Message]:
+        """Kill the workers that hang, or take longer than they may."""
+        messages: list[Message] = []
+        for worker in list(self._workers):
+            job, seconds = worker.job, self.limits.seconds
+            if job is not None and seconds is not None and time.monotonic() - worker.since > seconds:
+                self._workers.remove(worker)
+                worker.kill()
+                reason = f"time limit: not done after {seconds:g} s"
+                messages.append(Message(job.trial_id, job.attempt, lost=reason, again=False))
         return messages
 
     def reply(self, trial_id: str, verdict: Verdict | None) -> None:
         for worker in self._workers:
             if worker.job is not None and worker.job.trial_id == trial_id:
                 with contextlib.suppress(OSError):  # a dead worker is noticed by `poll`
-                    worker.pipe.send((trial_id, verdict))
+                    worker.pipe.send((trial_id, verdict, worker.asks))
+                worker.asks = False
 
     def close(self) -> None:
         for worker in self._workers:
@@ -170,16 +204,23 @@ class Processes:
 
 
 class _Worker:
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, limits: Limits) -> None:
         self.pipe: Connection
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
-        self.process.start()
+        self.process = context.Process(target=_work, args=(theirs, os.getpid(), limits), daemon=True)
+        resource_tracker.ensure_running()  # its own start would lift the block
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)  # inherited: none may hit the worker as it starts
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the worker's death ends the pipe
         self.job: Job | None = None
+        self.since = 0.0  # when it got the job, on the monotonic clock
+        self.asks = False  # whether its trial stands still for an answer
 
     def give(self, job: Job) -> None:
-        self.job = job
+        self.job, self.since, self.asks = job, time.monotonic(), False
         with contextlib.suppress(OSError):  # noticed by `poll`
             self.pipe.send(job)
 
@@ -194,52 +235,103 @@ class _Worker:
         self.pipe.close()
         self.process.join(timeout=10)
         if self.process.is_alive():
-            self.process.kill()
-            self.process.join(timeout=10)
+            self.kill()
+
+    def kill(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.join(timeout=10)
 
 
-def _work(pipe: Connection, controller: int) -> None:
+def _work(pipe: Connection, controller: int, limits: Limits) -> None:
     """A worker's life: take a job, send its events, heed the verdicts, until the controller is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the controller decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in POLITE:  # they reach the whole group or job step; the controller decides
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)
     _die_with(controller)
+    _limit_memory(limits.memory)
     while True:
         try:
             job = pipe.recv()
             if not isinstance(job, Job):
                 continue  # a verdict that came too late
-            with console_to(Path(job.directory) / "console.log"):
-                _run_job(pipe, job)
-            pipe.send(None)
         except (EOFError, OSError):
             return
+        last: Any = None
+        sound = False
+        try:
+            with console_to(Path(job.directory) / "console.log"):
+                sound = _run_job(pipe, job)
+        except (EOFError, BrokenPipeError, ConnectionError):  # the controller has gone
+            return
+        except WorkError as error:
+            last = error
+        except OSError as error:  # of the console
+            last = WorkError(disk_fault(error))
+        try:
+            pipe.send(last)
+        except OSError:
+            return
+        if last is not None or not sound:
+            return  # the controller starts another worker where it needs one
 
 
-def _run_job(pipe: Connection, job: Job) -> None:
+def _run_job(pipe: Connection, job: Job) -> bool:
+    """Says whether this process is fit for another job."""
+    from suite.runner import healthy
+
     stream = _events(job)
     verdict: Verdict | None = None
+    stopping = False
     try:
         while True:
             try:
                 event = stream.send(verdict)
             except StopIteration:
-                return
+                break
             pipe.send(event)
+            asked = awaits_verdict(job.trial, event)
             verdict = None
-            while pipe.poll(None if awaits_verdict(job.trial, event) and verdict is None else 0):
-                trial_id, answer = pipe.recv()
+            while asked or pipe.poll(0):
+                trial_id, word, answers = pipe.recv()
                 if trial_id == job.trial_id:
-                    verdict = answer
-                    break
+                    stopping |= word == "stop"
+                    verdict = word
+                    asked = asked and not answers  # a call to stop that was under way is no answer to a rung
+            if stopping and verdict != "prune":
+                verdict = "stop"
     finally:
         stream.close()
+    _release()
+    return healthy()
+
+
+def _release() -> None:
+    from suite.runner import release
+
+    release()
+
+
+def _limit_memory(limit: int | None) -> None:
+    """Let allocations beyond the limit fail in the trial that makes them, instead of the machine."""
+    if limit is None:
+        return
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _die_with(parent: int) -> None:
-    """Ask Linux to end this process with its controller; elsewhere the closed pipe does, at the next event."""
+    """End with the controller, however that ends: Linux sees to it at once, elsewhere a look a second does."""
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

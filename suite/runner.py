@@ -6,6 +6,7 @@ back: None to go on, 'prune' to end here, 'stop' to put everything down so that 
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import json
 import math
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from suite import checkpoint, cost, data, device, features, heads, models, train
 from suite.augment import Prepare, feature_preparer, image_preparer
-from suite.errors import InputError
+from suite.errors import InputError, WorkError
 from suite.spec import (
     Checkpointed,
     Cost,
@@ -45,10 +46,10 @@ from suite.spec import (
     Trial,
     Verdict,
 )
-from suite.store import EventWriter, TrialDir, write_atomic
+from suite.store import DISK_FAULTS, EventWriter, TrialDir, disk_fault, write_atomic
 from suite.train import Examples, Tally
 
-CHECKPOINT_SECONDS = 30.0  # at most this much training is repeated after a crash
+CHECKPOINT_SECONDS = 30.0  # at most this much training is repeated after a crash; MNIST_SUITE_CHECKPOINT_SECONDS
 WORST = 16  # mistakes kept with their pixels
 
 Outcome = Literal["finished", "pruned", "failed"]
@@ -77,31 +78,77 @@ def load_examples(dataset: str, fraction: float, limit: int | None, where: str) 
 def run_trial(trial: Trial, directory: TrialDir, results: Path, *, attempt: str, command: str = "") -> Events:
     """Run `trial` to its end, from its last whole checkpoint if there is one.
 
-    Failures of the trial itself become a Failed event and a record; only the interpreter's own exits pass.
-    Closing the generator leaves the directory as a crash would: resumable.
+    Failures of the trial itself become a Failed event and a record. A disk that takes no more is not the trial's
+    failure: it raises WorkError. That, and closing the generator, leaves the directory as a crash would: resumable.
     """
-    directory.path.mkdir(parents=True, exist_ok=True)
-    writer = EventWriter(directory.events)
-    run = _Run(trial, directory, results, attempt, command)
+    try:
+        directory.path.mkdir(parents=True, exist_ok=True)
+        checkpoint.tidy(directory.path)
+        writer = EventWriter(directory.events)
+        run = _Run(trial, directory, results, attempt, command, writer.seq)
+        try:
+            yield from _attempt(run, writer)
+        finally:
+            writer.close()
+    except OSError as error:
+        raise WorkError(disk_fault(error)) from error
+
+
+def _attempt(run: _Run, writer: EventWriter) -> Events:
+    directory = run.directory
     try:
         for event in run.events():
             run.verdict = yield writer.append(event).event
     except Exception as error:
+        if isinstance(error, OSError) and _of_the_disk(error, directory.path):
+            raise
         diverged = isinstance(error, train.Diverged)
         reason = f"diverged: {error}" if diverged else describe(error)
         step = run.tally.step
-        directory.commit(run.record("pruned" if diverged else "failed", reason))
+        directory.commit(run.record("pruned" if diverged else "failed", reason), run.since)
         checkpoint.clear(directory.path)
         over: Event = Pruned(reason=reason, step=step) if diverged else Failed(reason=reason, step=step)
         yield writer.append(over).event
-    finally:
-        writer.close()
+
+
+def _of_the_disk(error: OSError, place: Path) -> bool:
+    """Whether the place to write to has failed, rather than the trial: full, read-only, broken or taken away."""
+    return error.errno in DISK_FAULTS or str(error.filename or "").startswith(str(place))
+
+
+def release() -> None:
+    """After a trial: give back what it held, so that one that ran out of memory leaves room for the next."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def healthy() -> bool:
+    """Whether the GPU still answers this process: after some errors nothing does until the process ends."""
+    try:
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
+
+
+def checkpoint_seconds() -> float:
+    """Raises InputError."""
+    text = os.environ.get("MNIST_SUITE_CHECKPOINT_SECONDS", "")
+    try:
+        return max(0.0, float(text)) if text else CHECKPOINT_SECONDS
+    except ValueError:
+        raise InputError(f"MNIST_SUITE_CHECKPOINT_SECONDS is {text[:80]!r}, which is no number of seconds.") from None
+
+
+OUT_OF_MEMORY = ("not enough memory", "out of memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
 
 
 def describe(error: Exception) -> str:
     """The reason of a failure in one line; running out of memory is always named so."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in text.lower():
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(w in text.lower() for w in OUT_OF_MEMORY):
         return f"out of memory: {text or 'allocation refused'}"
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
@@ -109,9 +156,11 @@ def describe(error: Exception) -> str:
 class _Run:
     """One attempt at one trial."""
 
-    def __init__(self, trial: Trial, directory: TrialDir, results: Path, attempt: str, command: str) -> None:
+    def __init__(
+        self, trial: Trial, directory: TrialDir, results: Path, attempt: str, command: str, since: int
+    ) -> None:
         self.trial, self.directory, self.results = trial, directory, results
-        self.attempt, self.command = attempt, command
+        self.attempt, self.command, self.since = attempt, command, since
         self.verdict: Verdict | None = None
         self.over = False  # ended before its end: pruned or stopped
         self.tally = Tally()
@@ -126,6 +175,7 @@ class _Run:
         self.setup_seconds = 0.0
         self.setup_flops = 0
         self.latency: float | None = None
+        self.latency_256: float | None = None
         self.best_logits: Tensor | None = None  # of the validation images
         self.validation_images = 0
         self.artifact_sha256: str | None = None
@@ -156,11 +206,14 @@ class _Run:
         frozen = models.freeze(trial.strategy, model)
         self.dtype = device.precision(recipe.precision, self.device, model, training=True)
         saved = checkpoint.load(self.directory.path)
+        self.counted = cost.count(model, expects.shape)
+        yield from self._within_caps(model)
+        if self.over:
+            return
         if isinstance(trial.strategy, LpFt) and saved is None:
             yield from self._probe(trial.strategy, loaded)
             if self.over:
                 return
-        self.counted = cost.count(model, expects.shape)
         prepare = image_preparer(expects, recipe.augment, self.device)
         yield from self._fit(model, loaded, recipe, prepare, saved, frozen)
         if not self.over:
@@ -170,7 +223,10 @@ class _Run:
         trial, model, expects = self.trial, self._assembled().model, self._assembled().expects
         classes = len(loaded.info.classes)
         model.requires_grad_(False)
-        body = cost.count(model, expects.shape)
+        body = self.counted = cost.count(model, expects.shape)
+        yield from self._within_caps(model)
+        if self.over:
+            return
         x = yield from self._features(loaded)
         if x is None:
             return
@@ -190,6 +246,8 @@ class _Run:
             head = heads.solve(strategy.head, x.train.inputs, x.train.labels, classes)
             self.tally = Tally(step=1, images=len(x.train), seconds=time.perf_counter() - clock)
             scores = train.evaluate(head, x.validation, feature_preparer, self.device, torch.float32)
+            if not math.isfinite(scores.loss):
+                raise train.Diverged(f"the validation loss is {scores.loss}")
             self.tally.note(1, scores)
             self.best_logits = scores.logits
             yield Evaluated(step=1, epoch=1, accuracy=scores.accuracy, loss=scores.loss, seconds=self.tally.seconds)
@@ -219,24 +277,28 @@ class _Run:
             tensors, numbers = saved
             train.restore(training, tensors, numbers)
             self.earlier_wall = numbers["wall"]
+            self.setup_flops += numbers["setup_flops"]
         self.tally = training.tally
         self.setup_seconds = time.perf_counter() - self.clock
         yield self._started(train.steps_per_epoch(count, recipe.batch_size) * recipe.epochs)
-        saved_at = time.monotonic()
+        saved_at, interval = time.monotonic(), checkpoint_seconds()
         for event in train.fit(
             training, examples.train, examples.validation, recipe, prepare, seed=self.trial.seed, freeze=frozen
         ):
+            if isinstance(event, Evaluated) and event.loss is None:
+                self._forget(event.epoch)
+                raise train.Diverged(f"the validation loss is no finite number after epoch {event.epoch}")
             yield event
             stop = self.verdict == "stop"
             if self.verdict == "prune" and isinstance(event, Evaluated):
                 self.over = True
                 reason = f"{event.accuracy:.4f} on validation after epoch {event.epoch} is not among the arm's best"
-                self.directory.commit(self.record("pruned", reason))
+                self.directory.commit(self.record("pruned", reason), self.since)
                 checkpoint.clear(self.directory.path)
                 yield Pruned(reason=reason, step=self.tally.step)
                 return
-            if stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                numbers = {**train.state_numbers(training), "wall": self._wall()}
+            if stop or time.monotonic() - saved_at > interval:
+                numbers = {**train.state_numbers(training), "wall": self._wall(), "setup_flops": self.setup_flops}
                 digest = checkpoint.save(self.directory.path, train.state_tensors(training), numbers)
                 saved_at = time.monotonic()
                 yield Checkpointed(step=self.tally.step, sha256=digest)
@@ -248,18 +310,37 @@ class _Run:
         model.load_state_dict(training.best_state)
         model.eval()
 
+    def _forget(self, epoch: int) -> None:
+        """An evaluation with NaN or infinity in it is never the best one."""
+        tally = self.tally
+        if tally.best_epoch == epoch:
+            tally.best_accuracy, tally.best_loss, tally.best_epoch = None, math.inf, 0
+
     def _finish(self, trained: nn.Module, whole: nn.Module, loaded: Loaded) -> Event:
         """Save what was trained, look at how it errs, time the whole model as it will be exported, and commit."""
         self.artifact_sha256 = checkpoint.save_tensors(self.directory.best, trained.state_dict())
         assert self.best_logits is not None and self.tally.best_accuracy is not None
         errors = confusion(self.best_logits, loaded.validation, loaded.info.classes)
-        write_atomic(self.directory.path / "validation.json", json.dumps(errors), durable=False)
-        self.latency = cost.latency(whole, self._assembled().expects.shape, self.device)
-        if self.directory.commit(self.record("finished", None)):
+        write_atomic(self.directory.path / "validation.json", json.dumps(errors))
+        shape = self._assembled().expects.shape
+        self.latency = cost.latency(whole, shape, self.device)
+        self.latency_256 = cost.latency_256(whole, shape, self.device, self.latency)
+        if self.directory.commit(self.record("finished", None), self.since):
             checkpoint.clear(self.directory.path)
         return Finished(accuracy=self.tally.best_accuracy, step=self.tally.step)
 
     # --- pieces ---
+
+    def _within_caps(self, model: nn.Module) -> Iterator[Event]:
+        """End the trial before its training where its model costs more than the experiment allows."""
+        shape, counted = self._assembled().expects.shape, self.counted
+        assert counted is not None
+        reason = cost.beyond(self.trial.caps, counted, lambda: cost.latency(model, shape, self.device))
+        if reason is not None:
+            self.over = True
+            yield self._started(0)
+            self.directory.commit(self.record("pruned", reason), self.since)
+            yield Pruned(reason=reason, step=0)
 
     def _assembled(self) -> models.Assembled:
         assert self.assembled is not None
@@ -302,8 +383,13 @@ class _Run:
             lr=strategy.probe_lr, batch_size=min(256, len(x.train)), epochs=strategy.probe_epochs, schedule="cosine"
         )
         probe = train.begin(head, recipe, self.device, torch.float32)
-        for _ in train.fit(probe, x.train, x.validation, recipe, feature_preparer, seed=self.trial.seed):
-            pass
+        for event in train.fit(probe, x.train, x.validation, recipe, feature_preparer, seed=self.trial.seed):
+            if isinstance(event, Progress):  # of the setup: the trial itself stands at step 0
+                yield event.model_copy(update={"step": 0, "epoch": 0.0, "seconds": 0.0})
+                if self.verdict == "stop":
+                    self.over = True
+                    yield Stopped(reason="asked to stop", step=0)
+                    return
         head.load_state_dict(probe.best_state)
         self.setup_flops += cost.count(head, tuple(x.train.inputs.shape[1:])).training_flops * probe.tally.images
         models.attach(self._assembled().model, head)
@@ -368,6 +454,7 @@ class _Run:
             energy_joules=joules,
             energy_source=energy_source,
             latency_seconds=self.latency,
+            latency_256_seconds=self.latency_256,
         )
 
     def _provenance(self) -> Provenance:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from suite.errors import InputError
 from suite.spec import Arm, Choice, LogFloat, Params, Pruning, Range, Record, Space
@@ -26,6 +29,7 @@ def open_storage(database: Path, url: str | None) -> BaseStorage:
         from sqlalchemy import event
         from sqlalchemy.engine import Engine
 
+        check_database(database)
         storage = RDBStorage(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
 
         @event.listens_for(storage.engine, "connect")
@@ -43,6 +47,43 @@ def open_storage(database: Path, url: str | None) -> BaseStorage:
             f"The --storage URL cannot be used ({type(error).__name__}). It should look like "
             "postgresql+psycopg://user@host/database, with the driver installed and the server up."
         ) from None
+
+
+class DamagedDatabase(Exception):
+    """optuna.db is no sound SQLite database; it can be set aside, since the trial directories hold all it knew."""
+
+
+def check_database(path: Path) -> None:
+    """Raises DamagedDatabase."""
+    if not path.exists():
+        return
+    try:
+        connection = sqlite3.connect(path, timeout=60)
+        try:
+            answer = connection.execute("PRAGMA quick_check").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        raise DamagedDatabase(str(error)) from None
+    if answer != ("ok",):
+        raise DamagedDatabase(str(answer))
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error of the database speaks of its content, rather than of the disk or of who else uses it."""
+    text = str(error)
+    passing = ("disk is full", "disk I/O", "locked", "readonly", "unable to open")
+    return isinstance(error, DamagedDatabase) or not any(word in text for word in passing)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged database, with the files that SQLite keeps beside it, out of the way."""
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            os.replace(part, path.with_name(f"{path.name}.damaged{suffix}"))
 
 
 def rungs(pruning: Pruning | None, epochs: int) -> tuple[int, ...]:
@@ -94,29 +135,60 @@ class Search:
     ) -> None:
         self.arm, self.space, self.seed, self.parallel = arm, space, seed, parallel
         self.startup = min(10, max(3, trials // 3))  # random trials before the model of the sampler counts
-        pruner: BasePruner = NopPruner()
-        if pruning is not None:
-            pruner = SuccessiveHalvingPruner(
-                min_resource=pruning.first, reduction_factor=pruning.factor, min_early_stopping_rate=0
-            )
+        self.pruning = pruning
         self.distributions = {path: distribution(choices) for path, choices in space.items()}
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
-        )
+        self.storage, self.study_name = storage, name
+        self.study = self._open()
         self._live: dict[str, optuna.Trial] = {}
 
-    def ids(self) -> set[str]:
-        """Trial ids that the database knows."""
-        return {t.user_attrs["id"] for t in self.study.get_trials(deepcopy=False) if "id" in t.user_attrs}
+    def _open(self) -> optuna.Study:
+        return optuna.create_study(
+            storage=self.storage,
+            study_name=self.study_name,
+            direction="maximize",
+            pruner=NopPruner(),  # `should_prune` below decides
+            load_if_exists=True,
+        )
 
-    def ask(self) -> tuple[optuna.Trial, Params]:
-        """The next point: the arm's own defaults first, then what the sampler says."""
-        count = len(self.study.get_trials(deepcopy=False))
-        if count == 0 and self.space and (point := defaults(self.arm, self.space)):
+    def reconcile(self, records: dict[str, Record], params: dict[str, Params]) -> bool:
+        """Make the database agree with the trial directories, which are the truth: `records` of those that are over,
+        `params` of all. Says whether it had to be written anew."""
+        known = self.study.get_trials(deepcopy=False)
+        told = [t for t in known if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        ids = [t.user_attrs.get("id") for t in told]
+        sound = len(set(ids)) == len(ids) and all(self._agrees(t, records, params) for t in told)
+        if not sound:
+            optuna.delete_study(study_name=self.study_name, storage=self.storage)
+            self.study = self._open()
+        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+            # asked for, or about to be, but never made a trial: the controller died in between
+            if frozen.user_attrs.get("id") not in params or frozen.params != params[frozen.user_attrs["id"]]:
+                self.storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
+        for trial_id, record in records.items():
+            self.tell(record, params[trial_id])
+        return not sound
+
+    def _agrees(self, trial: FrozenTrial, records: dict[str, Record], params: dict[str, Params]) -> bool:
+        record = records.get(trial.user_attrs.get("id", ""))
+        if record is None or trial.params != params[record.trial]:
+            return False
+        state = _state(record)
+        return trial.state is state and (state is not TrialState.COMPLETE or trial.value == record.accuracy)
+
+    def params_of(self, trial_id: str) -> Params | None:
+        """What the database remembers of a trial whose own file is damaged."""
+        for frozen in self.study.get_trials(deepcopy=False):
+            if frozen.user_attrs.get("id") == trial_id:
+                return dict(frozen.params)
+        return None
+
+    def ask(self, made: int) -> tuple[optuna.Trial, Params]:
+        """The next point, after `made` trials: the arm's own defaults first, then what the sampler says."""
+        if made == 0 and self.space and (point := defaults(self.arm, self.space)):
             self.study.enqueue_trial(point)
         # Seeded by how many there are: a resumed search goes on as the uninterrupted one, and never repeats itself.
         self.study.sampler = optuna.samplers.TPESampler(
-            seed=mix(self.seed, count) % 2**32, n_startup_trials=self.startup, constant_liar=self.parallel
+            seed=mix(self.seed, made) % 2**32, n_startup_trials=self.startup, constant_liar=self.parallel
         )
         trial = self.study.ask(self.distributions)
         return trial, dict(trial.params)
@@ -126,52 +198,59 @@ class Search:
         trial.set_user_attr("id", trial_id)
         self._live[trial_id] = trial
 
-    def adopt(self, trial_id: str, params: Params) -> None:
+    def adopt(self, trial_id: str, params: Params, curve: list[tuple[int, float]]) -> None:
         """Take up an unfinished trial of an earlier controller, known to the database or not."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if frozen.user_attrs.get("id") == trial_id:
                 self._live[trial_id] = optuna.Trial(self.study, frozen._trial_id)
                 return
         self.study.enqueue_trial(params)
-        self.name(self.study.ask(self.distributions), trial_id)
+        trial = self.study.ask(self.distributions)
+        self.name(trial, trial_id)
+        for epoch, accuracy in self._at_rungs(curve).items():
+            trial.report(accuracy, epoch)
 
-    def abandon_orphans(self, known: set[str]) -> None:
-        """Points that were asked for but never became a trial: their controller died in between."""
-        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if frozen.user_attrs.get("id") not in known:
-                self.study.tell(frozen.number, state=TrialState.FAIL)
+    def _at_rungs(self, curve: Iterable[tuple[int, float]]) -> dict[int, float]:
+        points = dict(curve)
+        return {epoch: points[epoch] for epoch in rungs(self.pruning, max(points, default=0) + 1) if epoch in points}
 
     def should_prune(self, trial_id: str, epoch: int, accuracy: float) -> bool:
-        """Report an intermediate accuracy and ask the pruner."""
+        """Successive halving: of all that came this far, the best 1/factor go on.
+
+        Decided from the reported values alone, so that a search that was killed here decides again, and alike.
+        """
+        assert self.pruning is not None
         trial = self._live[trial_id]
-        trial.report(accuracy, epoch)
-        return trial.should_prune()
+        values = [accuracy]
+        for other in self.study.get_trials(deepcopy=False):
+            if other.user_attrs.get("id") == trial_id:
+                if epoch not in other.intermediate_values:
+                    trial.report(accuracy, epoch)
+            elif epoch in other.intermediate_values:
+                values.append(other.intermediate_values[epoch])
+        places = max(1, len(values) // self.pruning.factor)
+        return accuracy < sorted(values, reverse=True)[places - 1]
 
     def tell(self, record: Record, params: Params) -> None:
         """Enter what a trial came to; once is enough, more does no harm."""
         trial = self._live.pop(record.trial, None)
         if trial is None:
-            if record.trial in self.ids():
-                known = {t.user_attrs.get("id"): t for t in self.study.get_trials(deepcopy=False)}[record.trial]
-                if known.state.is_finished():
-                    return
-                trial = optuna.Trial(self.study, known._trial_id)
-            else:
+            known = {t.user_attrs.get("id"): t for t in self.study.get_trials(deepcopy=False)}.get(record.trial)
+            if known is None:
                 self._add(record, params)
                 return
-        if record.state == "finished":
+            if known.state.is_finished():
+                return
+            trial = optuna.Trial(self.study, known._trial_id)
+        state = _state(record)
+        if state is TrialState.COMPLETE:
             self.study.tell(trial, record.accuracy)
-        elif record.state == "pruned" and record.curve:
-            self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(trial, state=TrialState.FAIL)
+            self.study.tell(trial, state=state)
 
     def _add(self, record: Record, params: Params) -> None:
         """Rebuild a trial that the database has lost."""
-        states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-        state = states[record.state]
-        if state is TrialState.PRUNED and not record.curve:
-            state = TrialState.FAIL
+        state = _state(record)
         self.study.add_trial(
             create_trial(
                 state=state,
@@ -179,6 +258,13 @@ class Search:
                 params=dict(params),
                 distributions=self.distributions,
                 user_attrs={"id": record.trial},
-                intermediate_values=dict(record.curve),
+                intermediate_values=self._at_rungs(record.curve),
             )
         )
+
+
+def _state(record: Record) -> TrialState:
+    """What the sampler is told; one that was pruned before its first evaluation has nothing to teach it."""
+    if record.state == "finished":
+        return TrialState.COMPLETE
+    return TrialState.PRUNED if record.state == "pruned" and record.curve else TrialState.FAIL

@@ -6,7 +6,9 @@ write, tolerate a torn tail and never invent anything: what does not parse is co
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -21,7 +23,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from suite.errors import InputError
+from suite.errors import InputError, WorkError
 from suite.spec import NAME, Event, Line, Progress, Record, Started, Status, StudyFile, Trial
 
 STALE_SECONDS = 60.0  # a writer silent for longer is shown as stale; never more than a label
@@ -55,6 +57,8 @@ def make_writable(path: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        if error.errno in DISK_FAULTS:
+            raise WorkError(disk_fault(error)) from None
         raise InputError(
             f"Cannot write to {path}: {error.strerror or error}. Choose another place with --results DIR "
             "or MNIST_SUITE_RESULTS, or mend its permissions."
@@ -75,6 +79,17 @@ def on_network_disk(path: Path) -> str | None:
 
 
 # --- whole files -------------------------------------------------------------------------------------------
+
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of the place, never of the work
+
+
+def disk_fault(error: OSError) -> str:
+    """One sentence for a place that can no longer be written to, and what to do."""
+    where = f" ({error.filename})" if error.filename else ""
+    return (
+        f"{error.strerror or error}{where}. Nothing that was committed is lost: mend that, for example by freeing "
+        "space, and go on with the same command and --resume."
+    )
 
 
 def sync_directory(path: Path) -> None:
@@ -102,6 +117,13 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
         sync_directory(path.parent)
 
 
+def sweep_up(directory: Path, *names: str) -> None:
+    """Remove what writers that were killed left unrenamed of these files; only their one writer may do so."""
+    for name in names:
+        for leftover in directory.glob(f".{name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
 def write_model(path: Path, model: BaseModel, *, durable: bool = True) -> None:
     write_atomic(path, model.model_dump_json(indent=1) + "\n", durable=durable)
 
@@ -121,6 +143,7 @@ class EventWriter:
     """Appends lines to one events.jsonl; a torn tail of an earlier writer is closed off first."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         reader = EventReader(path)
         lines = reader.poll()
@@ -132,8 +155,8 @@ class EventWriter:
     def append(self, event: Event) -> Line:
         line = Line(seq=self.seq, time=time.time(), event=event)
         data = (line.model_dump_json() + "\n").encode()
-        if os.write(self._handle, data) != len(data):
-            raise OSError("the disk took only part of an event line; is it full?")
+        if os.write(self._handle, data) != len(data):  # the next writer closes the torn line off
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         self.seq += 1
         return line
 
@@ -189,6 +212,7 @@ class TrialDir:
     def create(self, trial: Trial) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         write_model(self.path / "trial.json", trial)
+        sync_directory(self.path.parent)
 
     def trial(self) -> Trial | None:
         return read_model(self.path / "trial.json", Trial)
@@ -196,9 +220,28 @@ class TrialDir:
     def record(self) -> Record | None:
         return read_model(self.path / "result.json", Record)
 
-    def commit(self, record: Record) -> bool:
-        """Write result.json, unless a later attempt has taken over. Says whether it was written."""
-        starts = [line.event for line in EventReader(self.events).poll() if isinstance(line.event, Started)]
+    def sound(self) -> bool:
+        """Whether trial.json is whole and the one that the directory was named after.
+
+        The name ends in a hash of the file as it was written, so this finds every changed figure in it.
+        """
+        try:
+            facts = json.loads((self.path / "trial.json").read_bytes())
+            for key in ("number", "study", "device", "threads"):
+                facts.pop(key)
+            digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+        except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
+            return False
+        trial = self.trial()
+        return trial is not None and self.id == f"{trial.number:04d}-{digest}"
+
+    def commit(self, record: Record, since: int = 0) -> bool:
+        """Write result.json, unless a later attempt has taken over. Says whether it was written.
+
+        `since` is the sequence number with which the record's own attempt began: it may end before it starts.
+        """
+        lines = EventReader(self.events).poll()
+        starts = [line.event for line in lines if isinstance(line.event, Started) and line.seq >= since]
         if starts and starts[-1].attempt != record.attempt:
             return False
         write_model(self.path / "result.json", record)
@@ -319,7 +362,8 @@ class StudyDir:
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Be this study's one controller. The lock falls with the process, however it ends. Raises InputError."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.trials_path.mkdir(parents=True, exist_ok=True)
+        sync_directory(self.path.parent)
         with open(self.path / "controller.lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -334,6 +378,7 @@ class StudyDir:
             file.truncate()
             file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
             file.flush()
+            sweep_up(self.path, "study.json", "status.json")
             yield
 
 

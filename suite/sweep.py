@@ -6,27 +6,34 @@ A single training is a study of one trial, so `pretrain` and `finetune` come thi
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
 import shutil
 import socket
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from suite import backbones, data, device, weights
+from optuna.exceptions import OptunaError
+from sqlalchemy.exc import SQLAlchemyError
+
+from suite import backbones, data, device, repair, weights
 from suite.checkpoint import file_sha256
-from suite.errors import InputError
-from suite.execute import Executor, Inline, Job, Message, Processes, awaits_verdict
+from suite.errors import InputError, WorkError
+from suite.execute import Executor, Inline, Job, Limits, Message, Processes, awaits_verdict
 from suite.runner import packages, version
-from suite.search import Search, open_storage, rungs
+from suite.search import Search, is_damage, open_storage, rungs, set_aside
 from suite.spec import (
     FROM_RANDOM,
     Arm,
     Evaluated,
     Experiment,
+    Line,
     Params,
     Record,
     Space,
@@ -40,7 +47,9 @@ from suite.spec import (
 )
 from suite.store import (
     StudyDir,
+    TrialDir,
     TrialState,
+    disk_fault,
     find_trial,
     make_writable,
     open_study,
@@ -59,6 +68,7 @@ class Stop:
     """Set by a signal handler; the controller looks at it."""
 
     reason: str | None = None
+    heeded: bool = False  # the controller is at work and looks: before that, nothing is under way to be put down
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,12 @@ class Options:
     storage: str | None = None
     resume: bool = False
     command: str = ""
+    trial_seconds: float | None = None  # that one attempt at a trial may take
+    trial_memory: int | None = None  # bytes of main memory that it may take
+
+    def executor(self) -> Executor:
+        limits = Limits(self.trial_seconds, self.trial_memory)
+        return Inline() if self.workers == 1 and limits == Limits() else Processes(self.workers, limits)
 
 
 def study_exists(results: Path, name: str) -> bool:
@@ -88,11 +104,28 @@ def sweep(
         if stop.reason:
             return
     with directory.hold():
-        controller = _Controller(experiment, results, directory, options, stop)
+        controller: _Controller | None = None
         try:
+            controller = _Controller(experiment, results, directory, options, stop)
             yield from controller.run()
+        except OSError as error:
+            raise WorkError(disk_fault(error)) from error
+        except (OptunaError, SQLAlchemyError, sqlite3.Error) as error:
+            raise WorkError(_of_the_database(error, options)) from None
         finally:
-            controller.executor.close()
+            stop.heeded = False
+            if controller is not None:
+                controller.close()
+
+
+def _of_the_database(error: Exception, options: Options) -> str:
+    """One sentence; nothing of an external database's own words, which may hold its URL."""
+    if options.storage is not None:
+        what = f"The --storage database failed ({type(error.__cause__ or error).__name__})"
+    else:
+        cause = error.__cause__ or error
+        what = f"optuna.db failed ({str(getattr(cause, 'orig', cause)).splitlines()[0]})"
+    return f"{what}. No trial is lost: mend that, for example by freeing space, and go on with --resume."
 
 
 def check(experiment: Experiment, results: Path, options: Options) -> None:
@@ -160,7 +193,8 @@ def _pretraining(experiment: Experiment, results: Path, options: Options, stop: 
     done = StudyDir(results, plan.name)
     if done.exists() and any(s.state == "finished" for s in done.states()):
         return
-    yield from sweep(plan, results, options=Options(1, options.device, None, True, options.command), stop=stop)
+    alone = replace(options, workers=1, storage=None, resume=True)
+    yield from sweep(plan, results, options=alone, stop=stop)
     if stop.reason is None and not any(s.state == "finished" for s in done.states()):
         reasons = ", ".join(s.reason or s.state for s in done.states())
         raise InputError(f"The pretraining that this experiment stands on did not finish: {reasons}.")
@@ -201,24 +235,12 @@ class _Controller:
         self, experiment: Experiment, results: Path, directory: StudyDir, options: Options, stop: Stop
     ) -> None:
         self.results, self.directory, self.options, self.stop = results, directory, options, stop
+        self.notes: list[str] = []  # what was found damaged, and mended
         self.experiment = self._open(experiment)
         self.quota = self.experiment.quota()
         self.threads = max(1, device.cores() // options.workers)
-        self.storage = open_storage(directory.database, options.storage)
-        self.searches = {
-            name: Search(
-                self.storage,
-                f"{directory.name}/{name}",
-                arm,
-                self._space(arm),
-                self.experiment.pruning,
-                seed=mix(self.experiment.seed, number),
-                trials=self.quota[name],
-                parallel=options.workers > 1,
-            )
-            for number, (name, arm) in enumerate(self.experiment.arms.items())
-        }
-        self.executor: Executor = Inline() if options.workers == 1 else Processes(options.workers)
+        self.searches = self._remember()
+        self.executor = options.executor()
         self.states: dict[str, TrialState] = {}
         self.attempts: Counter[str] = Counter()
         self.tokens: dict[str, str] = {}  # the attempt that counts
@@ -228,6 +250,37 @@ class _Controller:
         self.walls: dict[str, list[float]] = {name: [] for name in self.quota}
         self.same_failures: tuple[str, int] = ("", 0)
         self.message = ""
+        self.ended = False
+
+    def _remember(self) -> dict[str, Search]:
+        """The sampler's memory; a database that is damaged is set aside and written anew from the trials."""
+        try:
+            return self._searches()
+        except Exception as error:  # a database of arbitrary content: Optuna and SQLAlchemy raise whatever fails first
+            if self.options.storage is not None or isinstance(error, OSError) or not is_damage(error):
+                raise
+            set_aside(self.directory.database)
+            self.notes.append("optuna.db was damaged: it is now optuna.db.damaged, rebuilt from the trials")
+            return self._searches()
+
+    def _searches(self) -> dict[str, Search]:
+        storage = open_storage(self.directory.database, self.options.storage)
+        searches = {
+            name: Search(
+                storage,
+                f"{self.directory.name}/{name}",
+                arm,
+                self._space(arm),
+                self.experiment.pruning,
+                seed=mix(self.experiment.seed, number),
+                trials=self.quota[name],
+                parallel=self.options.workers > 1,
+            )
+            for number, (name, arm) in enumerate(self.experiment.arms.items())
+        }
+        for search in searches.values():
+            search.params_of("")  # reads everything once
+        return searches
 
     def _space(self, arm: Arm) -> Space:
         return {**self.experiment.space, **arm.space}
@@ -238,11 +291,8 @@ class _Controller:
         """A new study's file, or the old one checked against what is asked now."""
         options, directory = self.options, self.directory
         old = directory.study()
-        if old is None and directory.exists():
-            raise InputError(
-                f"{directory.path / 'study.json'} is damaged or was written by a newer version; "
-                "nothing was touched. Choose another --study NAME."
-            )
+        if old is None and (directory.exists() or directory.trials()):
+            self._reopen()
         if old is not None:
             done = sum(s.record is not None for s in directory.states())
             if not options.resume:
@@ -276,27 +326,84 @@ class _Controller:
             )
         return experiment
 
+    def _reopen(self) -> None:
+        """Trials are there but study.json is damaged or gone: it may be written anew if they fit. Raises InputError."""
+        directory = self.directory
+        path = directory.path / "study.json"
+        if repair.newer(path):
+            raise InputError(f"{path} was written by a newer version; nothing was touched. Take another --study NAME.")
+        if not self.options.resume:
+            raise InputError(
+                f"Study '{directory.name}' has {len(directory.trials())} trials but no readable study.json. "
+                "Have it written anew with --resume, or take another name with --study NAME."
+            )
+        self.notes.append("study.json was damaged or gone: written anew from the experiment")
+
+    def _mend(self) -> None:
+        """Put right or set aside what was damaged while no controller was here."""
+        for directory in self.directory.trials():
+            if not directory.sound():
+                if self._restored(directory):
+                    self.notes.append(f"trial.json of {directory.id} was damaged: written anew")
+                elif not directory.events.exists():
+                    shutil.rmtree(directory.path)  # its controller died while making it
+                    continue
+                else:
+                    kept = repair.put_away(self.directory, directory)
+                    self.notes.append(f"trial {directory.id} was damaged beyond repair: it is in {kept}")
+                    continue
+            if fault := repair.result_fault(directory):
+                repair.aside(directory.path / "result.json")
+                self.notes.append(f"result.json of {directory.id} {fault}: the trial runs again")
+
+    def _restored(self, directory: TrialDir) -> bool:
+        """Write a damaged trial.json anew from the database; the directory's name proves that it is the same."""
+        number = directory.id.partition("-")[0]
+        for arm, search in self.searches.items():
+            params = search.params_of(directory.id)
+            if params is not None and number.isdigit():
+                with contextlib.suppress(InputError):
+                    trial = self._trial(arm, params, int(number))
+                    if trial.id == directory.id:
+                        directory.create(trial)
+                        return True
+        return False
+
     def _reconcile(self) -> None:
         """Make the sampler's memory agree with the trial directories, which are the truth."""
-        for trial_directory in self.directory.trials():
-            if trial_directory.trial() is None and trial_directory.record() is None:
-                shutil.rmtree(trial_directory.path, ignore_errors=True)  # its controller died while making it
-        for state in self.directory.states():
-            self.states[state.id] = state
-            search = self.searches[state.trial.arm]
-            if state.record is not None:
-                search.tell(state.record, state.trial.params)
-                if state.record.cost:
-                    self.walls[state.trial.arm].append(state.record.cost.wall_seconds)
-            else:
-                search.adopt(state.id, state.trial.params)
+        self._mend()
+        self.states = {state.id: state for state in self.directory.states()}
+        for state in self.states.values():
+            if state.trial.arm not in self.searches or not self._fits(state.trial):
+                raise InputError(
+                    f"Trial {state.id} in {self.directory.path} was made by another experiment than the one given. "
+                    "Nothing was touched; give the one it began with, or another --study NAME."
+                )
+        for arm, search in self.searches.items():
+            mine = {s.id: s for s in self.states.values() if s.trial.arm == arm}
+            records = {s.id: s.record for s in mine.values() if s.record is not None}
+            if search.reconcile(records, {s.id: s.trial.params for s in mine.values()}) and not self.notes:
+                self.notes.append(f"optuna.db did not agree with the trials of '{arm}': written anew from them")
+        for state in self.states.values():
+            if state.record is None:
+                self.searches[state.trial.arm].adopt(state.id, state.trial.params, state.curve)
                 self.waiting.append(state.id)
-        for search in self.searches.values():
-            search.abandon_orphans(set(self.states))
+            elif state.record.cost:
+                self.walls[state.trial.arm].append(state.record.cost.wall_seconds)
+
+    def _fits(self, trial: Trial) -> bool:
+        """Whether the experiment, with this trial's parameters, gives this trial."""
+        with contextlib.suppress(ValueError):
+            arm = resolved(self.experiment.arms[trial.arm], trial.params)
+            return (trial.dataset, trial.backbone, trial.size, trial.strategy, trial.recipe, trial.fraction) == (
+                self.experiment.dataset, arm.backbone, arm.size, arm.strategy, arm.recipe, arm.fraction
+            )  # fmt: skip
+        return False
 
     # --- running ---
 
     def run(self) -> Iterator[Status]:
+        self.stop.heeded = True
         self.directory.stop_path.unlink(missing_ok=True)
         self._reconcile()
         yield self._status("running")
@@ -319,10 +426,17 @@ class _Controller:
                 beat = time.monotonic()
                 yield self._status("running")
         self.directory.stop_path.unlink(missing_ok=True)
-        if self.stop.reason:
-            yield self._status("stopped")
-        else:
-            yield self._status("failed" if self.message else "done")
+        yield self._status("stopped" if self.stop.reason else "failed" if self.message else "done")
+        self.ended = True
+
+    def close(self) -> None:
+        """End the workers; if the study did not come to its end by itself, leave a word of that where possible."""
+        self.executor.close()
+        if not self.ended:
+            with contextlib.suppress(OSError):
+                self.tokens.clear()
+                self.message = self.message or "the controller broke off"
+                self._status("failed")
 
     def _running(self) -> list[str]:
         return [trial_id for trial_id in self.tokens if self.states[trial_id].record is None]
@@ -337,7 +451,7 @@ class _Controller:
         if not open_arms:
             return None
         arm = min(open_arms, key=lambda name: made[name] / self.quota[name])
-        asked, params = self.searches[arm].ask()
+        asked, params = self.searches[arm].ask(made[arm])
         trial = self._trial(arm, params)
         self.searches[arm].name(asked, trial.id)
         self.directory.trial(trial.id).create(trial)
@@ -351,7 +465,7 @@ class _Controller:
         directory = self.directory.trial(trial_id)
         return Job(trial, trial_id, str(directory.path), str(self.results), token, self.options.command)
 
-    def _trial(self, name: str, params: Params) -> Trial:
+    def _trial(self, name: str, params: Params, number: int | None = None) -> Trial:
         """Resolve everything that the training needs."""
         experiment = self.experiment
         try:
@@ -362,7 +476,8 @@ class _Controller:
             splits = data.search_splits(experiment.dataset, fraction=arm.fraction, limit=experiment.limit)
             self.infos[arm.fraction] = splits.info
         info = self.infos[arm.fraction]
-        number = max((s.trial.number for s in self.states.values()), default=-1) + 1
+        if number is None:
+            number = max((s.trial.number for s in self.states.values()), default=-1) + 1
         steps = () if len(self.quota) and self.quota[name] == 1 else rungs(experiment.pruning, arm.recipe.epochs)
         return Trial(
             study=self.directory.name,
@@ -383,6 +498,7 @@ class _Controller:
             device=self.options.device,
             threads=self.threads,
             rungs=steps,
+            caps=experiment.caps,
         )
 
     def _weights(self, arm: Arm) -> Weights | None:
@@ -407,16 +523,15 @@ class _Controller:
         if event is None:
             self._ended(state)
             return True
-        if isinstance(event, Evaluated):
-            state.curve.append((event.epoch, event.accuracy))
-            prune = self._judge(state, event)
-            if awaits_verdict(state.trial, event) or self.stop.reason:
-                self.executor.reply(trial_id, "stop" if self.stop.reason else "prune" if prune else None)
+        stopping = bool(self.stop.reason or self.message)
+        if isinstance(event, Started | Evaluated):
+            state.update([Line(seq=0, time=time.time(), event=event)])
+            prune = isinstance(event, Evaluated) and self._judge(state, event)
+            if awaits_verdict(state.trial, event) or stopping:
+                # a rung's verdict comes before a stop: it would not be asked for again
+                self.executor.reply(trial_id, "prune" if prune else "stop" if stopping else None)
             return True
-        if isinstance(event, Started):
-            state.started, state.state = event, "running"
-            return True
-        if self.stop.reason or self.message:
+        if stopping:
             self.executor.reply(trial_id, "stop")
         return False
 
@@ -432,6 +547,8 @@ class _Controller:
         if state.record is None:
             state.state = "stopped"
             self.waiting.append(state.id)
+            if not (self.stop.reason or self.message) and self.attempts[state.id] >= MAX_ATTEMPTS:
+                self.message = f"trial {state.id} ended {MAX_ATTEMPTS} times without a result"
             return
         self.searches[state.trial.arm].tell(state.record, state.trial.params)
         if state.record.cost is not None:
@@ -441,7 +558,8 @@ class _Controller:
             self.same_failures = ("", 0)
         else:
             reason = state.record.reason or ""
-            self.same_failures = (reason, times + 1 if reason == cause else 1)
+            kind = re.sub(r"\d+", "0", reason)  # "tried to allocate 812 MiB" is one cause, whatever the number
+            self.same_failures = (kind, times + 1 if kind == cause else 1)
             if self.same_failures[1] >= MAX_SAME_FAILURES:
                 self.message = f"{MAX_SAME_FAILURES} trials in a row failed with: {reason}"
 
@@ -450,11 +568,11 @@ class _Controller:
         token = self.tokens.pop(state.id)
         if self.directory.trial(state.id).record() is not None:  # it died after its last act
             self._ended(state)
-        elif self.attempts[state.id] < MAX_ATTEMPTS:
+        elif message.again and self.attempts[state.id] < MAX_ATTEMPTS:
             state.state = "waiting"
             self.waiting.append(state.id)
         else:
-            reason = f"{message.lost}, {MAX_ATTEMPTS} times"
+            reason = f"{message.lost}, {MAX_ATTEMPTS} times" if message.again else message.lost
             record = Record(
                 trial=state.id,
                 arm=state.trial.arm,
@@ -489,7 +607,7 @@ class _Controller:
             best_accuracy=best.best if best else None,
             eta_seconds=self._eta() if state == "running" else None,
             workers=self.options.workers,
-            message=self.stop.reason or self.message,
+            message=self.stop.reason or self.message or "; ".join(self.notes),
         )
         write_model(self.directory.status_path, status, durable=state != "running")
         return status

@@ -1,0 +1,161 @@
+"""What can be wrong with a study's files, and what is done about it. Nothing is deleted: damaged files are renamed.
+
+Needs neither torch nor optuna: it looks at files alone. A controller that resumes does by itself what matters for
+going on; `mnist-suite doctor STUDY` looks deeper, at every model, and says what it found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from suite.spec import SCHEMA, Line
+from suite.store import EventReader, StudyDir, TrialDir
+
+DATABASE_FILES = ("", "-wal", "-shm")
+
+
+@dataclass(frozen=True)
+class Finding:
+    place: str  # below the study
+    what: str
+    remedy: str  # what --repair does, or the next controller by itself
+
+
+def aside(path: Path) -> Path:
+    """Rename a damaged file out of the way, keeping it."""
+    kept = path.with_name(f"{path.name}.damaged")
+    os.replace(path, kept)
+    return kept
+
+
+def put_away(study: StudyDir, trial: TrialDir) -> Path:
+    """Move a trial that cannot be used out of `trials`, keeping it."""
+    folder = study.path / "damaged"
+    folder.mkdir(exist_ok=True)
+    kept = folder / trial.id
+    number = 1
+    while kept.exists():
+        number += 1
+        kept = folder / f"{trial.id}.{number}"
+    os.replace(trial.path, kept)
+    return kept
+
+
+def newer(path: Path) -> bool:
+    """Whether a file that cannot be read is whole, and of a later schema than this version knows."""
+    try:
+        return json.loads(path.read_bytes())["schema_version"] > SCHEMA
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return False
+
+
+def result_fault(directory: TrialDir) -> str | None:
+    """What is wrong with a trial's result.json, None where nothing is or there is none yet."""
+    path = directory.path / "result.json"
+    if not path.exists():
+        return None
+    record = directory.record()
+    if record is None:
+        return "was written by a newer version" if newer(path) else "is damaged"
+    trial = directory.trial()
+    if record.trial != directory.id or (trial is not None and record.arm != trial.arm):
+        return f"speaks of trial {record.trial}"
+    best = max((accuracy for _, accuracy in record.curve), default=None)
+    if record.state == "finished" and (record.accuracy is None or record.accuracy != best):
+        return f"says accuracy {record.accuracy}, its curve says {best}"
+    return None
+
+
+def examine(study: StudyDir) -> list[Finding]:
+    """Everything that is wrong with a study's files; reads every model once, writes nothing."""
+    found: list[Finding] = []
+    if study.study() is None:
+        later = newer(study.path / "study.json")
+        found.append(
+            Finding(
+                "study.json",
+                "was written by a newer version" if later else "is damaged or gone",
+                "use that version" if later else "`mnist-suite sweep EXPERIMENT --resume` writes it anew",
+            )
+        )
+    if study.status_path.exists() and study.status() is None:
+        found.append(Finding("status.json", "is damaged", "the next controller writes it anew"))
+    found += _database(study)
+    for directory in study.trials():
+        found += _trial(directory)
+    return found
+
+
+def _database(study: StudyDir) -> list[Finding]:
+    if not study.database.exists():
+        return []  # kept elsewhere, or rebuilt from the trials
+    try:
+        connection = sqlite3.connect(f"file:{study.database}?mode=ro", uri=True, timeout=10)
+        try:
+            answer = str(connection.execute("PRAGMA quick_check").fetchone()[0])
+            connection.execute("select count(*) from trials").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        answer = str(error)
+    if answer == "ok":
+        return []
+    remedy = "set aside; the next controller rebuilds it from the trials"
+    return [Finding("optuna.db", f"is damaged ({answer.splitlines()[0]})", remedy)]
+
+
+def _trial(directory: TrialDir) -> list[Finding]:
+    found: list[Finding] = []
+    place = f"trials/{directory.id}"
+    if not directory.sound():
+        remedy = "`mnist-suite sweep EXPERIMENT --resume` writes it anew from optuna.db, or sets the trial aside"
+        found.append(Finding(f"{place}/trial.json", "is damaged or not this trial's", remedy))
+    again = "set aside; the trial runs again with --resume"
+    if fault := result_fault(directory):
+        found.append(Finding(f"{place}/result.json", fault, again))
+    elif (record := directory.record()) is not None and record.artifact is not None:
+        path = directory.path / record.artifact
+        if not path.is_file():
+            found.append(Finding(f"{place}/result.json", f"names {record.artifact}, which is gone", again))
+        elif _sha256(path) != record.artifact_sha256:
+            found.append(Finding(f"{place}/result.json", f"names {record.artifact}, which is damaged", again))
+        evaluated = {line.event.accuracy for line in _lines(directory) if line.event.kind == "evaluated"}
+        if record.accuracy is not None and evaluated and record.accuracy not in evaluated:
+            found.append(Finding(f"{place}/result.json", "has an accuracy that its events lack", again))
+    reader = EventReader(directory.events)
+    reader.poll()
+    if reader.bad:
+        found.append(Finding(f"{place}/events.jsonl", f"has {reader.bad} lines that do not parse", "readers skip them"))
+    for leftover in directory.path.glob(".*.tmp"):
+        found.append(Finding(f"{place}/{leftover.name}", "was never finished", "removed"))
+    return found
+
+
+def _lines(directory: TrialDir) -> list[Line]:
+    return EventReader(directory.events).poll()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def mend(study: StudyDir, found: list[Finding]) -> list[Finding]:
+    """Do what the findings' remedies say, as far as files alone allow; the caller holds the study. Returns the rest."""
+    rest: list[Finding] = []
+    for finding in found:
+        path = study.path / finding.place
+        if finding.remedy.startswith("set aside"):
+            for part in [path.with_name(path.name + suffix) for suffix in DATABASE_FILES]:
+                if part.exists():
+                    aside(part)
+        elif finding.remedy == "removed":
+            path.unlink(missing_ok=True)
+        else:
+            rest.append(finding)
+    return rest
