@@ -118,12 +118,12 @@ def data_fetch(names: list[str], quiet: Quiet = False, as_json: Json = False) ->
     \b
     Example: mnist-suite data fetch mnist fashion-mnist
     """
-    from suite import data, show, store
+    from suite import show, sources, store
 
     reports: list[dict[str, Any]] = []
     with show.downloading(quiet) as on_progress:
         for name in names:
-            report = data.fetch(name, on_progress=on_progress)
+            report = sources.fetch(name, on_progress=on_progress)
             reports.append({"name": name, "source": report.source, "folder": str(report.folder)})
     if as_json:
         print(store.dump_json(reports))
@@ -164,9 +164,9 @@ def data_import(
     \b
     Example: mnist-suite data import ~/Downloads/mnist --as mnist
     """
-    from suite import data, show
+    from suite import show, sources
 
-    data.import_path(path, name)
+    sources.import_path(path, name)
     show.out.print(f"{name}: imported from {path}")
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from suite import data
+from suite import data, sources
 from suite.errors import InputError, WorkError
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
@@ -28,7 +28,7 @@ Suite = Callable[..., subprocess.CompletedProcess[str]]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own with hard copies of the real MNIST files."""
     real = data.files("mnist")
-    data.fetch("mnist")
+    sources.fetch("mnist")
     folder = tmp_path / "cache"
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(folder))
     data._training.cache_clear()
@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_name: str) -> None:
     from torchvision import datasets
 
-    data.fetch(name)
+    sources.fetch(name)
     for train, read in ((True, lambda: data._read(name, 0)[0]), (False, lambda: data.test_split(name)[0])):
         theirs = getattr(datasets, torchvision_name)(data.data_dir(), train=train, download=False)
         ours = read()
@@ -132,7 +132,7 @@ def test_two_processes_fetch_at_once_and_a_third_is_killed(tmp_path: Path) -> No
     assert [process.returncode for process in others] == [0, 0]
     assert answers[0].startswith("mnist: cache") or answers[1].startswith("mnist: cache")
     for path, sha in zip(sorted(folder.glob("t*ubyte")), sorted(data.DATASETS["mnist"].sha256), strict=True):
-        assert data._sha256(path) in data.DATASETS["mnist"].sha256, (path, sha)
+        assert data.file_sha256(path) in data.DATASETS["mnist"].sha256, (path, sha)
 
 
 def test_nothing_reachable_says_what_was_tried(suite: Suite, tmp_path: Path) -> None:

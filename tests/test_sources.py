@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from suite import data
+from suite import data, sources
 from suite.errors import InputError, WorkError
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
@@ -173,12 +173,12 @@ def test_a_publishers_files_come_out_upright_and_labelled_from_zero(
     parts = OFFERS[name](offered, datasets, monkeypatch)
     assert sorted(data.DATASETS[name].originals) == sorted(path.name for path in offered.iterdir())
 
-    def here(name: str, folder: Path, on_progress: data.OnProgress, *, originals: Path) -> list[Path]:
-        data._download(name, folder, originals)  # in this process, where the MD5 are those of the small files
+    def here(name: str, folder: Path, on_progress: sources.OnProgress, *, originals: Path) -> list[Path]:
+        sources._download(name, folder, originals)  # in this process, where the MD5 are those of the small files
         return [folder / path.name for path in data.files(name)]
 
-    monkeypatch.setattr(data, "_from_torchvision", here)
-    data.import_path(offered, name)
+    monkeypatch.setattr(sources, "_from_torchvision", here)
+    sources.import_path(offered, name)
 
     ours = [data._read(name, 0)[0], data.test_split(name)[0]]
     known = data.info(name)
@@ -206,10 +206,10 @@ def few(folder: Path, name: str, seed: int = 0) -> list[Path]:
 def test_what_the_first_fetch_brought_holds_from_then_on(own_cache: Path, tmp_path: Path) -> None:
     few(tmp_path / "first", "usps")
     few(tmp_path / "second", "usps", seed=1)
-    data.import_path(tmp_path / "first", "usps")
+    sources.import_path(tmp_path / "first", "usps")
     before = data.search_splits("usps").info
     with pytest.raises(InputError, match="expected"):
-        data.import_path(tmp_path / "second", "usps")
+        sources.import_path(tmp_path / "second", "usps")
     data._training.cache_clear()
     assert data.search_splits("usps").info == before
 
@@ -217,12 +217,12 @@ def test_what_the_first_fetch_brought_holds_from_then_on(own_cache: Path, tmp_pa
 def test_another_data_sets_files_are_refused(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few(tmp_path / "small", "usps")
     with pytest.raises(InputError, match="not those of kmnist"):
-        data.import_path(tmp_path / "small", "kmnist")
+        sources.import_path(tmp_path / "small", "kmnist")
     found = few(tmp_path / "taken", "kmnist")
     shas = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in found)
     monkeypatch.setitem(data.DATASETS, "mnist", replace(data.DATASETS["mnist"], sha256=shas))
     with pytest.raises(InputError, match="that of mnist"):
-        data.import_path(tmp_path / "taken", "kmnist")
+        sources.import_path(tmp_path / "taken", "kmnist")
     assert [status.state for status in data.verify("kmnist")] == ["missing"] * 4
 
 
@@ -233,12 +233,12 @@ def test_a_broken_gz_is_named(own_cache: Path, tmp_path: Path) -> None:
     found[2].unlink()
     found[2].with_name(f"{found[2].name}.gz").write_bytes(packed)
     with pytest.raises(InputError, match=found[2].name):
-        data.import_path(tmp_path / "hand", "usps")
+        sources.import_path(tmp_path / "hand", "usps")
 
 
 def test_damage_that_keeps_size_and_time_is_mended_once_seen(own_cache: Path, tmp_path: Path) -> None:
     few(tmp_path / "hand", "usps")
-    data.import_path(tmp_path / "hand", "usps")
+    sources.import_path(tmp_path / "hand", "usps")
     data.search_splits("usps")
     path = data.files("usps")[0]
     status, content = path.stat(), bytearray(path.read_bytes())
@@ -248,7 +248,7 @@ def test_damage_that_keeps_size_and_time_is_mended_once_seen(own_cache: Path, tm
     assert [s.state for s in data.verify("usps", quick=True)] == ["ok"] * 4  # what a quick look cannot see
     assert [s.state for s in data.verify("usps")] == ["damaged", "ok", "ok", "ok"]
     assert [s.state for s in data.verify("usps", quick=True)] == ["damaged", "ok", "ok", "ok"]
-    data.import_path(tmp_path / "hand", "usps")
+    sources.import_path(tmp_path / "hand", "usps")
     assert [s.state for s in data.verify("usps")] == ["ok"] * 4
 
 
@@ -257,7 +257,7 @@ def test_what_a_killed_fetch_left_is_swept(own_cache: Path, tmp_path: Path) -> N
     left = data.files("usps")[0].parent / ".fetch-of-a-killed-process"
     left.mkdir(parents=True)
     (left / "half").write_bytes(b"half")
-    data.import_path(tmp_path / "hand", "usps")
+    sources.import_path(tmp_path / "hand", "usps")
     assert not left.exists()
 
 
@@ -283,9 +283,9 @@ def test_a_cache_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_progress_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "STALLED", 0.3)
+    monkeypatch.setattr(sources, "STALLED", 0.3)
     with pytest.raises(WorkError, match="stood still"):
-        data._run(["sleep", "60"], tmp_path, lambda *_: None, "nothing")
+        sources._run(["sleep", "60"], tmp_path, lambda *_: None, "nothing")
 
 
 def test_a_missing_package_list_is_not_the_end(
@@ -298,8 +298,8 @@ def test_a_missing_package_list_is_not_the_end(
     (tmp_path / "apt.conf").write_text(f'Dir::State::lists "{tmp_path}/lists";\n')
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     (tmp_path / "work").mkdir()
-    found = data._from_debian("fashion-mnist", tmp_path / "work", lambda *_: None)
-    assert tuple(data._sha256(path) for path in found) == data.DATASETS["fashion-mnist"].sha256
+    found = sources._from_debian("fashion-mnist", tmp_path / "work", lambda *_: None)
+    assert tuple(data.file_sha256(path) for path in found) == data.DATASETS["fashion-mnist"].sha256
 
 
 def test_a_description_needs_no_file(own_cache: Path) -> None:
