@@ -61,7 +61,7 @@ def finalists(states: Sequence[TrialState], top: int) -> list[TrialState]:
 
 def again(state: TrialState, seeds: int, *, place: str, threads: int) -> list[Trial]:
     """The same recipe under fresh seeds, which are the same for every finalist, so that runs can be paired."""
-    changes = {"rungs": (), "device": place, "threads": threads}
+    changes = {"rungs": (), "caps": None, "device": place, "threads": threads}
     return [state.trial.model_copy(update={**changes, "seed": mix(FRESH, k) % 2**31}) for k in range(seeds)]
 
 

@@ -125,7 +125,7 @@ def front(rows: Sequence[Row], found: Mapping[str, Any], images: int, by_arm: Ma
             axes.annotate("knee", place, textcoords="offset points", xytext=(9, 7))
     axes.set_xscale("log")
     values = [max(getattr(r, cost), least) for r in shown]
-    if max(values) < 30 * min(values):  # less than a decade and a half: name more than the powers of ten
+    if max(values) < 100 * min(values):  # two decades: name more than the powers of ten
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: column(cost).text(v)))

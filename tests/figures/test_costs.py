@@ -1,0 +1,132 @@
+"""What studies cost, caps on it, and fronts of accuracy against it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from suite import cost, totals
+from suite.fronts import as_text, front, fronts
+from suite.leaderboard import COSTS, Row
+from suite.spec import Caps
+from suite.store import StudyDir
+
+
+def row(number: int, accuracy: float, **facts: Any) -> Row:
+    return replace(Row("s", f"{number:04d}", number, "a", "cnn", "scratch", "finished", accuracy), **facts)
+
+
+def test_search_final_training_and_pretraining_add_up(small: Any) -> None:
+    found = totals.study_costs(small.results, small.study)
+    records = [s.record for s in small.study.states()]
+    assert found["search"]["trials"] == 6
+    assert found["search"]["wall_seconds"] == pytest.approx(sum(r.cost.wall_seconds for r in records))
+    for parts in ("by_state", "by_arm"):
+        assert sum(p["trials"] for p in found[parts].values()) == 6
+        assert sum(p["flops"] for p in found[parts].values()) == pytest.approx(found["search"]["flops"])
+    assert found["by_state"]["pruned"]["flops"] > 0  # what was given up was paid for
+    assert found["final"]["trials"] == 4
+    (share,) = found["pretraining"]
+    assert share["runs"] == share["runs_here"] == 5  # three trials and two final runs of the head
+    assert share["share"]["flops"] == pytest.approx(share["cost"]["flops"])
+
+
+def test_pretraining_is_shared_by_every_study_that_stands_on_it(
+    small: Any, tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir]
+) -> None:
+    import shutil
+
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    shutil.copytree(results / "small", results / "twin")
+    (share,) = totals.study_costs(results, StudyDir(results, "small"))["pretraining"]
+    assert (share["runs"], share["runs_here"]) == (10, 5)
+    assert share["share"]["wall_seconds"] == pytest.approx(share["cost"]["wall_seconds"] / 2)
+
+
+def test_a_trial_without_a_cost_is_counted_as_such(small: Any) -> None:
+    state = small.study.states()[0]
+    state.record = state.record.model_copy(update={"cost": None, "state": "failed"})
+    found = totals.total([state])
+    assert (found.trials, found.unknown, found.wall_seconds, found.energy_joules) == (1, 1, 0.0, None)
+
+
+def test_caps_name_what_is_exceeded() -> None:
+    counted = cost.Counted(parameters=1000, trainable=10, forward_flops=5000, training_flops=9000)
+    never = lambda: pytest.fail("latency was measured without need")  # noqa: E731
+    assert cost.beyond(None, counted, never) is None
+    assert cost.beyond(Caps(flops=5000, params=1000), counted, never) is None
+    assert "5,000 FLOPs an image, 4,999" in (cost.beyond(Caps(flops=4999), counted, never) or "")
+    assert "1,000 parameters" in (cost.beyond(Caps(params=999), counted, never) or "")
+    assert "2 ms for one image, 1 ms" in (cost.beyond(Caps(latency=0.001), counted, lambda: 0.002) or "")
+
+
+def test_what_exceeds_a_cap_is_pruned_before_it_is_trained(
+    tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir]
+) -> None:
+    study = search(made(trials=2, caps=Caps(flops=500_000)), tmp_path)  # the net needs 961,000
+    assert [s.state for s in study.states()] == ["pruned", "pruned"]
+    for state in study.states():
+        assert state.record is not None
+        assert "961,000 FLOPs" in (state.reason or "")
+        assert state.record.accuracy is None
+        assert state.record.cost is not None
+        assert (state.record.cost.training_flops, state.record.cost.forward_flops) == (0, 961_000)
+    assert study.status().state == "done"  # type: ignore[union-attr]
+
+
+def test_latency_of_many_images_is_left_out_where_it_takes_long() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2))
+    cpu = torch.device("cpu")
+    assert 0 < (cost.latency_256(model, (1, 3, 3), cpu, one=1e-5) or 0) < 1
+    assert cost.latency_256(model, (1, 3, 3), cpu, one=0.1) is None
+
+
+# --- fronts --------------------------------------------------------------------------------------------------------
+
+
+def test_a_front_by_hand() -> None:
+    rows = [
+        row(1, 0.90, flops=10**6),
+        row(2, 0.95, flops=10**7),
+        row(3, 0.96, flops=10**9),
+        row(4, 0.94, flops=10**8),  # beaten by 2
+        row(5, 0.97, flops=None),
+        replace(row(6, 0.99, flops=1), state="pruned"),
+    ]
+    found = front(rows, "flops")
+    assert found is not None
+    assert [p["trial"] for p in found["points"]] == ["0001", "0002", "0003"]
+    assert found["knee"] == "0002"
+    assert found["points"][0]["price"] == pytest.approx(9e6 / 50)
+    assert found["points"][1]["price"] == pytest.approx(99e7 / 10)
+    assert found["points"][2]["price"] is None
+    assert found["reference"] == {"cost": 1e9, "accuracy": 0.90}
+    assert found["hypervolume"] == pytest.approx(2 * 0.05)  # two decades by five points; its ends add nothing
+    assert "<- knee" in as_text(found)
+
+
+def test_a_cost_of_nothing_is_no_trouble() -> None:
+    found = front(
+        [row(1, 0.9, train_flops=0), row(2, 0.95, train_flops=100), row(3, 0.97, train_flops=1000)], "train_flops"
+    )
+    assert found is not None
+    assert math.isfinite(found["hypervolume"])
+    assert front([row(1, 0.9)], "energy") is None
+    assert front([], "flops") is None
+
+
+def test_the_leaderboard_tells_them(small: Any, suite: Callable[..., Any]) -> None:
+    answer = json.loads(suite("leaderboard", "small", "--pareto", "--json", "--results", small.results).stdout)
+    assert set(answer) == {"rows", "fronts", "costs"}
+    assert set(answer["fronts"]) <= set(COSTS)
+    assert {"flops", "params", "seconds"} <= set(fronts([row(1, 0.9, flops=1, params=1, seconds=1.0)]))
+    assert answer["costs"]["final"]["trials"] == 4

@@ -1,0 +1,197 @@
+"""The protocol of the final evaluation, and that nothing else can see the test images."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from scipy import stats as scipy_stats
+
+import suite
+from suite import data, evaluate, leaderboard, runner
+from suite.store import StudyDir
+from suite.sweep import Stop
+from suite.totals import final_of
+
+PACKAGES = [Path(suite.__file__).parent, *(Path(suite.__file__).parents[1] / p for p in ("experiments", "tui"))]
+
+
+# --- the test set is kept apart -----------------------------------------------------------------------------------
+
+
+def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
+    """By the syntax tree of every module: who names the one function that reads them, or the files themselves."""
+    callers: set[str] = set()
+    spoken: set[str] = set()
+    modules = [path for package in PACKAGES for path in package.rglob("*.py")]
+    assert len(modules) > 30
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "attr", None) or getattr(node, "id", None) or getattr(node, "name", None)
+            if name == "test_split" and not isinstance(node, ast.FunctionDef):
+                callers.add(path.name)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "t10k" in node.value:
+                spoken.add(path.name)
+    assert callers == {"evaluate.py"}
+    assert spoken == {"data.py"}
+
+
+def test_within_the_data_module_only_one_function_reads_them() -> None:
+    tree = ast.parse(Path(data.__file__).read_text())
+    readers = {
+        function.name: [ast.unparse(call.args[1]) for call in ast.walk(function) if _calls(call, "_read")]
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef)
+    }
+    assert {name: args for name, args in readers.items() if args} == {"_training": ["0"], "test_split": ["2"]}
+
+
+def _calls(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+
+
+def test_a_search_opens_no_test_file_and_the_evaluation_does(small: Any) -> None:
+    assert small.opened_by_search == []
+    assert {Path(p).name for p in small.opened_by_evaluation} >= {"t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"}
+
+
+def test_a_search_works_where_there_are_no_test_files(
+    tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    for path in data.files("mnist")[:2]:
+        target = cache / path.relative_to(data.cache_dir())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(cache))
+    monkeypatch.setattr(data, "fetch", lambda name, **_: pytest.fail(f"{name} was fetched"))
+    for memory in (data._training, runner.load_examples):
+        memory.cache_clear()
+    try:
+        study = search(made(trials=2), tmp_path / "results")
+    finally:
+        for memory in (data._training, runner.load_examples):
+            memory.cache_clear()
+    assert [s.state for s in study.states()] == ["finished", "finished"]
+
+
+def test_without_final_it_refuses_and_says_why(small: Any, suite: Callable[..., Any]) -> None:
+    refused = suite("evaluate", "small", "--results", small.results)
+    assert refused.returncode == 2
+    assert "kept apart" in refused.stderr
+    assert "--final" in refused.stderr
+    unknown = suite("evaluate", "nothing", "--final", "--results", small.results)
+    assert unknown.returncode == 2
+
+
+# --- what it reports ------------------------------------------------------------------------------------------------
+
+
+def test_finalists_are_the_best_of_each_arm_by_validation(small: Any) -> None:
+    states = small.study.states()
+    chosen = evaluate.finalists(states, 1)
+    assert {s.trial.arm for s in chosen} == {"net-scratch", "net-head"}
+    for one in chosen:
+        own = [s.best for s in states if s.trial.arm == one.trial.arm and s.state == "finished"]
+        assert one.best == max(own)
+    assert len(evaluate.finalists(states, 100)) == sum(s.state == "finished" for s in states)
+
+
+def test_final_trainings_have_seeds_of_their_own_and_the_same_recipe(small: Any) -> None:
+    searched = {s.id: s for s in small.study.states()}
+    final = {s.id: s for s in final_of(small.study).states()}
+    assert len(final) == 4
+    for row in small.outcome["finalists"]:
+        before = searched[row["trial"]].trial
+        assert before.seed not in row["seeds"]
+        assert len(set(row["seeds"])) == 2
+        for run in row["runs"]:
+            assert final[run].trial.recipe == before.recipe
+            assert final[run].trial.rungs == ()
+            assert final[run].record.provenance.command == "the evaluation"
+
+
+def test_figures_from_the_saved_answers_by_other_means(small: Any) -> None:
+    labels = data.parse_idx(data.files("mnist")[3])
+    right: dict[str, list[np.ndarray]] = {}
+    for row in small.outcome["finalists"]:
+        logits = [load_file(final_of(small.study).trial(r).path / evaluate.ANSWERS)["logits"] for r in row["runs"]]
+        hits = right[row["arm"]] = [one.argmax(1) == labels for one in logits]
+        accuracies = [h.mean() for h in hits]
+        assert row["accuracies"] == pytest.approx(accuracies)
+        assert row["test"]["mean"] == pytest.approx(np.mean(accuracies))
+        assert row["test"]["sd"] == pytest.approx(np.std(accuracies, ddof=1))
+        low, high = scipy_stats.t.interval(0.95, 1, np.mean(accuracies), scipy_stats.sem(accuracies))
+        assert (row["test"]["low"], row["test"]["high"]) == (pytest.approx(low), pytest.approx(high))
+        interval = scipy_stats.binomtest(int(hits[0].sum()), 10_000).proportion_ci(method="wilson")
+        assert tuple(row["wilson"]) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    (pair,) = small.outcome["comparisons"]
+    one, two = (right[pair[side]] for side in ("first", "second"))
+    b, c = int((one[0] & ~two[0]).sum()), int((two[0] & ~one[0]).sum())
+    assert (pair["mcnemar"]["only_first"], pair["mcnemar"]["only_second"]) == (b, c)
+    assert pair["mcnemar"]["exact"] == pytest.approx(scipy_stats.binomtest(b, b + c).pvalue, rel=1e-6)
+    paired = scipy_stats.ttest_rel([h.mean() for h in one], [h.mean() for h in two])
+    assert pair["paired_t"]["p"] == pytest.approx(paired.pvalue, rel=1e-6)
+
+
+def test_the_arm_is_represented_by_validation_not_by_test(small: Any, tmp_path: Path) -> None:
+    assert all(row["represents_arm"] for row in small.outcome["finalists"])  # one each here
+    assert all(abs(row["search_accuracy"] - row["test"]["mean"]) < 0.5 for row in small.outcome["finalists"])
+    assert "(optimistic)" in evaluate.as_text(small.outcome)
+
+
+def test_every_reading_is_counted_and_none_is_repeated_needlessly(small: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    study = StudyDir(results, "small")
+    first = evaluate.readings(study)
+    assert len(first) == 1
+    assert first[0]["earlier"] == 0
+    assert first[0]["command"] == "the evaluation"
+    assert len(first[0]["models"]) == 4
+
+    again = evaluate.plan(results, study, top=1, seeds=2, place="cpu")
+    assert [s.state for s in evaluate.train(again, stop=Stop())] == ["running", "done"]  # nothing left to train
+    assert evaluate.judge(again)["finalists"] == small.outcome["finalists"]
+    assert evaluate.readings(study) == first
+
+    more = evaluate.plan(results, study, top=1, seeds=3, place="cpu")
+    for _ in evaluate.train(more, stop=Stop()):
+        pass
+    found = evaluate.judge(more)
+    assert [row["test"]["n"] for row in found["finalists"]] == [3, 3]
+    assert [r["earlier"] for r in found["readings"]] == [0, 1]
+    assert "2 times" in evaluate.as_text(found)
+
+
+def test_a_stopped_evaluation_reads_nothing_and_goes_on(small: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("final"))
+    study, stop = StudyDir(results, "small"), Stop()
+    plan = evaluate.plan(results, study, top=1, seeds=1, place="cpu")
+    states: list[str] = []
+    for status in evaluate.train(plan, stop=stop):
+        states.append(status.state)
+        if status.finished:
+            stop.reason = "SIGINT"
+    assert states[-1] == "stopped"
+    assert evaluate.readings(study) == []
+    done = [s.id for s in final_of(study).states() if s.record]
+    assert len(done) == 1
+    records = {i: final_of(study).trial(i).record() for i in done}
+    last = list(evaluate.train(plan, stop=Stop()))[-1]
+    assert (last.state, last.finished) == ("done", 2)
+    assert all(final_of(study).trial(i).record() == record for i, record in records.items())
+
+
+def test_the_search_knows_nothing_of_the_final_runs(small: Any) -> None:
+    rows = [leaderboard.row("small", s) for s in small.study.states()]
+    assert len(rows) == 6
+    assert json.dumps(small.outcome)

@@ -1,0 +1,186 @@
+"""The report: one file, everything in it, readable by a browser, and the same figures as everywhere else."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from suite import convert, plots, report
+from suite.errors import InputError
+from suite.sections import sections
+from suite.store import StudyDir
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+QUIET += " --disable-component-update --disable-sync --hide-scrollbars --enable-logging=stderr --v=0"
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.links: list[str] = []
+        self.alts: list[str] = []
+        self.ids: set[str] = set()
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {k: v or "" for k, v in attrs}
+        self.sources += [found["src"]] if "src" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        self.alts += [found.get("alt", "")] if tag == "img" else []
+        self.ids |= {found["id"]} if "id" in found else set()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def html(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    steps: list[tuple[int, int]] = []
+    to = tmp_path_factory.mktemp("report") / "report.html"
+    report.write(small.results, small.study, to, on_picture=lambda done, total: steps.append((done, total)))
+    assert steps[-1][0] == steps[-1][1] > 10
+    return to
+
+
+def test_it_is_one_file_that_needs_no_network(html: Path) -> None:
+    page = Page(html.read_text())
+    assert [p.name for p in html.parent.iterdir()] == ["report.html"]
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
+    assert all(link == "data:," or link.removeprefix("#") in page.ids for link in page.links)
+    assert all(page.alts)
+    assert "url(" not in html.read_text()
+    assert html.stat().st_size < 4_000_000
+
+
+def test_it_says_all_that_it_should(html: Path, small: Any) -> None:
+    page = Page(html.read_text())
+    assert "Does <b>the</b> machinery hold | or not?" in page.text  # shown as written, not obeyed
+    for title in ("Protocol", "Final evaluation", "Leaderboard", "Accuracy against cost", "Learning curves"):
+        assert title in page.text
+    for title in ("Hyperparameters", "Mistakes", "Every class", "Calibration", "What it cost", "Provenance"):
+        assert title in page.text
+    for row in small.outcome["finalists"]:
+        assert f"{100 * row['test']['mean']:.3f} %" in page.text
+    assert "optimistic" in page.text
+    assert "read once" in page.text
+    assert small.study.study().data_hash in page.text
+
+
+def test_the_same_study_gives_the_same_pictures(html: Path, small: Any, tmp_path: Path) -> None:
+    report.write(small.results, small.study, tmp_path / "again.html")
+    assert Page((tmp_path / "again.html").read_text()).sources == Page(html.read_text()).sources
+
+
+def test_markdown_has_its_pictures_beside_it(small: Any, tmp_path: Path) -> None:
+    report.write(small.results, small.study, tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    named = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert len(named) > 10
+    assert {tmp_path / name for name in named} == set((tmp_path / "report-figures").iterdir())
+    for name in named:
+        with Image.open(tmp_path / name) as image:
+            assert image.width > 600
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(re.fullmatch(r"(\| ([^|]|\\\|)*)+\| ?", line) for line in tables)
+
+
+def test_a_search_without_evaluation_or_mistakes_is_reported_as_such(small: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("final", "validation.json"))
+    facts = report.gather(results, StudyDir(results, "small"))
+    titles = [section.title for section in sections(facts)]
+    assert "Final evaluation" not in titles
+    assert "Mistakes" not in titles
+    report.write(results, StudyDir(results, "small"), tmp_path / "r.html")
+    assert "test images have not been read" in (tmp_path / "r.html").read_text()
+
+
+def test_what_cannot_be_reported_is_refused(small: Any, tmp_path: Path, suite: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"\.html or \.md"):
+        report.write(small.results, small.study, tmp_path / "report.pdf")
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("trials"))
+    refused = suite("report", "small", "--to", "report.html", "--results", results)
+    assert refused.returncode == 2
+    assert "no finished trial" in refused.stderr
+
+
+def test_arms_differ_in_more_than_colour() -> None:
+    looks = list(plots.looks([f"arm{i}" for i in range(12)]).values())
+    assert len({(look.marker, str(look.line)) for look in looks}) == len(looks)
+    assert len({look.marker for look in looks[:10]}) == 10
+
+
+def test_perfect_models_and_long_names_can_be_drawn() -> None:
+    looks = plots.looks(["a"])
+    pictures: list[Figure] = [
+        plots.curves({"a": [[(1, 1.0), (2, 1.0)]]}, 100, looks),
+        plots.confusion([[5, 0], [0, 5]], ["T-shirt/top", "Ankle boot"]),
+        plots.worst([{"label": 0, "predicted": 1, "probability": 1.0, "pixels": [[0, 255]]}], ["T-shirt/top", "Bag"]),
+        plots.confusion([[1] * 47] * 47, [str(i) for i in range(47)]),
+    ]
+    assert all(plots.as_svg(made).startswith(b"<?xml") for made in pictures)
+
+
+def test_tables_for_other_tools(small: Any, tmp_path: Path) -> None:
+    trials, events = convert.tables(small.study, tmp_path)
+    with open(tmp_path / "trials.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(tmp_path / "events.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert (len(rows), len(lines)) == (trials, events)
+    assert trials == 6
+    evaluated = [line for line in lines if line["kind"] == "evaluated"]
+    assert len(evaluated) == sum(len(s.curve) for s in small.study.states())
+
+
+def test_event_files_for_tensorboard(small: Any, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    convert.tensorboard(small.study, tmp_path / "runs")
+    for state in small.study.states():
+        found = accumulator.EventAccumulator(str(tmp_path / "runs" / state.id)).Reload()
+        points = found.Scalars("validation/accuracy")
+        assert [p.value for p in points] == pytest.approx([accuracy for _, accuracy in state.curve])
+    with pytest.raises(InputError, match="already holds"):
+        convert.tensorboard(small.study, tmp_path / "runs")
+
+
+@pytest.mark.web
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_draws_it_without_complaint(html: Path, tmp_path: Path, width: int) -> None:
+    shot = tmp_path / "shot.png"
+    done = subprocess.run(
+        [
+            str(CHROMIUM),
+            *QUIET.split(),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},3000",
+            f"--screenshot={shot}",
+            html.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in done.stderr, done.stderr
+    with Image.open(shot) as image:
+        assert image.size == (width, 3000)
+        greys = image.convert("L")
+        assert greys.getextrema() == (greys.getextrema()[0], 255)
+        assert greys.getextrema()[0] < 60
+        edge = greys.crop((width - 4, 0, width, 3000))
+        assert edge.getextrema() == (255, 255)  # nothing runs over the edge of the screen
