@@ -17,6 +17,10 @@ from tui.bench import HandTurned
 from tui.synthetic import write_study
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "web: needs a headless Chromium")
+
+
 class Silent:
     """Stands in for a predictor."""
 

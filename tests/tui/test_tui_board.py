@@ -113,3 +113,18 @@ def test_a_view_survives_unknown_names() -> None:
 
 def test_sparkline() -> None:
     assert sparkline((0.0, 0.5, 1.0)) == "▁▅█" and sparkline(()) == "-" and sparkline((0.5,)) == "▄"
+
+
+def test_replay_goes_from_nothing_to_the_present(runs: list[Run]) -> None:
+    from tui import replay
+
+    span = replay.span(runs)
+    assert span is not None and replay.span([]) is None
+    first, last = span
+    assert all(run.row.state == "running" for run in replay.at(runs, first))
+    assert [run.key for run in replay.at(runs, last)] == [run.key for run in runs if run.began]
+    assert replay.at(runs, last)[0] is runs[0]
+    counts = [
+        sum(r.row.state == "finished" for r in replay.at(runs, first + i / 10 * (last - first))) for i in range(11)
+    ]
+    assert counts == sorted(counts) and counts[-1] == 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import pytest
 from textual.widgets import Input
 
 from suite.leaderboard import COSTS
@@ -21,7 +20,7 @@ from tui.screens.plots import PlotsScreen
 from tui.screens.run import RunScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
-from tui.synthetic import write_study, write_trial
+from tui.synthetic import write_status, write_study, write_trial
 from tui.views import load_views
 from tui.widgets.preview import Preview
 from tui.widgets.run_table import RunTable
@@ -218,6 +217,12 @@ def test_stop_and_resume_ask_first(results, drive, monkeypatch) -> None:
         assert not StudyDir(results, "mnist").stop_path.exists()
         await pilot.press("x", "y")
         assert StudyDir(results, "mnist").stop_path.exists()
+        await pilot.press("R")  # it is at work
+        assert isinstance(app.screen, LeaderboardScreen)
+        write_status(StudyDir(results, "mnist"), ["finished"] * 10, running=False)
+        app.turn()
+        await pilot.press("x")  # it is not
+        assert isinstance(app.screen, LeaderboardScreen)
         await pilot.press("R", "escape", "R", "y")
         assert len(started) == 1 and {"--resume", "--arms"} <= set(started[0][0])
 
@@ -248,13 +253,15 @@ def test_export(results, drive, monkeypatch, screen_text) -> None:
     drive(results, script, size=(140, 40))
 
 
-@pytest.mark.parametrize("key", ["n", "N", "x", "R", "e", "V"])
-def test_readonly_changes_nothing(results, drive, key: str) -> None:
+def test_readonly_changes_nothing(results, drive) -> None:
     async def script(app, pilot) -> None:
-        await pilot.press(key)
-        assert isinstance(app.screen, LeaderboardScreen)
+        for key in ("n", "N", "x", "R", "e", "V"):
+            await pilot.press(key)
+            assert isinstance(app.screen, LeaderboardScreen)
         descriptions = {b.binding.description for b in app.screen.active_bindings.values() if b.enabled}
         assert not descriptions & {"Launch", "Clone study with edits", "Stop study", "Resume study", "Export"}
+        await pilot.press("3", "n", "N", "x", "R", "1", "enter", "e", "X")
+        assert isinstance(app.screen, RunScreen)
 
     drive(results, script, readonly=True)
 
@@ -303,5 +310,21 @@ def test_the_mouse_is_understood_too(results, drive) -> None:
         assert table(app).cursor == 2
         await pilot.click(RunTable, offset=(20, 3), times=2)
         assert isinstance(app.screen, RunScreen)
+
+    drive(results, script)
+
+
+def test_replay(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("w")
+        text = screen_text(app)
+        assert "replay" in text and "✓ finished" not in text.split("\n", 2)[2]
+        await pilot.press(*["right_square_bracket"] * 10)
+        some = len(table(app).board.lines)
+        assert 0 < some <= 10
+        await pilot.press("left_square_bracket", "w")
+        assert "replay" not in screen_text(app) and len(table(app).board.lines) == 10
+        await pilot.press("left_square_bracket", "right_square_bracket")
+        assert "replay" not in screen_text(app)
 
     drive(results, script)

@@ -95,9 +95,10 @@ def test_a_sample() -> None:
 
 def test_a_model_is_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before, words = preparation("s", "0001-a", tmp_path)
+    before, words = preparation("s", "0001-a", "f" * 64, tmp_path)
     assert before is not None and before[:2] == ["export", "s/0001-a"] and words[0] == "predict"
     place = Path(words[1])
     place.mkdir(parents=True)
     (place / "model.json").write_text(json.dumps({}))
-    assert preparation("s", "0001-a", tmp_path) == (None, words)
+    assert preparation("s", "0001-a", "f" * 64, tmp_path) == (None, words)
+    assert preparation("s", "0001-a", "e" * 64, tmp_path)[0] is not None

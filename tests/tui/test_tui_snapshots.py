@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from suite.store import StudyDir
 from tui.synthetic import NOW, write_status, write_study
 
-SIZES = [(80, 24), (120, 40)]
+LOW, HIGH = (80, 24), (120, 40)
 
 
 async def look(app, pilot) -> None:
@@ -17,48 +18,64 @@ async def look(app, pilot) -> None:
     await pilot.pause()
 
 
-@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x40"])
+async def both_sizes(app, pilot, screen_text, snapshot) -> None:
+    for width, height in (LOW, HIGH):
+        await pilot.resize_terminal(width, height)
+        await look(app, pilot)
+        await look(app, pilot)
+        assert screen_text(app) == snapshot(name=f"{width}x{height}")
+
+
 @pytest.mark.parametrize(
     "keys",
     ["", "enter", "enter l l", "enter l l l l", "space space c", "2", "2 l l l l", "3", "question_mark", "x"],
     ids=["board", "curves", "cost", "digits", "compare", "pareto", "importance", "studies", "help", "stop"],
 )
-def test_screens(tmp_path: Path, monkeypatch, drive, screen_text, snapshot, keys: str, size) -> None:
+def test_screens(tmp_path: Path, monkeypatch, drive, screen_text, snapshot, keys: str) -> None:
     monkeypatch.chdir(tmp_path)
     write_study(Path("results"))
 
     async def script(app, pilot) -> None:
         await pilot.press(*keys.split())
-        await look(app, pilot)
-        await look(app, pilot)
-        assert screen_text(app) == snapshot
+        await both_sizes(app, pilot, screen_text, snapshot)
 
-    drive(Path("results"), script, size=size)
+    drive(Path("results"), script, size=LOW)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x40"])
-def test_empty(tmp_path: Path, monkeypatch, drive, screen_text, snapshot, size) -> None:
+def test_empty(tmp_path: Path, monkeypatch, drive, screen_text, snapshot) -> None:
     monkeypatch.chdir(tmp_path)
 
     async def script(app, pilot) -> None:
-        assert screen_text(app) == snapshot
+        await both_sizes(app, pilot, screen_text, snapshot)
 
-    drive(Path("results"), script, size=size)
+    drive(Path("results"), script, size=LOW)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x40"])
-def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snapshot, size) -> None:
+def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snapshot) -> None:
     """The controller has been silent for ten minutes, a log has bad lines, and the last look failed."""
     monkeypatch.chdir(tmp_path)
     study = write_study(Path("results"), "mnist", ["finished", "stale", "failed"])
     write_status(StudyDir(Path("results"), "mnist"), ["finished", "stale", "failed"], heartbeat=NOW - 600)
     with open(sorted(study.trials_path.iterdir())[1] / "events.jsonl", "a") as file:
-        file.write("not an event\\n")
+        file.write("not an event\n")
 
     async def script(app, pilot) -> None:
-        app.problem = "Reading failed: OSError: stale file handle"
-        app.show_news()
-        await pilot.pause()
-        assert screen_text(app) == snapshot
+        for width, height in (LOW, HIGH):
+            await pilot.resize_terminal(width, height)
+            await look(app, pilot)
+            app.problem = "Reading failed: OSError: stale file handle"
+            app.show_news()
+            await pilot.pause()
+            assert screen_text(app) == snapshot(name=f"{width}x{height}")
 
-    drive(Path("results"), script, size=size)
+    drive(Path("results"), script, size=LOW)
+
+
+def test_a_picture_needs_no_network(results: Path) -> None:
+    import asyncio
+
+    from tui.picture import picture
+
+    svg = asyncio.run(picture(results, ["2"], (60, 20), "suite"))
+    links = set(re.findall(r"https?://[^\"' )]+", svg))
+    assert "PARETO" in svg and all("w3.org" in link or "textualize" in link for link in links), links

@@ -1,0 +1,166 @@
+import math
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tui.chart import Axis, Series, draw, scale, thin, ticks
+from tui.curves import smooth
+from tui.feed import Watcher
+from tui.figures import (
+    correlation_ratio,
+    history_figure,
+    importance_lines,
+    importances,
+    intermediate_figure,
+    parallel_figure,
+    pareto_figure,
+    ranks,
+    slice_figure,
+    timeline_figure,
+    tuned_keys,
+)
+from tui.images import beside, confusion_heatmap, halfblocks, worst_digits
+from tui.synthetic import NOW, write_study
+
+numbers = st.floats(allow_nan=True, allow_infinity=True)
+points = st.lists(st.tuples(numbers, numbers), max_size=30)
+
+
+def text(lines) -> list[str]:
+    return ["".join(piece for piece, _ in line) for line in lines]
+
+
+@given(
+    st.integers(-1, 90),
+    st.integers(-1, 40),
+    points,
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["line", "points", "steps"]),
+)
+def test_any_numbers_fit_any_size(width, height, values, log_x, log_y, kind) -> None:
+    series = [Series("some name", values, kind)]
+    lines = text(draw(width, height, series, Axis("x", log=log_x), Axis("y", log=log_y)))
+    assert len(lines) == (max(0, height) if width >= 1 else 0)
+    assert all(len(line) <= width for line in lines)
+
+
+def test_a_straight_line() -> None:
+    lines = text(draw(10, 4, [Series("", [(0, 0), (1, 1)])], Axis(), Axis()))
+    assert lines[0].rstrip()[-1] != " " and lines[-1].lstrip() != "" and lines[0].startswith(" ")
+
+
+def test_logarithmic_ticks_are_round() -> None:
+    axis = Axis(log=True)
+    found = scale([1e3, 1e8], axis)
+    assert found is not None
+    assert [value for value, _ in ticks(found, axis, 6)] == [1e3, 1e4, 1e5, 1e6, 1e7, 1e8]
+    assert scale([0.0, -1.0], axis) is None
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 20))
+def test_ticks_lie_inside_and_are_few(low: float, span: float, count: int) -> None:
+    axis = Axis()
+    found = scale([low, low + span], axis)
+    assert found is not None
+    values = [value for value, _ in ticks(found, axis, count)]
+    assert len(values) <= count + 2
+    step = (found.high - found.low) * 1e-6 + 1e-9 * abs(low)
+    assert all(found.low - step <= value <= found.high + step for value in values)
+
+
+def test_thinning_keeps_the_extremes() -> None:
+    curve = [(float(i), math.sin(i)) for i in range(10_000)]
+    kept = thin(curve, 80)
+    assert len(kept) <= 320 and kept[0] == curve[0] and kept[-1] == curve[-1]
+    assert max(kept, key=lambda p: p[1]) == max(curve, key=lambda p: p[1])
+
+
+def test_eight_curves_of_a_thousand_points_are_quick() -> None:
+    series = [Series(str(i), [(float(x), math.sin(x / 50 + i)) for x in range(1000)]) for i in range(8)]
+    begin = time.perf_counter()
+    draw(160, 45, series, Axis(), Axis())
+    assert time.perf_counter() - begin < 0.25  # 10 ms on an idle machine
+
+
+def test_smoothing_starts_without_a_pull() -> None:
+    assert smooth([2.0, 2.0, 2.0], 0.9) == pytest.approx([2.0, 2.0, 2.0])
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(results: Path):
+    return Watcher(results, lambda: NOW).poll().runs
+
+
+def test_figures_of_nothing_and_of_everything(runs) -> None:
+    for some in ([], runs[:1], runs):
+        for figure in (
+            pareto_figure(some, "flops"),
+            pareto_figure(some, "latency"),
+            history_figure(some),
+            intermediate_figure(some),
+            slice_figure(some, "lr"),
+            slice_figure(some, "nothing"),
+            parallel_figure(some),
+            timeline_figure(some, NOW),
+        ):
+            draw(80, 20, figure.series, figure.x, figure.y)
+        assert importance_lines(some, 80)
+
+
+def test_the_price_of_a_step_on_the_front(runs) -> None:
+    notes = pareto_figure(runs, "flops").notes
+    assert len(notes) == 1 and "pp for" in notes[0] and "x the FLOPs/img" in notes[0]
+
+
+def test_best_so_far_never_falls(runs) -> None:
+    best = [y for _, y in history_figure(runs).series[0].points]
+    assert best == sorted(best)
+
+
+def test_importance_finds_what_matters(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    write_study(tmp_path, "s", ["finished"] * 30, epochs=1)
+    runs = Watcher(tmp_path).poll().runs
+    made = [
+        replace(r, row=replace(r.row, tuned={"a": i, "b": (i * 7) % 11, "c": "xy"[i % 2]}, accuracy=0.5 + i / 100))
+        for i, r in enumerate(runs)
+    ]
+    found = importances(made)
+    assert found[0].key == "a" and found[0].strength == pytest.approx(1) and found[0].rising
+    assert {one.key for one in found} == set(tuned_keys(made)) == {"a", "b", "c"}
+
+
+def test_ranks_and_correlation_ratio() -> None:
+    assert ranks([3.0, 1.0, 3.0]) == [2.5, 1.0, 2.5]
+    assert correlation_ratio(["a", "a", "b"], [1.0, 1.0, 5.0]) == pytest.approx(1)
+    assert correlation_ratio(["a", "b"], [1.0, 1.0]) == 0
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def test_half_blocks_hold_two_pixels() -> None:
+    lines = halfblocks([[0, 255], [255, 0], [10, 300]])
+    assert [line.plain for line in lines] == ["▀▀", "▀▀"]
+    style = lines[0].spans[0].style
+    assert str(style) == "#000000 on #ffffff"
+
+
+def test_digits_fit_the_width(results: Path) -> None:
+    from tui.detail import read_validation
+
+    path = next(results.glob("mnist/trials/*/validation.json"))
+    validation = read_validation(path)
+    assert validation is not None
+    for width in (30, 60, 200):
+        assert all(line.cell_len <= max(width, 50) for line in worst_digits(validation, width))
+        assert len(confusion_heatmap(validation, width)) == 11
+    assert beside([], 10) == []

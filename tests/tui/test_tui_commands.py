@@ -1,0 +1,128 @@
+import ast
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tui
+from suite import declared
+from tui import commands
+from tui.commands import Form, free_name, problems, resume_words, start, sweep_words, typed
+from tui.feed import Watcher
+from tui.synthetic import NOW, write_study
+
+
+def test_the_command_is_what_a_person_would_type(tmp_path: Path) -> None:
+    form = Form("mnist", "my", "20", "2", "local", "cuda:1", "500", ("a", "b"))
+    expected = "mnist-suite sweep mnist --study my --trials 20 --arms a,b --workers 2 --device cuda:1 --limit 500"
+    assert typed(sweep_words(form, Path("/r"))) == f"{expected} --results /r"
+    assert typed(sweep_words(Form("x y.py", "s"), Path("/r"))).startswith("mnist-suite sweep 'x y.py' --study s")
+
+
+@pytest.mark.parametrize("name", declared.names())
+def test_builtin_experiments_pass_the_form(name: str, tmp_path: Path) -> None:
+    assert problems(Form(name, "s"), tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("experiment", "nonsense"),
+        ("experiment", "./none.py"),
+        ("study", ""),
+        ("study", "../up"),
+        ("study", "mnist"),
+        ("trials", "0"),
+        ("trials", "1"),
+        ("trials", "²"),
+        ("workers", "-1"),
+        ("engine", "steam"),
+        ("device", "tpu"),
+        ("limit", "3"),
+        ("arms", ("none",)),
+    ],
+)
+def test_what_is_wrong_is_said_by_field(results: Path, field: str, value: object) -> None:
+    form = Form(**({"experiment": "mnist", "study": "new"} | {field: value}))
+    assert set(problems(form, results)) == {field}
+
+
+def test_resume_repeats_what_was_asked(results: Path) -> None:
+    view = Watcher(results, lambda: NOW).poll().studies[0]
+    words = resume_words(view, results)
+    assert words is not None and words[:4] == ["sweep", "mnist", "--study", "mnist"] and "--resume" in words
+    assert words[words.index("--trials") + 1] == "10" and words[words.index("--arms") + 1] == "cnn,head,full"
+
+
+def test_free_names(tmp_path: Path) -> None:
+    assert free_name("mnist", tmp_path) == "mnist"
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist-2").mkdir()
+    assert free_name("mnist", tmp_path) == "mnist-3" == free_name("mnist-2", tmp_path)
+
+
+def test_a_child_has_its_own_session_and_our_no_color(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import os, sys; print(os.getsid(0) == os.getpid(), os.environ['NO_COLOR'], sys.argv[1:])"
+    monkeypatch.setattr(commands, "PROGRAM", (sys.executable, "-c", program))
+    process = start(["a", "b c"], tmp_path / "study" / "console.log", {**os.environ, "NO_COLOR": "1"})
+    assert process.wait(20) == 0
+    assert (tmp_path / "study" / "console.log").read_text() == "True 1 ['a', 'b c']\n"
+
+
+def test_a_child_survives_our_death(tmp_path: Path) -> None:
+    """The launcher is killed with SIGKILL; what it launched goes on to its end."""
+    done, log = tmp_path / "done", tmp_path / "console.log"
+    child = f"import time, pathlib; time.sleep(1); pathlib.Path({str(done)!r}).write_text('x')"
+    launcher = (
+        "import sys, time; from pathlib import Path; from tui import commands\n"
+        f"commands.PROGRAM = (sys.executable, '-c', {child!r})\n"
+        f"commands.start([], Path({str(log)!r}))\n"
+        "print('started', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while not done.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# --- what the dashboard may know ----------------------------------------------------------------------------------
+
+
+def test_the_dashboard_loads_neither_torch_nor_optuna() -> None:
+    program = (
+        "import sys, tui.app; print([m for m in ('torch', 'optuna', 'timm', 'sklearn', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_dashboard_imports_the_light_part_of_the_suite_only() -> None:
+    allowed = {"suite.spec", "suite.store", "suite.leaderboard", "suite.errors", "suite.declared"}
+    files = list(Path(next(iter(tui.__path__))).rglob("*.py"))
+    assert len(files) > 20
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "suite":
+                names = {f"suite.{alias.name}" for alias in node.names} if node.module == "suite" else {node.module}
+                assert names <= allowed, (path, names)
+            elif isinstance(node, ast.Import):
+                assert not any(a.name.split(".")[0] == "suite" for a in node.names), path
+
+
+def test_files_stay_small() -> None:
+    for path in Path(next(iter(tui.__path__))).rglob("*.py"):
+        assert len(path.read_text().splitlines()) < 400, path
+
+
+def test_a_study_without_trials_can_be_resumed(tmp_path: Path) -> None:
+    write_study(tmp_path, "mnist", [])
+    view = Watcher(tmp_path).poll().studies[0]
+    assert resume_words(view, tmp_path) is not None

@@ -1,0 +1,307 @@
+"""The dashboard: attaches to a results directory, shows it, and never owns a training."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from platformdirs import user_cache_path
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from suite.store import StudyDir
+from tui import commands
+from tui.board import Board, View
+from tui.detail import Detail, tail
+from tui.feed import INTERVAL, Feed
+from tui.messages import Polled
+from tui.screens.base import LiveScreen
+from tui.screens.confirm import ConfirmScreen, PromptScreen
+from tui.screens.help import HelpScreen
+from tui.screens.leaderboard import LeaderboardScreen
+from tui.screens.pad import PadScreen
+from tui.screens.plots import PlotsScreen
+from tui.screens.studies import StudiesScreen
+from tui.screens.system import SystemScreen
+from tui.snapshot import Key, Snapshot
+from tui.themes import SERIES, THEMES
+
+
+@dataclass(frozen=True)
+class Child:
+    """A command we started. It is not ours to end; we only say how it did."""
+
+    process: subprocess.Popen[bytes]
+    words: list[str]
+    log: Path
+    done: str
+
+
+class Dashboard(App[None]):
+    """Modes, palette, and the state that screens share: the snapshot, the view, marks and pins."""
+
+    TITLE = "mnist-suite"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    MODES: ClassVar[dict[str, str | Callable[[], Screen]]] = {
+        "board": LeaderboardScreen,
+        "plots": PlotsScreen,
+        "studies": StudiesScreen,
+        "system": SystemScreen,
+        "pad": PadScreen,
+    }
+    DEFAULT_MODE = "board"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-normal"), (132, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (12, "-low"), (24, "-high"), (36, "-tall")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "mode('board')", "Leaderboard", show=False),
+        Binding("2", "mode('plots')", "Plots", show=False),
+        Binding("3", "mode('studies')", "Studies", show=False),
+        Binding("4", "mode('system')", "System", show=False),
+        Binding("5", "mode('pad')", "Pad", show=False),
+        Binding("question_mark,f1", "help", "Help", key_display="?"),
+        Binding("T", "next_theme", "Next theme", show=False),
+        Binding("S", "screenshot", "Screenshot to SVG", show=False),
+        Binding("q,ctrl+c", "quit", "Quit"),
+    ]
+
+    def __init__(
+        self,
+        results: Path,
+        *,
+        readonly: bool = False,
+        interval: float = INTERVAL,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.environment = dict(os.environ)  # before Textual takes NO_COLOR away: children shall have it too
+        super().__init__()
+        self.results = results
+        self.readonly = readonly
+        self.clock = clock
+        self.snapshot = Snapshot()
+        self.details: dict[Key, Detail] = {}
+        self.problem: str | None = None
+        self.view = View()
+        self.marked: set[Key] = set()
+        self.pinned: set[Key] = set()
+        self.focus_key: Key | None = None  # the run the leaderboard's cursor stands on
+        self.board = Board()  # as the leaderboard shows it
+        self._children: list[Child] = []
+        self.feed = Feed(results, self._publish, interval=interval, clock=clock)
+
+    def _publish(self, snapshot: Snapshot, details: dict[Key, Detail], problem: str | None) -> None:
+        self.post_message(Polled(snapshot, details, problem))
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return {"quiet": "#8a8a8a", **{f"series-{i}": colour for i, colour in enumerate(SERIES)}}
+
+    def on_mount(self) -> None:
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = "suite"
+        self.feed.start()
+
+    def on_unmount(self) -> None:
+        self.feed.stop()
+
+    # --- what arrives ---
+
+    @property
+    def board_keys(self) -> list[Key]:
+        return [line.key for line in self.board.lines]
+
+    def on_polled(self, message: Polled) -> None:
+        self.problem = message.problem
+        if message.problem is None:  # else: keep showing what was last known
+            self.snapshot, self.details = message.snapshot, message.details
+        self._look_after_children()
+        self.show_news()
+
+    def show_news(self) -> None:
+        """Have the topmost live screen show the present state."""
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, LiveScreen):
+                if screen.is_mounted:
+                    screen.update(self.snapshot, self.details)
+                return
+
+    def _look_after_children(self) -> None:
+        """Say so when a command we started ended badly; its output is in the log."""
+        for child in list(self._children):
+            code = child.process.poll()
+            if code is None:
+                continue
+            self._children.remove(child)
+            title = commands.typed(child.words[:2])
+            if code == 0:
+                self.notify(child.done, title=title, timeout=10, markup=False)
+            else:
+                last = next((line for line in reversed(tail(child.log)) if line.strip()), "no output")
+                text = f"ended with code {code}: {last}\n{child.log}"
+                self.notify(text, title=title, severity="error", timeout=15, markup=False)
+
+    # --- what people ask for ---
+
+    def action_mode(self, mode: str) -> None:
+        if len(self.screen_stack) > 1:
+            if not isinstance(self.screen, LiveScreen):
+                return  # a dialogue is open: it wants its answer first
+            self.pop_screen()
+        self.switch_mode(mode)
+
+    def action_help(self) -> None:
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen))
+
+    def action_next_theme(self) -> None:
+        names = [theme.name for theme in THEMES]
+        after = names.index(self.theme) + 1 if self.theme in names else 0
+        self.theme = names[after % len(names)]
+        self.notify(f"Theme: {self.theme}")
+
+    def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
+        name = filename or time.strftime("mnist-suite-%Y%m%d-%H%M%S.svg")
+        try:
+            self.deliver_screenshot(name, path)
+        except OSError as error:
+            self.notify(f"No screenshot: {error.strerror or error}", severity="error", markup=False)
+
+    def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
+        """Every binding of the screen in sight, and Textual's own commands but for those we replace."""
+        seen: set[str] = set()
+        for node, binding, enabled, _ in screen.active_bindings.values():
+            if not enabled or binding.system or not binding.description or binding.description in seen:
+                continue
+            seen.add(binding.description)
+            key = self.get_key_display(binding)
+
+            def run(node=node, action: str = binding.action) -> None:
+                self.call_later(self.run_action, action, node)
+
+            yield SystemCommand(binding.description, f"key {key}", run)
+        for command in super().get_system_commands(screen):
+            if command.title in ("Theme", "Keys", "Maximize", "Minimize"):
+                yield command
+
+    # --- what changes the world; each behind a confirmation ---
+
+    def start(self, words: list[str], log: Path, begun: str, done: str) -> bool:
+        """Start a command detached; say that it has begun, and when it is over."""
+        try:
+            process = commands.start(words, log, self.environment)
+        except OSError as error:
+            self.notify(f"Not started: {error.strerror or error}", severity="error", timeout=10, markup=False)
+            return False
+        self._children.append(Child(process, words, log, done))
+        self.notify(begun, markup=False)
+        self.feed.wake()
+        return True
+
+    def ask_export(self, key: Key) -> None:
+        """Export a trial's model to a directory that is asked for."""
+        study, trial = key
+        run = self.snapshot.find(key)
+        if run is None or run.record is None or run.record.artifact is None:
+            self.notify("Only a finished trial has a model to export.", severity="warning")
+            return
+
+        def check(to: str) -> str | None:
+            place = Path(to).expanduser()
+            if not to.strip():
+                return "say where"
+            return "there is something already" if place.exists() and any(place.iterdir()) else None
+
+        def words(to: str) -> list[str]:
+            return commands.export_words(study, trial, Path(to).expanduser(), self.results)
+
+        def answer(to: str | None) -> None:
+            if to:
+                log = user_cache_path("mnist-suite") / "export.log"
+                self.start(words(to), log, f"Exporting to {to} …", f"Exported to {to}.")
+
+        default = str(Path("exports") / f"{study}-{run.row.number:04d}")
+        preview = lambda to: f"$ {commands.typed(words(to))}"  # noqa: E731
+        self.push_screen(PromptScreen(f"Export {study}/{trial} to", default, check=check, preview=preview), answer)
+
+    def ask_stop(self, study: str) -> None:
+        """Ask for a clean stop of a study, if the answer is yes."""
+        view = self.snapshot.study(study)
+        if view is None or view.state not in ("running", "stale", "stopping"):
+            self.notify(f"Study {study} is not running.", markup=False)
+            return
+
+        def answer(yes: bool | None) -> None:
+            if not yes:
+                return
+            try:
+                StudyDir(self.results, study).request_stop("asked for in the dashboard")
+            except OSError as error:
+                self.notify(f"Not stopped: {error.strerror or error}", severity="error", timeout=10, markup=False)
+                return
+            self.notify(f"Stop requested: {study} ends after its next checkpoints.", markup=False)
+            self.feed.wake()
+
+        words = commands.stop_words(study, self.results)
+        text = "Its trials save a checkpoint and end; `resume` goes on from there."
+        self.push_screen(ConfirmScreen(f"Stop study {study}?", text, commands.typed(words)), answer)
+
+    def ask_resume(self, study: str) -> None:
+        """Start a new controller for a study, if the answer is yes."""
+        view = self.snapshot.study(study)
+        if view is None or view.file is None:
+            self.notify(f"Study {study} cannot be read.", severity="error", markup=False)
+            return
+        if view.state in ("running", "stopping") and view.status is not None:
+            self.notify(f"{study} is at work: pid {view.status.pid} on {view.status.host}.", markup=False)
+            return
+        words = commands.resume_words(view, self.results)
+        if words is None:
+            self.notify(f"{study} was declared in a file of its own: sweep that file with --study {study} --resume.")
+            return
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                self.start(
+                    words, StudyDir(self.results, study).path / "console.log", f"Resuming {study}.", f"{study} is over."
+                )
+
+        text = "Unfinished trials go on from their last checkpoint; what is finished stays."
+        self.push_screen(ConfirmScreen(f"Resume study {study}?", text, commands.typed(words)), answer)
+
+
+def run(results: Path, readonly: bool | None, web: bool) -> int:
+    """Show the dashboard until it is quit; `web` serves it on this machine alone, to look at unless told otherwise."""
+    readonly = web if readonly is None else readonly
+    if web:
+        return serve(results, readonly)
+    spare_the_collector()
+    app = Dashboard(results, readonly=readonly)
+    app.run()
+    return app.return_code or 0
+
+
+def spare_the_collector() -> None:
+    """Look for cycles less often: with 10,000 runs in memory, every look costs tens of milliseconds."""
+    gc.set_threshold(50_000, 20, 50)
+
+
+def serve(results: Path, readonly: bool, port: int = 8000) -> int:
+    """One dashboard process for every browser tab. No password: so for this machine only."""
+    from textual_serve.server import Server
+
+    words = [*commands.PROGRAM, "tui", "--results", str(results), *(["--readonly"] if readonly else [])]
+    server = Server(
+        shlex.join(words), host="localhost", port=port, title="mnist-suite", public_url=f"http://localhost:{port}"
+    )
+    sys.stderr.write(f"The dashboard is at http://localhost:{port} (this machine only); Ctrl+C ends it.\n")
+    server.serve()
+    return 0

@@ -1,0 +1,172 @@
+"""How fast the dashboard is, measured on made-up studies: `mnist-suite bench tui`.
+
+Seconds unless the name says otherwise. A tick is what the dashboard does at every turn of its feed: read what is
+new on disk, arrange the board, draw the screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import select
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import tracemalloc
+from pathlib import Path
+
+from suite.spec import Progress
+from suite.store import EventWriter, StudyDir
+from tui.app import Dashboard, spare_the_collector
+from tui.messages import Polled
+from tui.synthetic import NOW, write_study
+
+LIVE = 200  # runs that write at every tick
+RECORDS = 10_000
+TICKS = 20  # timed; the median counts
+LONG = 10_000  # ticks over which memory must not grow
+BUDGETS = {
+    "first_paint": 1.0,
+    "tick_200_live": 0.05,
+    "tick_10000_records": 0.1,
+    "quit": 1.0,
+    "memory_growth_mib": 16.0,
+}
+SIZE = (160, 50)
+
+
+def bench(ticks: int = LONG) -> dict[str, float]:
+    """All measurements, by name; `BUDGETS` says what they must stay below."""
+    spare_the_collector()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_study(root / "small")
+        paint, end = paint_and_quit(root / "small")
+        write_study(root / "live", states=["running"] * LIVE)
+        write_study(root / "many", states=["finished"] * (RECORDS - 1) + ["running"], epochs=3)
+        return {
+            "first_paint": paint,
+            "quit": end,
+            "tick_200_live": asyncio.run(tick(root / "live", LIVE)),
+            "tick_10000_records": asyncio.run(tick(root / "many", 1)),
+            "memory_growth_mib": asyncio.run(memory_growth(root / "small", ticks)) / 2**20,
+        }
+
+
+def paint_and_quit(results: Path) -> tuple[float, float]:
+    """In a terminal of its own: from the start of Python to the first trial on the screen, and from `q` to the end."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
+    program = "import sys, pathlib; from tui.app import run; sys.exit(run(pathlib.Path(sys.argv[1]), False, False))"
+    environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(results)],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        env=environment,
+    )
+    os.close(slave)
+    try:
+        painted = _read_until(master, b"finished", begin + 30) - begin
+        os.write(master, b"q")
+        begin = time.perf_counter()
+        while process.poll() is None and time.perf_counter() < begin + 30:
+            _read(master, 0.01)
+        return painted, time.perf_counter() - begin
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def _read(master: int, timeout: float) -> bytes:
+    ready, _, _ = select.select([master], [], [], timeout)
+    try:
+        return os.read(master, 65_536) if ready else b""
+    except OSError:
+        return b""  # the other end has closed
+
+
+def _read_until(master: int, wanted: bytes, deadline: float) -> float:
+    seen = b""
+    while wanted not in seen:
+        if time.perf_counter() > deadline:
+            raise TimeoutError(f"the dashboard did not show {wanted!r} in time")
+        seen += _read(master, 0.1)
+    return time.perf_counter()
+
+
+class HandTurned(Dashboard):
+    """A dashboard whose feed has no thread: it is turned by hand, at a fixed time."""
+
+    def __init__(self, results: Path, *, readonly: bool = False) -> None:
+        super().__init__(results, readonly=readonly, clock=lambda: NOW)
+        self.feed.start = lambda: None  # type: ignore[method-assign]
+
+    def turn(self) -> None:
+        """Read and show what is new."""
+        snapshot, details = self.feed.poll(float("inf"))
+        self.on_polled(Polled(snapshot, details, None))
+
+    def paint(self) -> None:
+        """Compose the whole screen, as a terminal that shows nothing yet would need it."""
+        self.screen._compositor.render_update(full=True)
+
+
+async def tick(results: Path, live: int) -> float:
+    """Median of a tick in which `live` trials have written an event each."""
+    app = HandTurned(results)
+    study = StudyDir(results, "mnist")
+    async with app.run_test(size=SIZE) as pilot:
+        app.turn()
+        await pilot.pause()
+        running = [run for run in app.snapshot.runs if run.row.state == "running"][:live]
+        writers = [EventWriter(study.trial(run.row.trial).events) for run in running]
+        times: list[float] = []
+        for i in range(TICKS):
+            event = Progress(
+                step=1000 + i, epoch=3.0, loss=0.1, lr=0.1, images_per_second=9000.0 + i, seconds=100.0 + i
+            )
+            for writer in writers:
+                writer.append(event)
+            begin = time.perf_counter()
+            app.turn()
+            app.paint()
+            times.append(time.perf_counter() - begin)
+        for writer in writers:
+            writer.close()
+    return statistics.median(times)
+
+
+async def memory_growth(results: Path, ticks: int) -> float:
+    """Bytes by which the Python heap has grown over many ticks, all with news."""
+    app = HandTurned(results)
+    study = StudyDir(results, "mnist")
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.turn()
+        await pilot.pause()
+        run = next(run for run in app.snapshot.runs if run.row.state == "running")
+        app.feed.follow([run.key])
+        writer = EventWriter(study.trial(run.row.trial).events)
+        before = 0
+        tracemalloc.start()
+        for i in range(ticks):
+            if i == ticks // 10:
+                before = tracemalloc.get_traced_memory()[0]
+            writer.append(Progress(step=i, epoch=i / 100, loss=0.1, lr=0.1, images_per_second=9000.0, seconds=float(i)))
+            app.turn()
+            if i % 50 == 0:
+                await pilot.pause()
+        after = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        writer.close()
+    return float(max(0, after - before))

@@ -1,0 +1,126 @@
+"""A leaderboard cell as text and as the name of its style. Glyphs say everything that colours say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from suite.leaderboard import COLUMNS, text
+from tui.board import Board, BoardLine, View, row_value
+from tui.detail import clean
+from tui.snapshot import Key
+
+GLYPHS = {
+    "waiting": "○",
+    "running": "●",
+    "stale": "◌",
+    "stopped": "■",
+    "stopping": "■",
+    "finished": "✓",
+    "done": "✓",
+    "pruned": "✂",
+    "failed": "✗",
+    "gone": "✗",
+    "unknown": "?",
+}
+PARETO, MARKED, PINNED = "★", "●", "▲"
+TITLES = {
+    "flag": "",
+    "curve": "val curve",
+    "power": "power",
+    "dataset": "data set",
+    "host": "host",
+    "seeds": "seeds",
+    "tuned": "tuned",
+}
+LEFT = frozenset(
+    {"flag", "study", "arm", "backbone", "strategy", "state", "tuned", "reason", "dataset", "host", "curve"}
+)
+BARS = "▁▂▃▄▅▆▇█"
+SPARK = 12  # points
+
+
+def title(key: str) -> str:
+    """A column's heading; what was tuned goes by the last part of its path."""
+    if key in TITLES:
+        return TITLES[key]
+    return COLUMNS[key].title if key in COLUMNS else key.rpartition(".")[2]
+
+
+def cell(
+    line: BoardLine,
+    key: str,
+    place: int,
+    *,
+    board: Board,
+    view: View,
+    marked: Collection[Key],
+    pinned: Collection[Key],
+) -> str:
+    """What a cell shows."""
+    row, run = line.row, line.runs[0]
+    if key == "flag":
+        keys = [member.key for member in line.runs]
+        return "".join(
+            (
+                PINNED if any(k in pinned for k in keys) else " ",
+                MARKED if any(k in marked for k in keys) else " ",
+                PARETO if line.key in board.front else " ",
+            )
+        )
+    if key == "rank":
+        if row.state != "finished":
+            return "-"
+        return f"{'~' if view.sort == 'accuracy' and board.overlaps(place) else ''}{place + 1}"
+    if key == "state":
+        return f"{GLYPHS.get(row.state, '?')} {row.state}"
+    if key == "accuracy" and len(line.runs) > 1 and row.low is not None and row.high is not None:
+        return f"{text(row, key)} ±{50 * (row.high - row.low):.2f}"
+    if key == "curve":
+        return sparkline(row.curve)
+    if key == "power":
+        value = row_value(row, key)
+        return "-" if value is None else f"{value:.3g} W"
+    if key == "dataset":
+        return run.trial.dataset
+    if key == "host":
+        return run.host or "-"
+    if key == "seeds":
+        return str(len(line.runs))
+    if key in COLUMNS:
+        return clean(text(row, key))
+    return clean(value_text(row_value(row, key)))
+
+
+def value_text(value: Any) -> str:
+    """A tuned value."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def sparkline(values: tuple[float, ...], width: int = SPARK) -> str:
+    """The last points of a curve, scaled between their own extremes."""
+    shown = values[-width:]
+    if not shown:
+        return "-"
+    low, high = min(shown), max(shown)
+    if high == low:
+        return BARS[3] * len(shown)
+    return "".join(BARS[round((value - low) / (high - low) * (len(BARS) - 1))] for value in shown)
+
+
+def duration(seconds: float | None) -> str:
+    """'12 s', '4 min', '2.1 h', '3.5 d'."""
+    if seconds is None:
+        return "-"
+    seconds = max(0.0, seconds)
+    for size, unit in ((86_400.0, "d"), (3600.0, "h")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def joules(value: float | None) -> str:
+    """'3.4 kJ', or '-' where it was not measured."""
+    return "-" if value is None else COLUMNS["energy"].text(value)

@@ -1,0 +1,157 @@
+"""What the dashboard asks of the command line, as words a person could type, and how it is started.
+
+A child gets a session of its own and writes to a file, so it outlives the dashboard however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from suite import declared
+from suite.errors import InputError
+from suite.spec import NAME, Experiment
+from suite.store import StudyDir
+from tui.snapshot import StudyView
+
+PROGRAM = (sys.executable, "-m", "suite.cli")
+ENGINES = ("local",)
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Form:
+    """The launch form as typed."""
+
+    experiment: str = "mnist"
+    study: str = ""
+    trials: str = ""
+    workers: str = ""
+    engine: str = "local"
+    device: str = "auto"
+    limit: str = ""
+    arms: tuple[str, ...] = ()  # empty: all of them
+    resume: bool = False
+
+
+def sweep_words(form: Form, results: Path) -> list[str]:
+    """The words after `mnist-suite` that carry out a form."""
+    words = ["sweep", form.experiment.strip(), "--study", form.study.strip()]
+    if form.trials.strip():
+        words += ["--trials", form.trials.strip()]
+    if form.arms:
+        words += ["--arms", ",".join(form.arms)]
+    if form.workers.strip():
+        words += ["--workers", form.workers.strip()]
+    if form.engine != "local":
+        words += ["--engine", form.engine]
+    if form.device.strip() not in ("", "auto"):
+        words += ["--device", form.device.strip()]
+    if form.limit.strip():
+        words += ["--limit", form.limit.strip()]
+    if form.resume:
+        words.append("--resume")
+    return [*words, "--results", str(results)]
+
+
+def resume_words(view: StudyView, results: Path) -> list[str] | None:
+    """The command that goes on with a study: what it was started with, and --resume. None: nobody wrote it down."""
+    if view.file is None:
+        return None
+    experiment = view.file.experiment
+    if experiment.name in declared.names():
+        known = declared.load(experiment.name)
+        arms = tuple(experiment.arms)
+        form = Form(
+            experiment=experiment.name,
+            study=view.name,
+            trials=str(experiment.trials),
+            limit=str(experiment.limit or ""),
+            arms=arms if arms != tuple(known.arms) else (),
+            resume=True,
+        )
+        return sweep_words(form, results)
+    records = (run.record for run in reversed(view.runs))
+    command = next((r.provenance.command for r in records if r and r.provenance), "")
+    words = shlex.split(command)[1:] if command.startswith("mnist-suite ") else []
+    if not words or words[0] not in ("sweep", "pretrain", "finetune"):
+        return None
+    if words[0] == "sweep" and "--resume" not in words:
+        words.append("--resume")
+    return words if "--results" in words else [*words, "--results", str(results)]
+
+
+def stop_words(study: str, results: Path) -> list[str]:
+    return ["stop", study, "--results", str(results)]
+
+
+def export_words(study: str, trial: str, to: Path, results: Path) -> list[str]:
+    return ["export", f"{study}/{trial}", "--to", str(to), "--results", str(results)]
+
+
+def typed(words: Sequence[str]) -> str:
+    """The command as a person would type it."""
+    return shlex.join(["mnist-suite", *words])
+
+
+def problems(form: Form, results: Path) -> dict[str, str]:
+    """What is wrong with a form, by field; empty when it can be carried out."""
+    found: dict[str, str] = {}
+    experiment: Experiment | None = None
+    try:
+        experiment = declared.load(form.experiment.strip())
+    except InputError as error:
+        found["experiment"] = str(error)
+    study = form.study.strip()
+    if not re.fullmatch(NAME, study):
+        found["study"] = "letters, digits, '.', '_' and '-', starting with a letter or digit"
+    elif StudyDir(results, study).exists() and not form.resume:
+        found["study"] = "this study exists: choose another name, or resume it"
+    elif form.resume and not StudyDir(results, study).exists():
+        found["study"] = "there is no such study to resume"
+    for name, least in (("trials", 1), ("workers", 1), ("limit", 20)):
+        text = getattr(form, name).strip()
+        if text and not (text.isdecimal() and int(text) >= least):
+            found[name] = f"a whole number from {least} on"
+    if experiment is not None:
+        unknown = [arm for arm in form.arms if arm not in experiment.arms]
+        if unknown:
+            found["arms"] = f"no arm {', '.join(unknown)} in {form.experiment}"
+        arms = len(form.arms or experiment.arms)
+        if "trials" not in found and form.trials.strip() and int(form.trials) < arms:
+            found["trials"] = f"fewer than the {arms} arms: some would get none"
+    if form.device.strip() and not DEVICE.fullmatch(form.device.strip()):
+        found["device"] = "auto, cpu, mps, cuda or cuda:N"
+    if form.engine not in ENGINES:
+        found["engine"] = f"one of {', '.join(ENGINES)}"
+    return found
+
+
+def start(words: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start `mnist-suite WORDS` detached, its output appended to `log`. Raises OSError."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            [*PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=dict(environment if environment is not None else os.environ),
+        )
+
+
+def free_name(wanted: str, results: Path) -> str:
+    """`wanted`, or with the first number behind it that is not taken."""
+    stem = re.sub(r"-\d+$", "", wanted)
+    name, n = wanted, 1
+    while (results / name).exists():
+        n += 1
+        name = f"{stem}-{n}"
+    return name

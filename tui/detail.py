@@ -1,0 +1,192 @@
+"""Everything about one trial, for the run and compare screens: its log, decimated to a bounded size."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from suite.spec import Evaluated, Line, Progress
+from suite.store import EventReader, TrialDir
+
+POINTS = 2000  # kept of a training curve; every second one goes when there are more
+LINES = 400  # of the log tail
+TAIL_BYTES = 64 * 1024  # of console.log
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One moment of a training."""
+
+    step: int
+    epoch: float
+    seconds: float  # of training
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A validation image the model got wrong."""
+
+    index: int
+    label: int
+    predicted: int
+    probability: float
+    pixels: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the finished model did on the validation split."""
+
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]  # [label][predicted]
+    worst: tuple[Wrong, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    loss: tuple[Point, ...] = ()
+    lr: tuple[Point, ...] = ()
+    speed: tuple[Point, ...] = ()
+    accuracy: tuple[Point, ...] = ()
+    validation_loss: tuple[Point, ...] = ()
+    log: tuple[str, ...] = ()
+    console: tuple[str, ...] = ()
+    validation: Validation | None = None
+    bad_lines: int = 0
+
+
+@dataclass
+class Curve:
+    """Points of one quantity; memory stays bounded by keeping every second one when there are too many."""
+
+    points: list[Point] = field(default_factory=list)
+    stride: int = 1
+    seen: int = 0
+
+    def add(self, point: Point) -> None:
+        if self.seen % self.stride == 0:
+            self.points.append(point)
+        self.seen += 1
+        if len(self.points) > POINTS:
+            self.points = self.points[::2]
+            self.stride *= 2
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after `step`: a resumed attempt repeats it."""
+        self.points = [point for point in self.points if point.step <= step]
+
+
+class Follower:
+    """Reads one trial's events, console and validation file as they grow."""
+
+    def __init__(self, directory: TrialDir) -> None:
+        self.directory = directory
+        self._reader = EventReader(directory.events)
+        self._curves = {name: Curve() for name in ("loss", "lr", "speed", "accuracy", "validation_loss")}
+        self._log: deque[str] = deque(maxlen=LINES)
+        self._signature: object = None
+        self._console: tuple[str, ...] = ()
+        self._validation: Validation | None = None
+        self._detail = Detail()
+
+    def poll(self) -> Detail:
+        lines = self._reader.poll()
+        for line in lines:
+            self._take(line)
+        signature = (_signature(self.directory.console), _signature(self.directory.path / "validation.json"))
+        if signature != self._signature:
+            self._signature = signature
+            self._console = tail(self.directory.console)
+            self._validation = read_validation(self.directory.path / "validation.json")
+        elif not lines and self._reader.bad == self._detail.bad_lines:
+            return self._detail
+        curves = {name: tuple(curve.points) for name, curve in self._curves.items()}
+        self._detail = Detail(
+            **curves,
+            log=tuple(self._log),
+            console=self._console,
+            validation=self._validation,
+            bad_lines=self._reader.bad,
+        )
+        return self._detail
+
+    def _take(self, line: Line) -> None:
+        event = line.event
+        self._log.append(f"{time.strftime('%H:%M:%S', time.localtime(line.time))}  {describe(event)}")
+        if event.kind == "started":
+            for curve in self._curves.values():
+                curve.rewind(event.step)
+        elif isinstance(event, Progress):
+            self._add("loss", event, event.loss)
+            self._add("lr", event, event.lr)
+            self._add("speed", event, event.images_per_second)
+        elif isinstance(event, Evaluated):
+            self._add("accuracy", event, event.accuracy)
+            self._add("validation_loss", event, event.loss)
+
+    def _add(self, name: str, event: Progress | Evaluated, value: float | None) -> None:
+        if value is not None:
+            self._curves[name].add(Point(event.step, float(event.epoch), event.seconds, value))
+
+
+def describe(event: Any) -> str:
+    """An event on one line."""
+    fields = event.model_dump(exclude={"kind"}, exclude_none=True)
+    words = (f"{key}={value:.5g}" if isinstance(value, float) else f"{key}={value}" for key, value in fields.items())
+    return clean(f"{event.kind:<12}{' '.join(words)}")
+
+
+def clean(text: str) -> str:
+    """Without escape sequences and control characters: logs are shown, never obeyed."""
+    return ESCAPES.sub("", text.replace("\t", "    ").replace("\n", " "))
+
+
+def tail(path: Path) -> tuple[str, ...]:
+    """The last lines of a text file, however large it is."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ()
+    # a progress bar rewrites its line with carriage returns: what it came to is what counts
+    return tuple(clean(line.rstrip("\r").rpartition("\r")[2]) for line in text.split("\n"))[-LINES:]
+
+
+def read_validation(path: Path) -> Validation | None:
+    """validation.json, or None where it is missing or not as expected."""
+    try:
+        data = json.loads(path.read_bytes())
+        confusion = tuple(tuple(int(n) for n in line) for line in data["confusion"])
+        classes = tuple(str(name) for name in data["classes"])
+        if len(confusion) != len(classes) or any(len(line) != len(classes) for line in confusion):
+            return None
+        worst = tuple(
+            Wrong(
+                int(w["index"]),
+                int(w["label"]),
+                int(w["predicted"]),
+                float(w["probability"]),
+                tuple(tuple(int(p) for p in line) for line in w["pixels"]),
+            )
+            for w in data["worst"]
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return Validation(classes, confusion, worst)
+
+
+def _signature(path: Path) -> object:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

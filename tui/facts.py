@@ -1,0 +1,175 @@
+"""What is known of a run as pairs of words, for the run and compare screens. Pure."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from suite.leaderboard import COLUMNS, text
+from tui.cells import duration, value_text
+from tui.snapshot import Key, Run, Snapshot
+
+Fact = tuple[str, str]
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """A nested dictionary as {"recipe.augment.shift": 2.0}."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {
+        key: leaf for name, one in value.items() for key, leaf in flat(one, f"{path}.{name}" if path else name).items()
+    }
+
+
+def configuration(run: Run) -> list[Fact]:
+    """Everything needed to repeat the trial; what the search chose comes first and is marked."""
+    tuned = [(f"{key} *", value_text(value)) for key, value in run.trial.params.items()]
+    fields = flat(run.trial.model_dump(mode="json", exclude={"params", "schema_version"}))
+    return tuned + [(key, value_text(value)) for key, value in fields.items() if value not in (None, [], {}, ())]
+
+
+def costs(run: Run) -> list[Fact]:
+    """What the trial cost, each figure with how it was come by."""
+    row, record = run.row, run.record
+    cost = record.cost if record else None
+    sources = {
+        "flops": "counted, forward, a multiply-add is two",
+        "train_flops": "counted, forward and backward",
+        "params": "counted",
+        "trainable": "counted",
+        "memory": cost.memory_source if cost else "",
+        "energy": cost.energy_source if cost else "",
+        "latency": "measured, median of single images",
+    }
+    facts = [
+        (COLUMNS[key].title, f"{text(row, key):<12} {sources.get(key, 'measured')}".rstrip())
+        for key in (
+            "flops",
+            "params",
+            "trainable",
+            "train_flops",
+            "seconds",
+            "wall",
+            "speed",
+            "memory",
+            "energy",
+            "latency",
+        )
+    ]
+    if cost is not None:
+        if cost.latency_256_seconds is not None:
+            value = COLUMNS["latency"].text(cost.latency_256_seconds)
+            facts.append(("256 images", f"{value:<12} measured, at once"))
+        facts.append(("setup time", f"{duration(cost.setup_seconds):<12} measured"))
+    if row.accuracy is not None:
+        interval = f" ({text(row, 'low')} … {text(row, 'high')}, 95 % Wilson)" if row.low is not None else ""
+        facts.append(("val acc", f"{text(row, 'accuracy')}{interval}; the search chose by it, so it flatters"))
+    if record and record.provenance:
+        p = record.provenance
+        facts += [
+            ("host", p.host),
+            ("hardware", p.hardware),
+            ("precision", p.precision),
+            ("threads", str(p.threads)),
+            ("version", f"{p.version} {p.commit or ''}".strip()),
+            ("python", p.python),
+            ("command", p.command),
+        ]
+    return facts
+
+
+def lineage(run: Run, snapshot: Snapshot) -> list[str]:
+    """From this run down to what it stands on, and what stands on it."""
+    lines = ["This run", f"  {_short(run)}"]
+    seen = {run.key}
+    current, depth = run, 1
+    while current.trial.weights is not None:
+        source = current.trial.weights.source
+        indent = "  " * depth
+        key = parent_key(source)
+        parent = snapshot.find(key)
+        if key is None or parent is None or parent.key in seen:
+            where = "weights that came with the backbone" if source == "pretrained" else source
+            lines.append(f"{indent}└─ stands on {where}")
+            break
+        seen.add(parent.key)
+        lines.append(f"{indent}└─ stands on {_short(parent)}")
+        siblings = children(parent.key, snapshot)
+        price = (f"{text(parent.row, 'train_flops')} FLOPs", text(parent.row, "seconds"), text(parent.row, "energy"))
+        lines.append(f"{indent}     pretraining cost {', '.join(price)}")
+        if parent.row.train_flops is not None and siblings:
+            each = COLUMNS["train_flops"].text(parent.row.train_flops / len(siblings))
+            lines.append(f"{indent}     shared by {len(siblings)} runs: {each} FLOPs each")
+        current, depth = parent, depth + 1
+    if run.trial.weights is None:
+        lines.append("  └─ starts from random weights")
+    standing = children(run.key, snapshot)
+    if standing:
+        lines += ["", f"On it stand {len(standing)} runs", *(f"  {_short(child)}" for child in standing[:50])]
+    return lines
+
+
+def parent_key(source: str) -> Key | None:
+    """The trial that a path below the results directory belongs to: study/trials/ID/best.safetensors."""
+    parts = source.split("/")
+    return (parts[-4], parts[-2]) if len(parts) >= 4 and parts[-3] == "trials" else None
+
+
+def children(key: Key, snapshot: Snapshot) -> list[Run]:
+    return [r for r in snapshot.runs if r.trial.weights is not None and parent_key(r.trial.weights.source) == key]
+
+
+def _short(run: Run) -> str:
+    row = run.row
+    what = f"{row.arm}: {row.backbone}, {row.strategy} on {run.trial.dataset}"
+    return f"{row.study}/{row.trial}  {what}  {text(row, 'accuracy')}"
+
+
+def life(run: Run, now: float) -> str:
+    """One line on how the run is doing."""
+    row = run.row
+    words = [row.state]
+    if run.began:
+        words.append(f"began {time.strftime('%Y-%m-%d %H:%M', time.localtime(run.began))}")
+    if not run.settled and run.last:
+        words.append(f"last sign {duration(now - run.last)} ago")
+    if run.started is not None and not run.settled:
+        words.append(f"pid {run.started.pid} on {run.started.host}")
+        if run.started.steps:
+            words.append(f"step {run.step} of {run.started.steps}")
+    if row.reason:
+        words.append(row.reason)
+    if run.bad_lines:
+        words.append(f"{run.bad_lines} unreadable lines in its log")
+    return " · ".join(words)
+
+
+def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
+    """Only the parameters that differ, then results and costs."""
+    fields = [flat(r.trial.model_dump(mode="json", exclude={"params", "schema_version", "number"})) for r in runs]
+    rows: list[tuple[str, list[str]]] = []
+    for key in dict.fromkeys(key for one in fields for key in one):
+        values = [value_text(one.get(key)) for one in fields]
+        if len(set(values)) > 1:
+            rows.append((key, values))
+    for key in (
+        "state",
+        "accuracy",
+        "low",
+        "high",
+        "loss",
+        "epoch",
+        "flops",
+        "params",
+        "trainable",
+        "train_flops",
+        "seconds",
+        "speed",
+        "memory",
+        "energy",
+        "latency",
+    ):
+        values = [text(r.row, key) for r in runs]
+        if set(values) != {"-"}:
+            rows.append((COLUMNS[key].title, values))
+    return rows

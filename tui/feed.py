@@ -1,0 +1,270 @@
+"""Reads the results directory: a `Watcher` that knows what it has read, and one thread that polls it.
+
+Incremental: a settled trial is never opened again, a live one costs one `stat` and what is new in its log,
+and a directory is listed only when it changed. Polling, not inotify: results often lie on network disks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from suite.leaderboard import row
+from suite.spec import NAME, StudyFile
+from suite.store import STALE_SECONDS, EventReader, StudyDir, TrialDir, TrialState
+from tui.detail import Detail, Follower
+from tui.snapshot import Key, Run, Snapshot, StudyView
+
+INTERVAL = 0.5  # seconds between polls
+SLICE = 0.25  # seconds of reading new trials before what is known is shown
+RELIST = 10.0  # seconds after which directories are listed even if their time did not change (network disks)
+
+
+@dataclass(slots=True)
+class Watched:
+    """One trial being followed, until its result is there."""
+
+    directory: TrialDir
+    reader: EventReader
+    state: TrialState | None = None
+    run: Run | None = None
+    began: float = 0.0
+
+    def poll(self, study: str, now: float) -> bool:
+        """Read what is new; say whether the run changed."""
+        if self.state is None:
+            trial = self.directory.trial()
+            if trial is None:
+                return False  # being written, or damaged: look again next time
+            self.state = TrialState(self.directory.id, trial)
+        state = self.state
+        # The result first: an event that arrives in between is then seen next time, never lost.
+        record = self.directory.record()
+        lines = self.reader.poll() if record is None else []
+        state.update(lines)
+        if lines and not self.began:
+            self.began = lines[0].time
+        silent = state.state == "running" and now - state.last > STALE_SECONDS
+        shown = self.run
+        if shown and record is None and not lines and self.reader.bad == shown.bad_lines:
+            was_stale = shown.row.state == "stale"
+            if silent == was_stale:
+                return False
+        state.bad_lines = self.reader.bad
+        state.settle(record)
+        self.run = Run(
+            key=(study, state.id),
+            row=row(study, state, now=now),
+            trial=state.trial,
+            record=record,
+            started=state.started,
+            step=record.steps if record else state.progress.step if state.progress else 0,
+            began=record.started if record and record.started else self.began,
+            last=state.last,
+            bad_lines=state.bad_lines,
+        )
+        return True
+
+
+@dataclass(slots=True)
+class WatchedStudy:
+    directory: StudyDir
+    view: StudyView
+    signatures: dict[str, object] = field(default_factory=dict)
+    trials: dict[str, Watched] = field(default_factory=dict)
+    live: list[str] = field(default_factory=list)  # read at least once, not settled
+    fresh: list[str] = field(default_factory=list)  # listed, not read yet
+    listed: float = 0.0
+
+    def changed(self, name: str) -> bool:
+        """Whether a file or folder is not the one of the last look."""
+        try:
+            status = os.stat(self.directory.path / name)
+            signature: object = (status.st_ino, status.st_size, status.st_mtime_ns)
+        except OSError:
+            signature = None
+        before = self.signatures.get(name, "never")
+        self.signatures[name] = signature
+        return signature != before
+
+
+class Watcher:
+    """Follows one results directory. Not thread-safe: exactly one thread polls."""
+
+    def __init__(self, results: Path, clock: Callable[[], float] = time.time) -> None:
+        self.results = results
+        self.clock = clock
+        self._studies: dict[str, WatchedStudy] = {}
+        self._version = 0
+        self._last = Snapshot()
+
+    def poll(self, budget: float = float("inf")) -> Snapshot:
+        """The present state; reading of new trials pauses after `budget` seconds."""
+        deadline = time.monotonic() + budget
+        changed = self._list_studies()
+        loading = 0
+        for study in self._studies.values():
+            changed |= self._poll_study(study, deadline)
+            loading += len(study.fresh)
+        problem = None
+        if not self._studies:
+            there = self.results.is_dir()
+            problem = f"No study in {self.results} yet." if there else f"There is no directory {self.results} yet."
+        if changed or problem != self._last.problem or loading != self._last.loading or not self._version:
+            self._version += 1
+            views = tuple(study.view for _, study in sorted(self._studies.items()))
+            self._last = Snapshot(self._version, self.clock(), views, loading, problem)
+        return self._last
+
+    def _list_studies(self) -> bool:
+        try:
+            with os.scandir(self.results) as entries:
+                names = {e.name for e in entries if re.fullmatch(NAME, e.name)}
+        except OSError:
+            names = set()
+        there = {n for n in names if n in self._studies or (self.results / n / "study.json").exists()}
+        gone = [n for n in self._studies if n not in there or not self._studies[n].directory.exists()]
+        for name in gone:
+            del self._studies[name]
+        new = there - self._studies.keys() - set(gone)
+        for name in new:
+            view = StudyView(name, None, None, False, ())
+            self._studies[name] = WatchedStudy(StudyDir(self.results, name), view)
+        return bool(gone or new)
+
+    def _poll_study(self, study: WatchedStudy, deadline: float) -> bool:
+        now, view, directory = self.clock(), study.view, study.directory
+        file, status = view.file, view.status
+        if study.changed("study.json"):
+            file = directory.study()
+            if _another(view.file, file):  # deleted and started anew under the same name
+                study.trials.clear()
+                study.live, study.fresh, study.listed = [], [], 0.0
+        if study.changed("status.json"):
+            status = directory.status()
+        changed = self._list_trials(study, now)
+        changed |= self._poll_trials(study, now, deadline)
+        stopping = directory.stop_path.exists()
+        stale = bool(status and status.state == "running" and now - status.heartbeat > STALE_SECONDS)
+        if changed:
+            runs = tuple(w.run for w in study.trials.values() if w.run is not None)
+        else:
+            runs = view.runs
+        fresh = StudyView(directory.name, file, status, stopping, runs, stale)
+        if fresh == view:
+            return False  # keep the old one: it remembers its sums
+        study.view = fresh
+        return True
+
+    def _list_trials(self, study: WatchedStudy, now: float) -> bool:
+        """Notice new and removed trials; say whether one went."""
+        overdue = not 0 <= now - study.listed < RELIST
+        if not study.changed("trials") and not overdue:
+            return False
+        study.listed = now
+        names = {t.id: t for t in study.directory.trials()}
+        gone = [name for name in study.trials if name not in names]
+        for name in gone:
+            del study.trials[name]
+        new = [name for name in names if name not in study.trials]
+        for name in new:
+            study.trials[name] = Watched(names[name], EventReader(names[name].events))
+        study.live = [name for name in study.live if name in study.trials]
+        study.fresh = [name for name in study.fresh if name in study.trials] + new
+        return bool(gone)
+
+    def _poll_trials(self, study: WatchedStudy, now: float, deadline: float) -> bool:
+        changed = False
+        live: list[str] = []
+        for name in study.live:
+            changed |= self._poll_trial(study, name, live, now)
+        read = 0
+        for name in study.fresh:
+            if time.monotonic() > deadline:
+                break
+            changed |= self._poll_trial(study, name, live, now)
+            read += 1
+        study.fresh = study.fresh[read:]
+        study.live = live
+        return changed
+
+    @staticmethod
+    def _poll_trial(study: WatchedStudy, name: str, live: list[str], now: float) -> bool:
+        watched = study.trials[name]
+        changed = watched.poll(study.directory.name, now)
+        if watched.run is None or not watched.run.settled:
+            live.append(name)
+        return changed
+
+
+def _another(before: StudyFile | None, now: StudyFile | None) -> bool:
+    return before is not None and now is not None and before.created != now.created
+
+
+class Feed:
+    """One daemon thread: polls, then hands over. Nobody waits for it on the way out."""
+
+    def __init__(
+        self,
+        results: Path,
+        publish: Callable[[Snapshot, dict[Key, Detail], str | None], object],
+        *,
+        interval: float = INTERVAL,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.watcher = Watcher(results, clock)
+        self.interval = interval
+        self._publish = publish
+        self._results = results
+        self._followers: dict[Key, Follower] = {}
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._loop, name="feed", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look at once instead of at the next turn."""
+        self._wake.set()
+
+    def follow(self, keys: Iterable[Key]) -> None:
+        """Read the full logs of these trials, and of no others."""
+        wanted = set(keys)
+        with self._lock:
+            kept = {key: follower for key, follower in self._followers.items() if key in wanted}
+            for key in wanted - kept.keys():
+                study, trial = key
+                kept[key] = Follower(StudyDir(self._results, study).trial(trial))
+            self._followers = kept
+        self.wake()
+
+    def poll(self, budget: float = SLICE) -> tuple[Snapshot, dict[Key, Detail]]:
+        snapshot = self.watcher.poll(budget)
+        with self._lock:
+            followers = dict(self._followers)
+        return snapshot, {key: follower.poll() for key, follower in followers.items()}
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            problem = None
+            snapshot, details = Snapshot(), {}
+            try:
+                snapshot, details = self.poll()
+            except Exception as error:  # whatever a file system thinks up: a label on the screen, then another try
+                problem = f"Reading failed: {type(error).__name__}: {error}"
+            if self._stop.is_set():
+                return
+            self._publish(snapshot, details, problem)
+            self._wake.wait(0.01 if snapshot.loading else self.interval)
+            self._wake.clear()

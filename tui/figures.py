@@ -1,0 +1,309 @@
+"""From runs to what a chart shows. Pure: one function a figure, each returns a `Figure`."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from suite.leaderboard import COLUMNS, pareto
+from tui.board import row_value
+from tui.cells import duration, title
+from tui.chart import GLYPHS, STYLES, Axis, Series
+from tui.snapshot import Run
+
+LINEAR_COSTS = frozenset({"latency"})
+MOST_LINES = 60  # curves of the intermediate values; the best ones are shown
+
+
+@dataclass(frozen=True)
+class Figure:
+    series: tuple[Series, ...]
+    x: Axis
+    y: Axis
+    notes: tuple[str, ...] = ()  # lines below the chart
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.4g}%"
+
+
+def _finished(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run.row.state == "finished" and run.row.accuracy is not None]
+
+
+def _by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    arms: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.row.number):
+        arms.setdefault(run.row.arm, []).append(run)
+    return dict(sorted(arms.items()))
+
+
+def pareto_figure(runs: Sequence[Run], cost: str) -> Figure:
+    """Accuracy against a cost, with the front and what each step along it costs."""
+    done = [run for run in _finished(runs) if getattr(run.row, cost) is not None]
+    front = pareto([run.row for run in done], cost)
+    series = [
+        Series(
+            arm,
+            [(float(getattr(r.row, cost)), r.row.accuracy or 0.0) for r in members],
+            "points",
+            STYLES[i % 8],
+            GLYPHS[i % 8],
+        )
+        for i, (arm, members) in enumerate(_by_arm(done).items())
+    ]
+    steps = Series("Pareto front", [(float(getattr(r, cost)), r.accuracy or 0.0) for r in front], "steps", "strong")
+    text = COLUMNS[cost].text
+    notes: list[str] = []
+    for cheaper, dearer in pairwise(front):
+        gain = (dearer.accuracy or 0.0) - (cheaper.accuracy or 0.0)
+        before, after = getattr(cheaper, cost), getattr(dearer, cost)
+        times = f"{after / before:.3g}x the {title(cost)}" if before else f"any {title(cost)} at all"
+        notes.append(
+            f"{cheaper.number:04d} → {dearer.number:04d}: +{100 * gain:.2f} pp for {times}"
+            f" ({text(before)} → {text(after)}), {dearer.arm}"
+        )
+    return Figure(
+        (steps, *series), Axis(title(cost), log=cost not in LINEAR_COSTS, text=text), _accuracy(), tuple(notes)
+    )
+
+
+def _accuracy(name: str = "validation accuracy") -> Axis:
+    return Axis(name, text=percent)
+
+
+def history_figure(runs: Sequence[Run]) -> Figure:
+    """Accuracy by trial number, and the best so far."""
+    points, best = [], []
+    top = -math.inf
+    for run in sorted(runs, key=lambda run: (run.row.study, run.row.number)):
+        if run.row.accuracy is None:
+            continue
+        points.append((float(run.row.number), run.row.accuracy))
+        if run.row.state == "finished" and run.row.accuracy > top:
+            top = run.row.accuracy
+        if math.isfinite(top):
+            best.append((float(run.row.number), top))
+    series = [
+        Series(
+            arm,
+            [(float(r.row.number), r.row.accuracy) for r in members if r.row.accuracy is not None],
+            "points",
+            STYLES[i % 8],
+            GLYPHS[i % 8],
+        )
+        for i, (arm, members) in enumerate(_by_arm(runs).items())
+    ]
+    best.sort()
+    return Figure(
+        (Series("best so far", best, "steps", "strong"), *series), Axis("trial number", whole=True), _accuracy()
+    )
+
+
+def intermediate_figure(runs: Sequence[Run]) -> Figure:
+    """Validation accuracy by epoch of every run; pruned ones end early."""
+    shown = sorted((r for r in runs if r.row.curve), key=lambda r: -(r.row.accuracy or 0.0))
+    arms = {arm: i for i, arm in enumerate(_by_arm(runs))}
+    named: set[str] = set()
+    series: list[Series] = []
+    for run in reversed(shown[:MOST_LINES]):
+        points = [(float(epoch), accuracy) for epoch, accuracy in epochs(run)]
+        name = run.row.arm if run.row.arm not in named else ""
+        named.add(run.row.arm)
+        index = arms[run.row.arm] % 8
+        kind = "line" if len(points) > 1 else "points"
+        series.append(Series(name, points, kind, STYLES[index], GLYPHS[index]))
+    left_out = len(shown) - MOST_LINES
+    notes = (f"The {MOST_LINES} best of {len(shown)} runs.",) if left_out > 0 else ()
+    return Figure(tuple(series), Axis("epoch", whole=True), _accuracy(), notes)
+
+
+def epochs(run: Run) -> list[tuple[int, float]]:
+    """(epoch, accuracy) pairs; a live run's row has the accuracies alone, evaluated once an epoch."""
+    if run.record is not None:
+        return list(run.record.curve)
+    last = run.row.epoch or len(run.row.curve)
+    return [(last - len(run.row.curve) + 1 + i, accuracy) for i, accuracy in enumerate(run.row.curve)]
+
+
+def slice_figure(runs: Sequence[Run], key: str) -> Figure:
+    """Accuracy against one tuned value."""
+    points = {run.key: row_value(run.row, key) for run in runs}
+    done = [run for run in runs if run.row.accuracy is not None and points[run.key] is not None]
+    axis, place = _axis_of(key, [points[run.key] for run in done])
+    series = [
+        Series(
+            arm,
+            [(place(points[r.key]), r.row.accuracy or 0.0) for r in members],
+            "points",
+            STYLES[i % 8],
+            GLYPHS[i % 8],
+        )
+        for i, (arm, members) in enumerate(_by_arm(done).items())
+    ]
+    return Figure(tuple(series), axis, _accuracy())
+
+
+def _axis_of(key: str, values: Sequence[object]) -> tuple[Axis, Callable[[object], float]]:
+    """An axis for tuned values: logarithmic where they span a decade, categories where they are words."""
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values) and values:
+        numbers = [float(v) for v in values]  # type: ignore[arg-type]
+        log = min(numbers) > 0 and max(numbers) / min(numbers) >= 10
+        return Axis(title(key), log=log, text=lambda v: f"{v:.3g}"), lambda v: float(v)  # type: ignore[arg-type]
+    names = sorted({str(v) for v in values})
+    places = {name: float(i) for i, name in enumerate(names)}
+    labels = tuple((place, name) for name, place in places.items())
+    return Axis(title(key), labels=labels, low=-0.5, high=len(names) - 0.5), lambda v: places[str(v)]
+
+
+def parallel_figure(runs: Sequence[Run]) -> Figure:
+    """One vertical line a tuned value, one broken line a run; the best quarter stands out."""
+    done = _finished(runs)
+    keys = [key for key in tuned_keys(done) if sum(key in r.row.tuned for r in done) >= 2]
+    if not keys:
+        return Figure((), Axis(), Axis(), ("No finished run with tuned values.",))
+    scales: list[Callable[[Run], float | None]] = []
+    ends: list[str] = []
+    for key in keys:
+        values = [r.row.tuned[key] for r in done if key in r.row.tuned]
+        axis, place = _axis_of(key, values)
+        numbers = [math.log10(place(v)) if axis.log else place(v) for v in values]
+        low, high = min(numbers), max(numbers)
+
+        def where(run: Run, key=key, axis=axis, place=place, low=low, high=high) -> float | None:
+            if key not in run.row.tuned:
+                return None
+            value = place(run.row.tuned[key])
+            value = math.log10(value) if axis.log else value
+            return (value - low) / (high - low) if high > low else 0.5
+
+        scales.append(where)
+        texts = [name for _, name in axis.labels] or [f"{min(values):.3g}", f"{max(values):.3g}"]  # type: ignore[type-var]
+        ends.append(f"{title(key)}: {texts[0]} (bottom) … {texts[-1]} (top)")
+    accuracies = sorted(r.row.accuracy or 0.0 for r in done)
+    low, high = accuracies[0], accuracies[-1]
+    threshold = accuracies[int(0.75 * (len(accuracies) - 1))]
+    best: list[Series] = []
+    rest: list[Series] = []
+    for run in done:
+        accuracy = run.row.accuracy or 0.0
+        points = [(float(i), p) for i, where in enumerate(scales) if (p := where(run)) is not None]
+        points.append((float(len(keys)), (accuracy - low) / (high - low) if high > low else 0.5))
+        top = accuracy >= threshold
+        (best if top else rest).append(Series("", points, "line", "strong" if top else "dim"))
+    if best:
+        best[0] = Series("best quarter", best[0].points, "line", "strong")
+    labels = (*((float(i), title(key)) for i, key in enumerate(keys)), (float(len(keys)), "accuracy"))
+    ends.append(f"accuracy: {percent(low)} (bottom) … {percent(high)} (top)")
+    return Figure((*rest, *best), Axis(labels=labels), Axis(text=lambda v: "", low=0.0, high=1.0), tuple(ends))
+
+
+def timeline_figure(runs: Sequence[Run], now: float) -> Figure:
+    """When each run ran: one horizontal bar a trial, coloured by state."""
+    begun = [run for run in runs if run.began]
+    if not begun:
+        return Figure((), Axis(), Axis(), ("No run has begun.",))
+    start = min(run.began for run in begun)
+    states = ("finished", "running", "pruned", "failed", "stopped", "stale")
+    series: list[Series] = []
+    named: set[str] = set()
+    for run in begun:
+        end = run.record.ended if run.record and run.record.ended else (now if run.row.state == "running" else run.last)
+        y = float(run.row.number)
+        state = run.row.state
+        index = states.index(state) if state in states else 5
+        name = state if state not in named else ""
+        named.add(state)
+        series.append(Series(name, [(run.began - start, y), (max(end, run.began) - start, y)], "line", STYLES[index]))
+    return Figure(
+        tuple(series), Axis("since the first start", text=duration, low=0.0), Axis("trial number", whole=True)
+    )
+
+
+# --- importance ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Importance:
+    key: str
+    strength: float  # 0 to 1
+    n: int
+    rising: bool | None  # more is better; None for words
+
+
+def tuned_keys(runs: Sequence[Run]) -> list[str]:
+    return sorted({key for run in runs for key in run.row.tuned})
+
+
+def importances(runs: Sequence[Run]) -> list[Importance]:
+    """How strongly accuracy goes with each tuned value, one at a time, the strongest first.
+
+    Numbers: the absolute Spearman rank correlation. Words: the correlation ratio of the ranks (the square root
+    of the part of their variance that lies between the values). Neither sees interactions, and neither is causal.
+    """
+    found: list[Importance] = []
+    for key in tuned_keys(runs):
+        pairs = [(r.row.tuned[key], r.row.accuracy) for r in _finished(runs) if key in r.row.tuned]
+        if len(pairs) < 3 or len({str(value) for value, _ in pairs}) < 2:
+            continue
+        accuracies = ranks([float(accuracy or 0.0) for _, accuracy in pairs])
+        values = [value for value, _ in pairs]
+        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            rho = correlation(ranks([float(v) for v in values]), accuracies)
+            found.append(Importance(key, abs(rho), len(pairs), rho > 0))
+        else:
+            found.append(Importance(key, correlation_ratio([str(v) for v in values], accuracies), len(pairs), None))
+    return sorted(found, key=lambda one: -one.strength)
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """Places in order from 1; equal values share the mean of theirs."""
+    indices = sorted(range(len(values)), key=lambda i: values[i])
+    result = [0.0] * len(values)
+    start = 0
+    while start < len(indices):
+        end = start
+        while end + 1 < len(indices) and values[indices[end + 1]] == values[indices[start]]:
+            end += 1
+        for i in indices[start : end + 1]:
+            result[i] = (start + end) / 2 + 1
+        start = end + 1
+    return result
+
+
+def correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Pearson's; 0 where one of the two does not vary."""
+    try:
+        return statistics.correlation(a, b)
+    except statistics.StatisticsError:
+        return 0.0
+
+
+def correlation_ratio(groups: Sequence[str], values: Sequence[float]) -> float:
+    mean = statistics.fmean(values)
+    total = sum((v - mean) ** 2 for v in values)
+    if total == 0:
+        return 0.0
+    members: dict[str, list[float]] = {}
+    for group, value in zip(groups, values):
+        members.setdefault(group, []).append(value)
+    between = sum(len(m) * (statistics.fmean(m) - mean) ** 2 for m in members.values())
+    return math.sqrt(between / total)
+
+
+def importance_lines(runs: Sequence[Run], width: int) -> list[str]:
+    """The importances as bars."""
+    found = importances(runs)
+    if not found:
+        return ["At least three finished runs with differing tuned values are needed."]
+    name = max(len(title(one.key)) for one in found)
+    room = max(4, min(50, width - name - 22))
+    lines = []
+    for one in found:
+        sign = {True: "↑ more is better", False: "↓ less is better", None: "  by value"}[one.rising]
+        bar = "█" * round(one.strength * room)
+        lines.append(f"{title(one.key):>{name}} ▕{bar:<{room}}▏{one.strength:.2f}  n={one.n}  {sign}")
+    return [*lines, "", "Rank correlation with validation accuracy, one value at a time: no interactions, no cause."]

@@ -1,0 +1,100 @@
+"""Several trials side by side: overlaid curves, and only the parameters that differ."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.widgets import Footer, Static
+
+from tui.chart import STYLES
+from tui.curves import EFFORTS, QUANTITIES, SMOOTHINGS, overlay_figure
+from tui.detail import Detail
+from tui.facts import differences
+from tui.screens.base import LiveScreen
+from tui.snapshot import Key, Snapshot
+from tui.widgets.chart import Chart
+from tui.widgets.status_line import StatusLine
+
+MOST = len(STYLES)  # more could not be told apart
+
+
+class CompareScreen(LiveScreen):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,backspace", "close", "Back"),
+        Binding("x", "effort", "X axis"),
+        Binding("y", "quantity", "Curve"),
+        Binding("s", "smooth", "Smooth"),
+        Binding("j,down", "scroll(1)", "Down", show=False),
+        Binding("k,up", "scroll(-1)", "Up", show=False),
+        Binding("h,left", "sideways(-1)", "Left", show=False),
+        Binding("l,right", "sideways(1)", "Right", show=False),
+    ]
+
+    def __init__(self, keys: tuple[Key, ...]) -> None:
+        super().__init__()
+        self.left_out = max(0, len(keys) - MOST)
+        self.followed = keys[:MOST]
+        self.effort, self.quantity, self.smoothing = EFFORTS[0], QUANTITIES[0], SMOOTHINGS[1]
+        self._shown: tuple[object, ...] = ()
+
+    def compose(self) -> ComposeResult:
+        yield StatusLine(id="status")
+        yield Chart(id="overlay")
+        yield Static(id="axis-note", markup=False)
+        with VerticalScroll(id="differences", can_focus=False):
+            yield Static(id="text-differences", markup=False)
+        yield Footer()
+
+    def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
+        app = self.dashboard
+        self.query_one(StatusLine).show("Compare", snapshot, app.problem, app.readonly)
+        runs = [run for key in self.followed if (run := snapshot.find(key))]
+        shown = [details.get(run.key, Detail()) for run in runs]
+        wanted = (runs, shown, self.effort, self.quantity, self.smoothing)
+        if wanted == self._shown:
+            return
+        self._shown = wanted
+        several = len({run.row.study for run in runs}) > 1
+        names = [f"{run.row.study}/{run.row.number:04d}" if several else f"{run.row.number:04d}" for run in runs]
+        figure = overlay_figure(runs, shown, names, self.quantity, self.effort, self.smoothing)
+        self.query_one(Chart).show(figure.series, figure.x, figure.y)
+        note = f"x {self.effort} · y {self.quantity} · smoothing {self.smoothing:g}"
+        if self.left_out:
+            note += f" · {self.left_out} more marked runs are left out"
+        self.query_one("#axis-note", Static).update(" · ".join((note, *figure.notes)))
+        rows = [("", names), *differences(runs)]
+        widths = [max(cell_len(values[i]) for _, values in rows) for i in range(len(runs))]
+        first = max(cell_len(name) for name, _ in rows)
+        lines = [f"{name:>{first}}  " + "  ".join(v.rjust(w) for v, w in zip(values, widths)) for name, values in rows]
+        body = self.query_one("#text-differences", Static)
+        body.styles.width = max((cell_len(line) for line in lines), default=1) + 2
+        body.update(Text("\n".join(lines) if runs else "None of these trials is there any more.", no_wrap=True))
+
+    def again(self) -> None:
+        self.update(self.dashboard.snapshot, self.dashboard.details)
+
+    def action_close(self) -> None:
+        self.dismiss()
+
+    def action_effort(self) -> None:
+        self.effort = EFFORTS[(EFFORTS.index(self.effort) + 1) % len(EFFORTS)]
+        self.again()
+
+    def action_quantity(self) -> None:
+        self.quantity = QUANTITIES[(QUANTITIES.index(self.quantity) + 1) % len(QUANTITIES)]
+        self.again()
+
+    def action_smooth(self) -> None:
+        self.smoothing = SMOOTHINGS[(SMOOTHINGS.index(self.smoothing) + 1) % len(SMOOTHINGS)]
+        self.again()
+
+    def action_scroll(self, by: int) -> None:
+        self.query_one("#differences").scroll_relative(y=2 * by, animate=False)
+
+    def action_sideways(self, by: int) -> None:
+        self.query_one("#differences").scroll_relative(x=8 * by, animate=False)

@@ -1,0 +1,129 @@
+"""Small dialogues: yes or no, one line of text, one of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, OptionList, Static
+from textual.widgets.option_list import Option
+
+
+class ConfirmScreen(ModalScreen[bool]):
+    """A question with its consequences and the command that does the same. 'y' says yes, all else no."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "Yes"),
+        Binding("n,escape,q", "answer(False)", "No"),
+    ]
+
+    def __init__(self, question: str, text: str, command: str) -> None:
+        super().__init__()
+        self.question, self.text, self.command = question, text, command
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialogue"):
+            yield Label(self.question, classes="question", markup=False)
+            yield Static(self.text, markup=False)
+            yield Static(f"$ {self.command}", classes="command", markup=False)
+            yield Label("y  yes      n  no", classes="hint")
+
+    def action_answer(self, yes: bool) -> None:
+        self.dismiss(yes)
+
+
+class PromptScreen(ModalScreen[str | None]):
+    """One line of text; `check` says in words what is wrong with it, `preview` what it will come to."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
+
+    def __init__(
+        self,
+        question: str,
+        value: str = "",
+        *,
+        check: Callable[[str], str | None] = lambda _: None,
+        preview: Callable[[str], str] = lambda _: "",
+    ) -> None:
+        super().__init__()
+        self.question, self.value, self.check, self.preview = question, value, check, preview
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialogue"):
+            yield Label(self.question, classes="question", markup=False)
+            yield Input(self.value, id="answer")
+            yield Static(classes="problem", markup=False)
+            yield Static(classes="command", markup=False)
+            yield Label("enter  go      escape  cancel", classes="hint")
+
+    def on_mount(self) -> None:
+        self._judge(self.value)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._judge(event.value)
+
+    def _judge(self, value: str) -> None:
+        self.query_one(".problem", Static).update(self.check(value) or "")
+        self.query_one(".command", Static).update(self.preview(value))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if self.check(event.value) is None:
+            self.dismiss(event.value)
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+
+class ChooseScreen(ModalScreen[str | None]):
+    """One of a list; typing narrows it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "Cancel"),
+        Binding("down", "move(1)", "Down", show=False),
+        Binding("up", "move(-1)", "Up", show=False),
+    ]
+
+    def __init__(self, question: str, options: Sequence[tuple[str, str]], current: str | None = None) -> None:
+        super().__init__()
+        self.question, self.options, self.current = question, list(options), current
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialogue"):
+            yield Label(self.question, classes="question", markup=False)
+            yield Input(placeholder="type to narrow", id="narrow")
+            yield OptionList(markup=False)
+
+    def on_mount(self) -> None:
+        self._fill("")
+        self.query_one(Input).focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._fill(event.value)
+
+    def _fill(self, typed: str) -> None:
+        choices = self.query_one(OptionList)
+        choices.clear_options()
+        shown = [(key, text) for key, text in self.options if typed.casefold() in text.casefold()]
+        choices.add_options([Option(text, id=key) for key, text in shown])
+        keys = [key for key, _ in shown]
+        if keys:
+            choices.highlighted = keys.index(self.current) if self.current in keys else 0
+
+    def action_move(self, by: int) -> None:
+        choices = self.query_one(OptionList)
+        choices.action_cursor_down() if by > 0 else choices.action_cursor_up()
+
+    def on_input_submitted(self) -> None:
+        choices = self.query_one(OptionList)
+        if choices.highlighted is not None:
+            self.dismiss(choices.get_option_at_index(choices.highlighted).id)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(event.option.id)
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)

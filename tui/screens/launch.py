@@ -1,0 +1,170 @@
+"""The launch form: checked as it is typed, with the command that does the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.screen import ModalScreen
+from textual.suggester import SuggestFromList
+from textual.widgets import Footer, Input, Label, Static
+
+from suite import declared
+from suite.errors import InputError
+from suite.store import StudyDir
+from tui import commands
+from tui.commands import ENGINES, Form
+from tui.screens.confirm import ConfirmScreen
+from tui.snapshot import StudyView
+from tui.widgets.checklist import Checklist
+
+if TYPE_CHECKING:
+    from tui.app import Dashboard
+
+FIELDS = {
+    "experiment": "a name, or the path of your own .py file",
+    "study": "the name of the directory below the results",
+    "trials": "in all, over the arms; empty: as the experiment says",
+    "workers": "trials at a time; empty: chosen for this machine",
+    "engine": " or ".join(ENGINES),
+    "device": "auto, cpu, cuda, cuda:N or mps",
+    "limit": "images of each split for a quick try; empty: all",
+}
+
+
+def form_from(view: StudyView | None, results: Path) -> Form:
+    """An empty form, or one that repeats a study under a new name."""
+    known = declared.names()
+    if view is None:
+        name = "mnist" if "mnist" in known or not known else known[0]
+        return Form(experiment=name, study=commands.free_name(name, results))
+    study = commands.free_name(f"{view.name}", results)
+    if view.file is None:
+        return Form(study=study)
+    experiment = view.file.experiment
+    return Form(
+        experiment=experiment.name,
+        study=study,
+        trials=str(experiment.trials),
+        workers=str(view.status.workers) if view.status and view.status.workers > 1 else "",
+        limit=str(experiment.limit or ""),
+        arms=tuple(experiment.arms),
+    )
+
+
+class LaunchScreen(ModalScreen[None]):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s,f5", "start", "Start", priority=True),
+        Binding("escape", "cancel", "Cancel"),
+    ]
+
+    def __init__(self, form: Form) -> None:
+        super().__init__()
+        self.form = form
+        self._arms_of = ""
+
+    @property
+    def dashboard(self) -> Dashboard:
+        return cast("Dashboard", self.app)
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="form", can_focus=False):
+            yield Label("Launch a sweep", classes="question")
+            for name, hint in FIELDS.items():
+                choices = {
+                    "experiment": declared.names(),
+                    "engine": ENGINES,
+                    "device": ("auto", "cpu", "cuda", "mps"),
+                }
+                suggester = SuggestFromList(choices[name]) if name in choices else None
+                with Horizontal(classes="field"):
+                    yield Label(name)
+                    yield Input(getattr(self.form, name), placeholder=hint, id=name, suggester=suggester, compact=True)
+                    yield Static(id=f"problem-{name}", classes="problem", markup=False)
+            with Horizontal(classes="field tall"):
+                yield Label("arms")
+                yield Checklist(id="arms")
+                yield Static(id="problem-arms", classes="problem", markup=False)
+            yield Static(id="asks", markup=False)
+            yield Static(id="command", classes="command", markup=False)
+            yield Label("tab  next field    space  arm in or out    ctrl+s  start    escape  cancel", classes="hint")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.query_one("#experiment", Input).focus()
+        self._judge()
+
+    @on(Input.Changed)
+    @on(Checklist.Changed)
+    def _typed(self) -> None:
+        self._judge()
+
+    @on(Input.Submitted)
+    def _next(self) -> None:
+        self.focus_next()
+
+    def _judge(self) -> None:
+        """Take over what is typed, and say what is wrong with it."""
+        values = {name: self.query_one(f"#{name}", Input).value for name in FIELDS}
+        self.form = replace(self.form, **values)
+        self._offer_arms()
+        arms = self.query_one("#arms", Checklist)
+        chosen = arms.chosen
+        everything = len(chosen) == arms.option_count
+        self.form = replace(self.form, arms=() if everything else chosen)
+        found = commands.problems(self.form, self.dashboard.results)
+        if arms.option_count and not chosen:
+            found["arms"] = "choose at least one"
+        for name in (*FIELDS, "arms"):
+            self.query_one(f"#problem-{name}", Static).update(found.get(name, ""))
+        self.query_one("#command", Static).update(f"$ {commands.typed(self._words())}")
+        self.problems = found
+
+    def _words(self) -> list[str]:
+        return commands.sweep_words(self.form, self.dashboard.results)
+
+    def _offer_arms(self) -> None:
+        name = self.form.experiment.strip()
+        if name == self._arms_of:
+            return
+        first = not self._arms_of
+        self._arms_of = name
+        arms = self.query_one("#arms", Checklist)
+        arms.fill([], ())
+        asks = self.query_one("#asks", Static)
+        try:
+            experiment = declared.load(name)
+        except InputError:
+            asks.update("")
+            return
+        wanted = self.form.arms if first and self.form.arms else tuple(experiment.arms)
+        arms.fill([(arm, f"{arm}: {a.backbone}, {a.strategy.kind}") for arm, a in experiment.arms.items()], wanted)
+        asks.update(f"{experiment.question} ({experiment.trials} trials on {experiment.dataset})")
+
+    def action_start(self) -> None:
+        self._judge()
+        if self.problems:
+            field, problem = next(iter(self.problems.items()))
+            self.query_one(f"#{field}").focus()
+            self.notify(f"{field}: {problem}", severity="warning", markup=False)
+            return
+        words, study = self._words(), self.form.study.strip()
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                log = StudyDir(self.dashboard.results, study).path / "console.log"
+                if self.dashboard.start(
+                    words, log, f"{study} started; it goes on without this dashboard.", f"{study} is over."
+                ):
+                    self.dismiss()
+
+        text = "It runs on its own: quitting the dashboard does not end it. x on the leaderboard stops it."
+        self.app.push_screen(ConfirmScreen(f"Start study {study}?", text, commands.typed(words)), answer)
+
+    def action_cancel(self) -> None:
+        self.dismiss()

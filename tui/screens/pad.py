@@ -1,0 +1,183 @@
+"""Draw a digit and watch a model make up its mind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Footer, Static
+
+from suite.leaderboard import text
+from tui.detail import Detail
+from tui.messages import Predicted
+from tui.predictor import Predictor, preparation, sample
+from tui.screens.base import LiveScreen
+from tui.screens.confirm import ChooseScreen, PromptScreen
+from tui.snapshot import Key, Run, Snapshot
+from tui.widgets.budget import bar
+from tui.widgets.canvas import Canvas
+from tui.widgets.status_line import StatusLine
+
+OFFERED = 50  # models to choose from
+PATH = "path"
+
+
+class PadScreen(LiveScreen):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("m", "model", "Model"),
+        Binding("s", "sample", "Sample from the data set"),
+        Binding("escape", "app.mode('board')", "Leaderboard", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predictor: Predictor | None = None
+        self.key: Key | None = None
+        self.model = ""
+        self._state = "no model yet: m chooses one"
+        self._truth = ""
+        self._answer: tuple[str, dict[str, float]] | None = None
+
+    def compose(self) -> ComposeResult:
+        yield StatusLine(id="status")
+        with Horizontal():
+            yield Canvas(id="canvas")
+            with Vertical():
+                yield Static(id="model", markup=False)
+                yield Static(id="probabilities", markup=False)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.query_one(Canvas).focus()
+
+    def on_unmount(self) -> None:
+        if self.predictor is not None:
+            self.predictor.close()
+
+    def on_screen_resume(self) -> None:
+        """Take the run under the leaderboard's cursor, when it has a model and another one was not chosen."""
+        run = self.dashboard.snapshot.find(self.dashboard.focus_key)
+        if run is not None and has_model(run) and run.key != self.key and not self.model.startswith(PATH):
+            self._choose(run)
+
+    def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
+        self.query_one(StatusLine).show("Pad", snapshot, self.dashboard.problem, self.dashboard.readonly)
+        self._show()
+
+    def _show(self) -> None:
+        words = [self.model or "no model", self._state]
+        if self._truth:
+            words.append(f"sample, labelled {self._truth}")
+        pen = self.query_one(Canvas)
+        words.append(f"pen {'down' if pen.down else 'up'}{', eraser' if pen.erasing else ''}")
+        self.query_one("#model", Static).update("\n".join(words))
+        lines: list[str] = []
+        if self._answer is not None:
+            best, probabilities = self._answer
+            name = max((len(label) for label in probabilities), default=1)
+            lines = [
+                f"{'▶' if label == best else ' '} {label:>{name}} {bar(p, 16)} {100 * p:5.1f}%"
+                for label, p in probabilities.items()
+            ]
+        self.query_one("#probabilities", Static).update("\n".join(lines))
+
+    # --- the model ---
+
+    def action_model(self) -> None:
+        runs = [run for run in self.dashboard.snapshot.runs if has_model(run)]
+        runs.sort(key=lambda run: -(run.row.accuracy or 0.0))
+        options = [(PATH, "the directory of an exported model …")]
+        options = [
+            (f"{r.row.study}/{r.row.trial}", f"{text(r.row, 'accuracy')}  {r.row.study}/{r.row.trial}  {r.row.arm}")
+            for r in runs[:OFFERED]
+        ] + options
+
+        def chosen(name: str | None) -> None:
+            if name == PATH:
+                self._ask_path()
+            elif name is not None:
+                study, _, trial = name.partition("/")
+                if run := self.dashboard.snapshot.find((study, trial)):
+                    self._choose(run)
+
+        self.app.push_screen(ChooseScreen("Model", options), chosen)
+
+    def _ask_path(self) -> None:
+        def given(path: str | None) -> None:
+            if path:
+                self.key, self.model = None, f"{PATH} {path}"
+                self._serve(None, ["predict", str(Path(path).expanduser()), "--serve"])
+
+        def check(path: str) -> str | None:
+            return None if Path(path).expanduser().is_dir() else "there is no such directory"
+
+        self.app.push_screen(PromptScreen("Directory of an exported model", check=check), given)
+
+    def _choose(self, run: Run) -> None:
+        self.key = run.key
+        self.model = f"{run.row.study}/{run.row.trial}\n{run.row.arm}  {text(run.row, 'accuracy')}"
+        version = (run.record.artifact_sha256 if run.record else None) or "unknown"
+        self._serve(*preparation(*run.key, version, self.dashboard.results))
+
+    def _serve(self, before: list[str] | None, words: list[str]) -> None:
+        if self.predictor is not None:
+            self.predictor.close()
+        self._answer = None
+        predictor = Predictor(
+            words, self._answered, lambda state: self._said(predictor, state), self.dashboard.environment
+        )
+        self.predictor = predictor
+        predictor.start(before)
+        predictor.ask(self.query_one(Canvas).pixels)
+        self._show()
+
+    def _answered(self, label: str, probabilities: dict[str, float]) -> None:
+        self.post_message(Predicted(label, probabilities))
+
+    def _said(self, predictor: Predictor, state: str) -> None:
+        if predictor is self.predictor:  # an earlier one may have last words
+            self._state = state
+            self.app.call_later(self._show)
+
+    def on_predicted(self, message: Predicted) -> None:
+        self._answer = (message.label, message.probabilities)
+        self._show()
+
+    def on_canvas_drawn(self) -> None:
+        if self.predictor is not None:
+            self.predictor.ask(self.query_one(Canvas).pixels)
+        self._show()
+
+    # --- samples ---
+
+    def action_sample(self) -> None:
+        run = self.dashboard.snapshot.find(self.key)
+        self._state = "fetching a sample …"
+        self._show()
+        self._sample(run.trial.dataset if run else "mnist")
+
+    @work(thread=True, exclusive=True, exit_on_error=False)
+    def _sample(self, dataset: str) -> None:
+        try:
+            pixels, label = sample(["data", "sample", dataset, "--json"], self.dashboard.environment)
+        except ValueError as error:
+            self.app.call_later(self._sampled, None, str(error))
+            return
+        self.app.call_later(self._sampled, pixels, label)
+
+    def _sampled(self, pixels: list[list[int]] | None, words: str) -> None:
+        self._state = "ready" if pixels is not None and self.predictor else self._state
+        if pixels is None:
+            self._state = f"No sample: {words}"
+        else:
+            self._truth = words
+            self.query_one(Canvas).load(pixels)
+        self._show()
+
+
+def has_model(run: Run) -> bool:
+    return run.record is not None and run.record.artifact is not None and run.row.state == "finished"

@@ -1,0 +1,145 @@
+"""Charts over all trials that pass the leaderboard's filter."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import Footer, Static
+
+from suite.leaderboard import COSTS
+from tui.board import arrange
+from tui.cells import title
+from tui.detail import Detail
+from tui.figures import (
+    Figure,
+    history_figure,
+    importance_lines,
+    intermediate_figure,
+    parallel_figure,
+    pareto_figure,
+    slice_figure,
+    timeline_figure,
+    tuned_keys,
+)
+from tui.filters import FilterError
+from tui.screens.base import LiveScreen
+from tui.snapshot import Key, Run, Snapshot
+from tui.widgets.chart import Chart
+from tui.widgets.status_line import StatusLine
+
+FIGURES = ("pareto", "history", "intermediate", "slice", "importance", "parallel", "timeline")
+
+
+class PlotsScreen(LiveScreen):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("l,right,right_square_bracket", "figure(1)", "Next plot"),
+        Binding("h,left,left_square_bracket", "figure(-1)", "Previous plot"),
+        Binding("f", "cost(1)", "Cost"),
+        Binding("F", "cost(-1)", "Cost before", show=False),
+        Binding("p", "parameter(1)", "Parameter"),
+        Binding("P", "parameter(-1)", "Parameter before", show=False),
+        Binding("escape", "app.mode('board')", "Leaderboard", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.figure = FIGURES[0]
+        self.parameter = 0
+        self._shown: tuple[object, ...] = ()
+
+    def compose(self) -> ComposeResult:
+        yield StatusLine(id="status")
+        yield Static(id="figures", markup=False)
+        yield Chart(id="figure")
+        yield Static(id="lines", markup=False)
+        yield Static(id="notes", markup=False)
+        yield Footer()
+
+    def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
+        app = self.dashboard
+        self.query_one(StatusLine).show("Plots", snapshot, app.problem, app.readonly)
+        moving = snapshot.time if self.figure == "timeline" else 0
+        wanted = (snapshot.version, app.view, self.figure, self.parameter, moving, self.size)
+        if wanted == self._shown:
+            return
+        self._shown = wanted
+        runs = self._runs(snapshot)
+        tabs = "  ".join(name.upper() if name == self.figure else name for name in FIGURES)
+        self.query_one("#figures", Static).update(tabs)
+        self._show(runs, snapshot)
+
+    def _runs(self, snapshot: Snapshot) -> list[Run]:
+        view = self.dashboard.view.model_copy(update={"top": 0})
+        try:
+            board = arrange(snapshot.runs, view, marked=self.dashboard.marked, pinned=self.dashboard.pinned)
+        except FilterError:
+            return snapshot.runs
+        return [run for line in board.lines for run in line.runs]
+
+    def _show(self, runs: list[Run], snapshot: Snapshot) -> None:
+        words = [f"{len(runs)} trials"]
+        if self.dashboard.view.filter:
+            words.append(f"filter {self.dashboard.view.filter}")
+        splits = len({run.trial.split_hash for run in runs})
+        if splits > 1:
+            words.append(f"{splits} validation splits: compare within one (filter data:NAME)")
+        chart, lines = self.query_one(Chart), self.query_one("#lines", Static)
+        text = self.figure == "importance"
+        chart.display, lines.display = not text, text
+        notes: tuple[str, ...] = ()
+        if text:
+            lines.update("\n".join(importance_lines(runs, self.size.width)))
+        else:
+            figure = self._figure(runs, snapshot)
+            chart.show(figure.series, figure.x, figure.y)
+            notes = figure.notes
+        if self.figure == "slice" and tuned_keys(runs):
+            words.append(f"parameter {self._parameter(runs)}")
+        room = max(1, self.size.height // 3)
+        if len(notes) > room:
+            notes = (*notes[: room - 1], f"… and {len(notes) - room + 1} more steps")
+        self.query_one("#notes", Static).update("\n".join((" · ".join(words), *notes)))
+
+    def _figure(self, runs: list[Run], snapshot: Snapshot) -> Figure:
+        match self.figure:
+            case "pareto":
+                return pareto_figure(runs, self.dashboard.view.cost)
+            case "history":
+                return history_figure(runs)
+            case "intermediate":
+                return intermediate_figure(runs)
+            case "slice":
+                return slice_figure(runs, self._parameter(runs))
+            case "parallel":
+                return parallel_figure(runs)
+            case _:
+                return timeline_figure(runs, self.dashboard.clock())
+
+    def _parameter(self, runs: list[Run]) -> str:
+        keys = tuned_keys(runs) or ["accuracy"]
+        return keys[self.parameter % len(keys)]
+
+    def again(self) -> None:
+        self.update(self.dashboard.snapshot, self.dashboard.details)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.again)
+
+    def action_figure(self, by: int) -> None:
+        self.figure = FIGURES[(FIGURES.index(self.figure) + by) % len(FIGURES)]
+        self.again()
+
+    def action_cost(self, by: int) -> None:
+        view = self.dashboard.view
+        cost = COSTS[(COSTS.index(view.cost) + by) % len(COSTS)]
+        self.dashboard.view = view.model_copy(update={"cost": cost})
+        self.figure = "pareto"
+        self.again()
+        self.notify(f"Cost: {title(cost)}", timeout=1)
+
+    def action_parameter(self, by: int) -> None:
+        self.parameter += by if self.figure == "slice" else 0
+        self.figure = "slice"
+        self.again()

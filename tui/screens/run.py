@@ -1,0 +1,200 @@
+"""One trial: curves, configuration, cost, log, digits and lineage."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Grid, VerticalScroll
+from textual.widgets import Footer, Static, TabbedContent, TabPane
+
+from tui import facts
+from tui.cells import GLYPHS
+from tui.curves import EFFORTS, QUANTITIES, SMOOTHINGS, run_figure
+from tui.detail import Detail
+from tui.images import confusion_heatmap, worst_digits
+from tui.screens.base import LiveScreen
+from tui.snapshot import Key, Run, Snapshot
+from tui.widgets.chart import Chart
+from tui.widgets.status_line import StatusLine
+
+TABS = ("curves", "config", "cost", "log", "digits", "lineage")
+
+
+class RunScreen(LiveScreen):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,backspace", "close", "Back"),
+        Binding("l,right,right_square_bracket", "tab(1)", "Next tab"),
+        Binding("h,left,left_square_bracket", "tab(-1)", "Previous tab", show=False),
+        Binding("x", "effort", "X axis"),
+        Binding("y", "quantity", "Curve"),
+        Binding("s", "smooth", "Smooth", show=False),
+        Binding("J", "neighbour(1)", "Next run", show=False),
+        Binding("K", "neighbour(-1)", "Previous run", show=False),
+        Binding("j,down", "scroll(1)", "Down", show=False),
+        Binding("k,up", "scroll(-1)", "Up", show=False),
+        Binding("g,home", "edge(-1)", "Top", show=False),
+        Binding("G,end", "edge(1)", "Bottom", show=False),
+        Binding("space", "mark", "Mark", show=False),
+        Binding("e", "export", "Export"),
+        Binding("d", "draw", "Draw digits for this model", show=False),
+        Binding("X", "stop", "Stop study", show=False),
+    ]
+
+    def __init__(self, key: Key) -> None:
+        super().__init__()
+        self.key = key
+        self.followed = (key,)
+        self.effort, self.quantity, self.smoothing = EFFORTS[0], QUANTITIES[0], SMOOTHINGS[1]
+        self._shown: tuple[object, ...] = ()
+
+    def compose(self) -> ComposeResult:
+        yield StatusLine(id="status")
+        yield Static(id="life", markup=False)
+        with TabbedContent(id="tabs"):
+            with TabPane("Curves", id="curves"), Grid(id="charts"):
+                for quantity in QUANTITIES:
+                    yield Chart(id=f"chart-{quantity}")
+            for name in TABS[1:]:
+                with TabPane(name.capitalize(), id=name), VerticalScroll(can_focus=False):
+                    yield Static(id=f"text-{name}", markup=False)
+        yield Static(id="axis-note", markup=False)
+        yield Footer()
+
+    @property
+    def tab(self) -> str:
+        return self.query_one(TabbedContent).active or TABS[0]
+
+    # --- showing ---
+
+    def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
+        app = self.dashboard
+        run = snapshot.find(self.key)
+        study, trial = self.key
+        self.query_one(StatusLine).show(f"{study}/{trial}", snapshot, app.problem, app.readonly)
+        life = self.query_one("#life", Static)
+        if run is None:
+            life.update("This trial is not there (any more).")
+            return
+        life.update(f"{GLYPHS.get(run.row.state, '?')} {facts.life(run, app.clock())}")
+        detail = details.get(self.key)
+        wanted = (run, detail, self.tab, self.effort, self.quantity, self.smoothing, self.size)
+        if wanted != self._shown:
+            self._shown = wanted
+            self._show(run, detail or Detail(), snapshot)
+
+    def _show(self, run: Run, detail: Detail, snapshot: Snapshot) -> None:
+        tab = self.tab
+        self.query_one("#axis-note", Static).display = tab == "curves"
+        if tab == "curves":
+            self._curves(run, detail)
+            return
+        pane = self.query_one(f"#text-{tab}", Static)
+        if tab == "config":
+            pane.update(table(facts.configuration(run)) + "\n\n* chosen by the search")
+        elif tab == "cost":
+            pane.update(table(facts.costs(run)))
+        elif tab == "log":
+            console = ["", "console.log", *detail.console] if detail.console else ["", "No console.log."]
+            pane.update(Text("\n".join([*detail.log[-100:], *console])))
+        elif tab == "digits":
+            pane.update(self._digits(detail))
+        else:
+            pane.update("\n".join(facts.lineage(run, snapshot)))
+
+    def _curves(self, run: Run, detail: Detail) -> None:
+        many = self.size.width >= 120 and self.size.height >= 36
+        self.query_one("#charts").set_class(many, "-many")
+        notes: tuple[str, ...] = ()
+        for quantity in QUANTITIES:
+            chart = self.query_one(f"#chart-{quantity}", Chart)
+            chart.display = many or quantity == self.quantity
+            if chart.display:
+                figure = run_figure(run, detail, quantity, self.effort, self.smoothing)
+                chart.show(figure.series, figure.x, figure.y)
+                notes = notes or figure.notes
+        words = f"x {self.effort} · y {'all' if many else self.quantity} · smoothing {self.smoothing:g}"
+        self.query_one("#axis-note", Static).update(" · ".join((words, *notes)))
+
+    def _digits(self, detail: Detail) -> Text:
+        validation = detail.validation
+        if validation is None:
+            return Text("No validation.json: it is written when a trial finishes.")
+        width = max(40, self.size.width - 4)
+        parts = [Text("Confusion on validation (rows: label, columns: prediction)", style="bold")]
+        parts += confusion_heatmap(validation, width)
+        parts += [Text(""), Text("The most confident mistakes", style="bold"), *worst_digits(validation, width)]
+        return Text("\n").join(parts)
+
+    def again(self) -> None:
+        self.update(self.dashboard.snapshot, self.dashboard.details)
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        self.again()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.again)
+
+    # --- keys ---
+
+    def action_close(self) -> None:
+        self.dismiss()
+
+    def action_tab(self, by: int) -> None:
+        self.query_one(TabbedContent).active = TABS[(TABS.index(self.tab) + by) % len(TABS)]
+
+    def action_effort(self) -> None:
+        self.effort = EFFORTS[(EFFORTS.index(self.effort) + 1) % len(EFFORTS)]
+        self.again()
+
+    def action_quantity(self) -> None:
+        self.quantity = QUANTITIES[(QUANTITIES.index(self.quantity) + 1) % len(QUANTITIES)]
+        self.again()
+
+    def action_smooth(self) -> None:
+        self.smoothing = SMOOTHINGS[(SMOOTHINGS.index(self.smoothing) + 1) % len(SMOOTHINGS)]
+        self.again()
+
+    def _pane(self) -> VerticalScroll | None:
+        return self.query_one(f"#{self.tab}").query(VerticalScroll).first() if self.tab != "curves" else None
+
+    def action_scroll(self, by: int) -> None:
+        if pane := self._pane():
+            pane.scroll_relative(y=2 * by, animate=False)
+
+    def action_edge(self, end: int) -> None:
+        if pane := self._pane():
+            pane.scroll_home(animate=False) if end < 0 else pane.scroll_end(animate=False)
+
+    def action_neighbour(self, by: int) -> None:
+        """The run below or above on the leaderboard."""
+        keys = self.dashboard.board_keys
+        if self.key in keys:
+            place = keys.index(self.key) + by
+            if 0 <= place < len(keys):
+                self.key = keys[place]
+                self.followed = (self.key,)
+                self.dashboard.feed.follow(self.followed)
+                self.again()
+
+    def action_mark(self) -> None:
+        self.dashboard.marked.symmetric_difference_update({self.key})
+        self.notify("Marked." if self.key in self.dashboard.marked else "Unmarked.")
+
+    def action_export(self) -> None:
+        self.dashboard.ask_export(self.key)
+
+    def action_draw(self) -> None:
+        self.dashboard.focus_key = self.key
+        self.dashboard.action_mode("pad")
+
+    def action_stop(self) -> None:
+        self.dashboard.ask_stop(self.key[0])
+
+
+def table(pairs: list[facts.Fact]) -> str:
+    """Names to the right, values to the left of one line."""
+    width = max((len(name) for name, _ in pairs), default=0)
+    return "\n".join(f"{name:>{width}}  {value}" for name, value in pairs)

@@ -1,0 +1,144 @@
+"""All studies: how far, how good, how dear; where they are launched, stopped, resumed and cloned."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import DataTable, Footer, Static
+
+from suite.leaderboard import text
+from tui.cells import GLYPHS, duration, joules
+from tui.detail import Detail, clean
+from tui.screens.base import LiveScreen
+from tui.screens.launch import LaunchScreen, form_from
+from tui.snapshot import Key, Snapshot, StudyView
+from tui.widgets.budget import bar, projected
+from tui.widgets.status_line import StatusLine
+
+COLUMNS = (
+    "study",
+    "state",
+    "done",
+    "",
+    "best",
+    "trial",
+    "arm",
+    "energy",
+    "at the end",
+    "eta",
+    "last sign",
+    "experiment",
+    "data set",
+)
+
+
+class StudiesScreen(LiveScreen):
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Its trials"),
+        Binding("j", "cursor(1)", "Down", show=False),
+        Binding("k", "cursor(-1)", "Up", show=False),
+        Binding("n", "launch", "Launch"),
+        Binding("N", "clone", "Clone with edits"),
+        Binding("x", "stop", "Stop"),
+        Binding("R", "resume", "Resume"),
+        Binding("escape", "app.mode('board')", "Leaderboard", show=False),
+    ]
+
+    def compose(self) -> ComposeResult:
+        yield StatusLine(id="status")
+        yield DataTable(id="studies", cursor_type="row", zebra_stripes=True)
+        yield Static(id="question", markup=False)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        table = self.query_one(DataTable)
+        for name in COLUMNS:
+            table.add_column(name, key=name or "bar")
+        table.focus()
+
+    def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
+        app = self.dashboard
+        self.query_one(StatusLine).show("Studies", snapshot, app.problem, app.readonly)
+        table = self.query_one(DataTable)
+        known = {key.value: key for key in table.rows}
+        there = {view.name for view in snapshot.studies}
+        for name in known.keys() - there:
+            table.remove_row(known[name])
+        for view in snapshot.studies:
+            cells = study_cells(view, app.clock())
+            if view.name not in known:
+                table.add_row(*cells, key=view.name)
+                continue
+            for column, value in zip(COLUMNS, cells):  # the diff: an unchanged cell costs nothing
+                if table.get_cell(view.name, column or "bar") != value:
+                    table.update_cell(view.name, column or "bar", value, update_width=True)
+        self._question()
+
+    def _question(self) -> None:
+        view = self.current
+        words = self.dashboard.snapshot.problem or ""
+        if view is not None:
+            words = view.file.experiment.question if view.file else "study.json cannot be read."
+            if view.status and view.status.message:
+                words += f"\n{view.status.message}"
+        self.query_one("#question", Static).update(clean(words))
+
+    def on_data_table_row_highlighted(self) -> None:
+        self._question()
+
+    def on_data_table_row_selected(self) -> None:
+        self.action_open()
+
+    @property
+    def current(self) -> StudyView | None:
+        table = self.query_one(DataTable)
+        if not table.row_count:
+            return None
+        return self.dashboard.snapshot.study(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
+
+    def action_cursor(self, by: int) -> None:
+        table = self.query_one(DataTable)
+        table.action_cursor_down() if by > 0 else table.action_cursor_up()
+
+    def action_open(self) -> None:
+        if view := self.current:
+            self.dashboard.view = self.dashboard.view.model_copy(update={"study": view.name})
+            self.dashboard.action_mode("board")
+
+    def action_launch(self) -> None:
+        self.app.push_screen(LaunchScreen(form_from(None, self.dashboard.results)))
+
+    def action_clone(self) -> None:
+        if view := self.current:
+            self.app.push_screen(LaunchScreen(form_from(view, self.dashboard.results)))
+
+    def action_stop(self) -> None:
+        if view := self.current:
+            self.dashboard.ask_stop(view.name)
+
+    def action_resume(self) -> None:
+        if view := self.current:
+            self.dashboard.ask_resume(view.name)
+
+
+def study_cells(view: StudyView, now: float) -> tuple[str, ...]:
+    """One line of the table."""
+    best, status = view.best, view.status
+    eta = status.eta_seconds if status and status.state == "running" and not view.stale else None
+    return (
+        view.name,
+        f"{GLYPHS.get(view.state, '?')} {view.state}",
+        f"{view.settled}/{view.planned}",
+        bar(view.settled / max(1, view.planned), 10),
+        text(best.row, "accuracy") if best else "-",
+        f"{best.row.number:04d}" if best else "-",
+        best.row.arm if best else "-",
+        joules(view.energy),
+        joules(projected(view)),
+        duration(eta),
+        duration(now - status.heartbeat) + " ago" if status else "-",
+        view.file.experiment.name if view.file else "-",
+        view.file.experiment.dataset if view.file else "-",
+    )

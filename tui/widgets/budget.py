@@ -1,0 +1,62 @@
+"""The budget bars: of every study that is not done, how far it is, what is left, and what it cost so far."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.widgets import Static
+
+from tui.cells import GLYPHS, duration, joules
+from tui.snapshot import Snapshot, StudyView
+
+MOST = 3  # bars at a time
+EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+class Budget(Static):
+    def show(self, snapshot: Snapshot, study: str | None) -> None:
+        """Bars of the studies that are not done; a single study has its bar in any state."""
+        views = [view for view in snapshot.studies if study in (None, view.name)]
+        if len(views) > 1:
+            views = [view for view in views if view.state not in ("done", "unknown")]
+        lines = [budget_line(view, snapshot.time, max(20, self.size.width or 80)) for view in views[:MOST]]
+        if len(views) > MOST:
+            lines.append(f"… and {len(views) - MOST} more; key 3 shows all studies")
+        self.display = bool(lines)
+        self.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
+
+
+def budget_line(view: StudyView, now: float, width: int) -> str:
+    """'mnist ████▌   31/50 · 4 running · eta 12 min · 3.4 kJ → 5.6 kJ' within `width` cells."""
+    done, planned = view.settled, max(view.planned, view.settled, 1)
+    words = [f"{done}/{planned}", f"{GLYPHS.get(view.state, '?')} {view.state}"]
+    status = view.status
+    if status is not None:
+        if status.running:
+            words.append(f"{len(status.running)} at work")
+        if status.state == "running" and status.eta_seconds is not None:
+            words.append(f"eta {duration(status.eta_seconds)}")
+        if view.stale:
+            words.append(f"silent for {duration(now - status.heartbeat)}")
+    energy = projected(view)
+    if view.energy is not None:
+        words.append(joules(view.energy) + (f" → ~{joules(energy)}" if energy is not None and done < planned else ""))
+    if view.best is not None and view.best.row.accuracy is not None:
+        words.append(f"best {100 * view.best.row.accuracy:.2f}%")
+    if status is not None and status.message:
+        words.append(status.message)
+    text = " · ".join(words)
+    room = max(4, min(30, width - len(view.name) - len(text) - 4))
+    return f"{view.name} {bar(done / planned, room)} {text}"
+
+
+def projected(view: StudyView) -> float | None:
+    """Joules at the end if the rest costs what the measured trials cost on average."""
+    known = [run.row.energy for run in view.runs if run.row.energy is not None]
+    return sum(known) / len(known) * max(view.planned, len(known)) if known else None
+
+
+def bar(part: float, width: int) -> str:
+    """A bar of `width` cells, in eighths."""
+    eighths = round(max(0.0, min(1.0, part)) * width * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (EIGHTHS[rest] if full < width and rest else "")).ljust(width, "░")

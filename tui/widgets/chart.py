@@ -1,0 +1,46 @@
+"""The widget around `tui.chart`: keeps what it shows, draws again only when that or its size changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tui.chart import STYLES, Axis, Piece, Series, draw
+
+
+class Chart(Widget):
+    """A chart of `series`; colours come from the theme."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"chart--dim", "chart--strong", *(f"chart--{name}" for name in STYLES)}
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._content: tuple[Sequence[Series], Axis, Axis] = ((), Axis(), Axis())
+        self._lines: list[list[Piece]] = []
+        self._drawn: tuple[int, int] | None = None
+
+    def show(self, series: Sequence[Series], x: Axis, y: Axis) -> None:
+        if (series, x, y) == self._content:
+            return
+        self._content = (series, x, y)
+        self._drawn = None
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width, height = self.size
+        if self._drawn != (width, height):
+            series, x_axis, y_axis = self._content
+            self._lines = draw(width, height, series, x_axis, y_axis)
+            self._drawn = (width, height)
+        base = self.rich_style
+        pieces = self._lines[y] if y < len(self._lines) else []
+        segments = [Segment(text, base + self._piece_style(name)) for text, name in pieces if text]
+        return Strip(segments).adjust_cell_length(width, base)
+
+    def _piece_style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"chart--{name}", partial=True) if name else Style.null()

@@ -1,0 +1,54 @@
+"""The run under the cursor, beside the table where there is room."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widgets import Static
+
+from suite.leaderboard import COLUMNS, text
+from tui.board import BoardLine
+from tui.cells import value_text
+from tui.chart import Axis, Series
+from tui.detail import clean
+from tui.figures import epochs, percent
+from tui.widgets.chart import Chart
+
+KEYS = (
+    "state",
+    "accuracy",
+    "low",
+    "high",
+    "epoch",
+    "seconds",
+    "speed",
+    "flops",
+    "params",
+    "memory",
+    "energy",
+    "latency",
+)
+
+
+class Preview(Vertical):
+    def compose(self) -> ComposeResult:
+        yield Static(id="preview-title", markup=False)
+        yield Chart(id="preview-chart")
+        yield Static(id="preview-text", markup=False)
+
+    def show(self, line: BoardLine | None) -> None:
+        if line is None:
+            return
+        run, row = line.runs[0], line.row
+        self.query_one("#preview-title", Static).update(f"{row.study}/{row.trial}")
+        curve = [(float(epoch), accuracy) for epoch, accuracy in epochs(run)]
+        kind = "line" if len(curve) > 1 else "points"
+        self.query_one(Chart).show(
+            (Series("", curve, kind),), Axis("epoch", whole=True), Axis("validation accuracy", text=percent)
+        )
+        lines = [f"{row.arm}: {row.backbone}, {row.strategy}"]
+        lines += [f"{COLUMNS[key].title:>10}  {text(row, key)}" for key in KEYS if getattr(row, key) is not None]
+        lines += [f"{name.rpartition('.')[2]:>10}  {value_text(value)}" for name, value in row.tuned.items()]
+        if row.reason:
+            lines.append(clean(row.reason))
+        self.query_one("#preview-text", Static).update("\n".join(lines))

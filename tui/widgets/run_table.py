@@ -1,0 +1,259 @@
+"""The leaderboard's table: draws only the lines in sight, whatever their number.
+
+Textual's DataTable keeps the cursor's coordinate when rows move and needs 0.8 ms a cell; here a line is
+composed when it is drawn, so order and number of rows cost nothing, and the cursor holds on to a trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from tui.board import Board, BoardLine, View
+from tui.cells import LEFT, cell, title
+from tui.snapshot import Key
+
+FIXED = ("flag", "rank", "number")  # stay in sight while the rest scrolls sideways
+GAP = "  "
+
+
+class RunTable(ScrollView, can_focus=True):
+    """Lines of a `Board`; the cursor, marks and pins are kept by key."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
+        Binding("pageup,ctrl+b,ctrl+u", "page(-1)", "Page up", show=False),
+        Binding("pagedown,ctrl+f,ctrl+d", "page(1)", "Page down", show=False),
+        Binding("home,g", "edge(-1)", "First", show=False),
+        Binding("end,G", "edge(1)", "Last", show=False),
+        Binding("left,h", "sideways(-1)", "Scroll left", show=False),
+        Binding("right,l", "sideways(1)", "Scroll right", show=False),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"run-table--{name}"
+        for name in ("header", "cursor", "finished", "running", "waiting", "stale", "stopped", "pruned", "failed")
+    } | {"run-table--front", "run-table--marked", "run-table--empty", "run-table--sorted"}
+
+    cursor: reactive[int] = reactive(0)
+
+    class Moved(Message):
+        """The cursor stands on another run."""
+
+        def __init__(self, key: Key | None) -> None:
+            super().__init__()
+            self.key = key
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, RunTable.Moved)
+
+    class Opened(Message):
+        """A run was clicked a second time."""
+
+        def __init__(self, key: Key) -> None:
+            super().__init__()
+            self.key = key
+
+    class Sorted(Message):
+        """A heading was clicked."""
+
+        def __init__(self, column: str) -> None:
+            super().__init__()
+            self.column = column
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.board = Board()
+        self.view = View()
+        self.marked: Collection[Key] = ()
+        self.pinned: Collection[Key] = ()
+        self.held: Key | None = None
+        self.empty = ""
+        self._widths: dict[str, int] = {}
+
+    # --- what is shown ---
+
+    def show(
+        self, board: Board, view: View, *, marked: Collection[Key] = (), pinned: Collection[Key] = (), empty: str = ""
+    ) -> None:
+        """Take a new board; the cursor stays on its run, and the run on its place on the screen."""
+        if view.columns != self.view.columns or view.sort != self.view.sort or view.grouped != self.view.grouped:
+            self._widths = {}
+        before = self.cursor
+        self.board, self.view, self.marked, self.pinned, self.empty = board, view, marked, pinned, empty
+        self._measure()
+        place = board.place(self.held)
+        cursor = place if place is not None else max(0, min(before, len(board.lines) - 1))
+        if cursor != before and place is not None:
+            offset = max(0, min(before - self.scroll_offset.y, self._room.height - 2))
+            self.set_reactive(RunTable.cursor, cursor)
+            self.scroll_to(y=max(0, cursor - offset), animate=False, immediate=True, force=True)
+        else:
+            self.set_reactive(RunTable.cursor, cursor)
+        key = self.current_key
+        if key != self.held:
+            self.held = key
+            self.post_message(self.Moved(key))
+        self.refresh()
+
+    @property
+    def current(self) -> BoardLine | None:
+        lines = self.board.lines
+        return lines[self.cursor] if 0 <= self.cursor < len(lines) else None
+
+    @property
+    def current_key(self) -> Key | None:
+        return self.current.key if self.current else None
+
+    @property
+    def _room(self) -> Size:
+        """What is left beside the scrollbars."""
+        return self.scrollable_content_region.size
+
+    # --- moving ---
+
+    def action_move(self, by: int) -> None:
+        self._go(self.cursor + by)
+
+    def action_page(self, by: int) -> None:
+        self._go(self.cursor + by * max(1, self._room.height - 2))
+
+    def action_edge(self, end: int) -> None:
+        self._go(0 if end < 0 else len(self.board.lines) - 1)
+
+    def action_sideways(self, by: int) -> None:
+        self.scroll_relative(x=by * 12, animate=False)
+
+    def _go(self, place: int) -> None:
+        self.cursor = max(0, min(place, len(self.board.lines) - 1))
+
+    def watch_cursor(self) -> None:
+        key = self.current_key
+        if key != self.held:
+            self.held = key
+            self.post_message(self.Moved(key))
+        visible = max(1, self._room.height - 1)
+        top = self.scroll_offset.y
+        if self.cursor < top:
+            self.scroll_to(y=self.cursor, animate=False, immediate=True, force=True)
+        elif self.cursor >= top + visible:
+            self.scroll_to(y=self.cursor - visible + 1, animate=False, immediate=True, force=True)
+        self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        if event.y == 0:
+            if column := self._column_at(event.x):
+                self.post_message(self.Sorted(column))
+            return
+        place = event.y - 1 + self.scroll_offset.y
+        if place < len(self.board.lines):
+            if place == self.cursor and self.has_focus and event.chain > 1 and (key := self.current_key):
+                self.post_message(self.Opened(key))
+            self._go(place)
+
+    def _column_at(self, x: int) -> str | None:
+        fixed, rest = self._columns()
+        left = 0
+        for key in fixed:
+            if x < left + self._widths[key] + len(GAP):
+                return key
+            left += self._widths[key] + len(GAP)
+        x += self.scroll_offset.x
+        for key in rest:
+            if x < left + self._widths[key] + len(GAP):
+                return key
+            left += self._widths[key] + len(GAP)
+        return None
+
+    # --- drawing ---
+
+    def _columns(self) -> tuple[list[str], list[str]]:
+        """The columns that stay, and those that scroll. On a narrow screen all of them scroll."""
+        columns = [key for key in self.view.columns if key in self._widths]
+        count = 0
+        if self._room.width >= 40:
+            while count < len(columns) and columns[count] in FIXED:
+                count += 1
+        return columns[:count], columns[count:]
+
+    def on_resize(self) -> None:
+        self._measure()
+        self.watch_cursor()
+
+    def _measure(self) -> None:
+        """Widths only grow, so that columns do not dance; lines out of sight need not be composed."""
+        top = max(0, min(self.scroll_offset.y, len(self.board.lines) - 1))
+        seen = list(enumerate(self.board.lines[top : top + max(self._room.height, 30)], top))
+        for key in self.view.columns:
+            here = max((cell_len(self._cell(line, key, place)) for place, line in seen), default=0)
+            self._widths[key] = max(self._widths.get(key, 0), here, cell_len(self._heading(key)))
+        for key in [key for key in self._widths if key not in self.view.columns]:
+            del self._widths[key]
+        width = sum(self._widths.values()) + len(GAP) * max(0, len(self._widths) - 1)
+        size = Size(width, len(self.board.lines) + 1)
+        if size != self.virtual_size:
+            self.virtual_size = size
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        if round(old_value) != round(new_value):
+            self._measure()
+
+    def _heading(self, key: str) -> str:
+        arrow = ("▴" if self.view.reverse else "▾") if key == self.view.sort else ""
+        return title(key) + arrow
+
+    def _cell(self, line: BoardLine, key: str, place: int) -> str:
+        return cell(line, key, place, board=self.board, view=self.view, marked=self.marked, pinned=self.pinned)
+
+    def render_line(self, y: int) -> Strip:
+        width = self._room.width
+        base = self.rich_style
+        if y == 0:
+            return self._strip([self._heading(key) for key in self.view.columns], self._style("header"), width)
+        place = self.scroll_offset.y + y - 1
+        lines = self.board.lines
+        if place >= len(lines):
+            text = self.empty if not lines and y == min(2, self._room.height - 1) else ""
+            style = self._style("empty") if text else base
+            return Strip([Segment(set_cell_size(f"  {text}" if text else "", width), style)], width)
+        line = lines[place]
+        state = line.row.state if f"run-table--{line.row.state}" in self.COMPONENT_CLASSES else "waiting"
+        style = base + self._style(state)
+        if line.key in self.board.front:
+            style += self._style("front")
+        if any(run.key in self.marked for run in line.runs):
+            style += self._style("marked")
+        if place == self.cursor:
+            style += self._style("cursor") if self.has_focus else self._style("cursor") + Style(dim=True)
+        return self._strip([self._cell(line, key, place) for key in self.view.columns], style, width)
+
+    def _style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"run-table--{name}", partial=True)
+
+    def _strip(self, texts: list[str], style: Style, width: int) -> Strip:
+        by_key = dict(zip(self.view.columns, texts))
+        fixed, rest = self._columns()
+        left = "".join(self._fit(by_key[key], key) + GAP for key in fixed)
+        right = GAP.join(self._fit(by_key[key], key) for key in rest)
+        room = max(0, width - len(left))
+        x = self.scroll_offset.x
+        strip = Strip([Segment(right, style)]).crop(x, x + room).adjust_cell_length(room, style)
+        return Strip.join([Strip([Segment(left, style)], cell_len(left)), strip]).adjust_cell_length(width, style)
+
+    def _fit(self, text: str, key: str) -> str:
+        width = self._widths[key]
+        if key in LEFT or key not in self._widths:
+            return set_cell_size(text, width)
+        return " " * max(0, width - cell_len(text)) + set_cell_size(text, min(width, cell_len(text)))

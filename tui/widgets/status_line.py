@@ -1,0 +1,42 @@
+"""The top line: what is attached, how much of it runs, the best so far, and anything wrong."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.widgets import Static
+
+from suite.leaderboard import text
+from tui.cells import GLYPHS
+from tui.snapshot import Snapshot
+
+ROOM = 120  # cells from which on states are named, not only drawn
+SHOWN = ("running", "stale", "waiting", "finished", "pruned", "failed", "stopped")
+
+
+class StatusLine(Static):
+    """One line; the most important words come first, so a narrow terminal cuts off the least important."""
+
+    def show(self, screen: str, snapshot: Snapshot, problem: str | None, readonly: bool) -> None:
+        counts = snapshot.counts
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(f" {screen} ", style="reverse bold")
+        if problem:
+            line.append(f"  {problem}", style="bold")
+        if readonly:
+            line.append("  read-only", style="italic")
+        line.append(f"  {len(snapshot.studies)} stud{'y' if len(snapshot.studies) == 1 else 'ies'}")
+        best = max(
+            (view.best for view in snapshot.studies if view.best), key=lambda run: run.row.accuracy or 0.0, default=None
+        )
+        if best is not None:
+            line.append(f"  best {text(best.row, 'accuracy')}", style="bold")
+        for state in SHOWN:
+            if counts[state]:
+                words = f" {state}" if self.app.size.width >= ROOM else ""
+                line.append(f"  {GLYPHS[state]} {counts[state]}{words}")
+        if snapshot.loading:
+            line.append(f"  reading {snapshot.loading} more …", style="italic")
+        bad = snapshot.bad_lines
+        if bad:
+            line.append(f"  {bad} unreadable line{'s' if bad > 1 else ''}")
+        self.update(line)
