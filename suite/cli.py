@@ -916,6 +916,7 @@ def rerun(
     trial: Annotated[str, typer.Argument(help="STUDY/TRIAL; a study alone means its best trial.")],
     results: Results = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a trial again and say whether accuracy, curve and weights come out identical; exit code 1 if not.
 
@@ -925,8 +926,14 @@ def rerun(
     from suite import show, store
     from suite.rerun import rerun as repeat
 
-    stop = _stoppable()
-    answer = repeat(store.results_dir(results), trial, stop=stop)
+    root, stop = store.results_dir(results), _stoppable()
+    with show.following(root, quiet=quiet) as display:
+
+        def on_status(place: Path, status: Any) -> None:
+            display.results = place
+            display.update(status)
+
+        answer = repeat(root, trial, stop=stop, on_status=on_status)
     _leave_if_stopped(stop)
     if as_json:
         print(store.dump_json(answer))

@@ -164,6 +164,29 @@ def curves(
     return made
 
 
+def labels(lines: Mapping[str, Sequence[tuple[float, float]]], images: int) -> Figure:
+    """Error by the share of training labels: {family: (share, accuracy)...}, with Wilson's intervals as bars."""
+    made, axes = figure()
+    for (name, points), look in zip(lines.items(), looks(list(lines)).values()):
+        points = sorted(points)
+        middle = [error(a, images) for _, a in points]
+        bounds = [wilson(a, images) for _, a in points]
+        bars = [
+            [max(0.0, m - error(high, images)) for m, (_, high) in zip(middle, bounds)],
+            [max(0.0, error(low, images) - m) for m, (low, _) in zip(middle, bounds)],
+        ]
+        x = [100 * share for share, _ in points]
+        style = {"color": look.color, "marker": look.marker, "linestyle": look.line, "capsize": 2}
+        axes.errorbar(x, middle, yerr=bars, label=name, **style)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("training labels used, %")
+    _errors(axes)
+    _legend(axes)
+    return made
+
+
 def course(rows: Sequence[Row], images: int, by_arm: Mapping[str, Look]) -> Figure:
     """The search as it went: every finished trial by number, and the best of each arm so far."""
     made, axes = figure()

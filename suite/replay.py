@@ -17,7 +17,7 @@ from suite.errors import WorkError
 from suite.execute import Executor, Inline, Job, Message, Processes, awaits_verdict
 from suite.spec import Evaluated, Status, Trial
 from suite.store import StudyDir, TrialState, write_model
-from suite.sweep import MAX_ATTEMPTS, Stop
+from suite.sweep import HEARTBEAT_SECONDS, MAX_ATTEMPTS, Stop
 
 
 def content(trial: Trial) -> str:
@@ -35,7 +35,8 @@ def replay(
     command: str = "",
     prune_after: int | None = None,
 ) -> Iterator[Status]:
-    """Bring every one of `trials` to its end below `directory`, in order; yields a Status whenever one ends.
+    """Bring every one of `trials` to its end below `directory`, in order; yields a Status whenever one
+    ends, and every other second.
 
     A trial found there with a record is not run again, an unfinished one goes on from its checkpoint. `results` is
     where weights are looked up. `prune_after` ends every trial at that epoch, as a search once did. Raises
@@ -88,6 +89,7 @@ class _Replay:
 
     def run(self) -> Iterator[Status]:
         yield self._status("running")
+        beat = time.monotonic()
         while True:
             if self.stop.reason is None and self.directory.stop_path.exists():
                 self.stop.reason = "stop.request"
@@ -100,7 +102,8 @@ class _Replay:
             if self.executor.free() == self.executor.slots:
                 break
             ended = [self._handle(message) for message in self.executor.poll(0.2)]
-            if any(ended):
+            if any(ended) or time.monotonic() - beat > HEARTBEAT_SECONDS:
+                beat = time.monotonic()
                 yield self._status("running")
         self.directory.stop_path.unlink(missing_ok=True)
         yield self._status("stopped" if self.stop.reason else "done")

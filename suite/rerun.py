@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from suite.errors import InputError
 from suite.replay import replay
-from suite.spec import Provenance, Record
+from suite.spec import Provenance, Record, Status
 from suite.store import StudyDir, find_trial, open_study, split_reference
 from suite.sweep import Stop
 
 SAME = ("state", "accuracy", "loss", "epoch", "steps", "curve", "artifact_sha256")  # of a record: what must agree
 
+OnStatus = Callable[[Path, Status], None]  # where the repeat lies, and how it stands
 
-def rerun(results: Path, reference: str, *, stop: Stop) -> dict[str, Any]:
+
+def rerun(results: Path, reference: str, *, stop: Stop, on_status: OnStatus = lambda *_: None) -> dict[str, Any]:
     """Train STUDY/TRIAL again in a temporary place and compare. Raises InputError.
 
     The answer says `identical`, what `differs` as (before, now), and which parts of the `surroundings` (code,
@@ -33,8 +36,8 @@ def rerun(results: Path, reference: str, *, stop: Stop) -> dict[str, Any]:
     prune_after = before.curve[-1][0] if before.state == "pruned" and before.curve else None
     with tempfile.TemporaryDirectory(prefix="mnist-suite-rerun-") as temporary:
         directory = StudyDir(Path(temporary), study.name)
-        for _ in replay([state.trial], directory, results, stop=stop, prune_after=prune_after):
-            pass
+        for status in replay([state.trial], directory, results, stop=stop, prune_after=prune_after):
+            on_status(Path(temporary), status)
         now = directory.states()[0].record
     if now is None:
         raise InputError(f"The repeat of {study.name}/{state.id} was stopped before its end.")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from suite import leaderboard, plots, stats
 from suite.blocks import Block, Facts, Gallery, Picture, Section, Table, Text
-from suite.spec import Record
+from suite.bookkeeping import costs, provenance
 
 SHOWN = 20  # rows of the leaderboard
 COSTS = ("flops", "params", "train_flops", "seconds", "energy", "latency")  # drawn where known
@@ -224,7 +224,27 @@ def learning(facts: Facts) -> Section | None:
             lambda: plots.course(facts.rows, facts.images, facts.looks),
         )
     )
+    if (transfer := labels(facts)) is not None:
+        pictures.append(transfer)
     return Section("Learning curves", [Gallery(pictures)]) if best else None
+
+
+def labels(facts: Facts) -> Picture | None:
+    """Error against the part of the labels used, where arms differ in it: a line for each backbone and strategy."""
+    plan = facts.study.experiment
+    if len({arm.fraction for arm in plan.arms.values()}) < 2:
+        return None
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for name, arm in plan.arms.items():
+        if (best := facts.best(name)) is not None:
+            family = f"{arm.backbone.removeprefix('timm:')} {arm.strategy.kind}"
+            lines.setdefault(family, []).append((arm.fraction, best.accuracy or 0.0))
+    return Picture(
+        "labels",
+        "Accuracy and labels used; bars: Wilson, 95 %",
+        "Validation error of the best trial against the share of training labels, by backbone and strategy",
+        lambda: plots.labels(lines, facts.images),
+    )
 
 
 def _curve(facts: Facts, arm: str) -> list[tuple[int, float]]:
@@ -324,70 +344,3 @@ def calibration(facts: Facts) -> Section | None:
     )
     note = "Expected calibration error over 15 bins of equal width (Guo et al., 2017); 0 is perfect."
     return Section("Calibration", [Text(note), Gallery([picture]), Table(("arm", "ECE", "cross-entropy"), rows)])
-
-
-def costs(facts: Facts) -> Section:
-    def cells(name: str, found: Mapping[str, Any]) -> list[str]:
-        joules = found["energy_joules"]
-        shown = {
-            "wall": found["wall_seconds"],
-            "seconds": found["train_seconds"],
-            "train_flops": found["flops"],
-            "memory": found["peak_memory_bytes"],
-        }
-        energy = "-" if joules is None else leaderboard.column("energy").text(joules)
-        if joules is not None and found["energy_trials"] < found["trials"]:
-            energy += f" ({found['energy_trials']} of {found['trials']})"
-        return [name, str(found["trials"]), *(leaderboard.column(k).text(v) for k, v in shown.items()), energy]
-
-    found = facts.costs
-    rows = [cells("the search, all trials", found["search"])]
-    rows += [cells(f"of which {kind}", part) for kind, part in found["by_state"].items()]
-    rows += [cells(f"of which {arm}", part) for arm, part in found["by_arm"].items()]
-    if found["final"]["trials"]:
-        rows.append(cells("final training", found["final"]))
-    lines: list[str] = []
-    for one in found["pretraining"]:
-        if one["cost"] is None:
-            lines.append(
-                f"{one['runs_here']} runs stand on weights ({one['weights']}) whose own cost is not known here."
-            )
-            continue
-        rows.append(cells(f"pretraining {one['weights']}", one["cost"]))
-        share = leaderboard.column("wall").text(one["share"]["wall_seconds"])
-        lines.append(
-            f"{one['runs']} runs stand on {one['weights']}, {one['runs_here']} of them in this study: its share of "
-            f"that pretraining is {share} and {leaderboard.column('train_flops').text(one['share']['flops'])} FLOPs."
-        )
-    sources = Counter(s.record.cost.energy_source for s in facts.states if s.record and s.record.cost)
-    lines.append("Energy: " + ", ".join(f"{source} ({n} trials)" for source, n in sources.items()) + ".")
-    if unknown := found["search"]["unknown"]:
-        lines.append(f"{unknown} trials ended without a cost and are missing from the sums.")
-    head = ("what", "trials", "wall time", "training", "FLOPs", "peak memory", "energy")
-    return Section("What it cost", [Table(head, rows), *map(Text, lines)])
-
-
-def provenance(facts: Facts) -> Section:
-    records: list[Record] = [s.record for s in facts.states if s.record is not None]
-    made = [r.provenance for r in records if r.provenance is not None]
-
-    def every(values: Sequence[str | None]) -> str:
-        return ", ".join(dict.fromkeys(v for v in values if v)) or "-"
-
-    rows = [
-        ["study", facts.study.study],
-        ["began", time.strftime("%Y-%m-%d %H:%M", time.localtime(facts.study.created))],
-        ["code", every([f"{p.version} ({p.commit or 'no commit'})" for p in made])],
-        ["command", every([p.command for p in made])],
-        ["hardware", every([f"{p.hardware}, {p.threads} threads" for p in made])],
-        ["arithmetic", every([p.precision for p in made])],
-        ["Python", every([p.python for p in made])],
-        ["packages", ", ".join(f"{k} {v}" for k, v in facts.study.packages.items())],
-        ["seeds", every([str(s.trial.seed) for s in facts.states])],
-        ["data, SHA-256", facts.study.data_hash],
-        ["split, SHA-256", facts.study.split_hash],
-        ["weights", every([f"{p.weights} ({(p.weights_sha256 or '')[:12]})" for p in made if p.weights])],
-    ]
-    first = facts.states[0].id[:4] if facts.states else "0000"
-    note = f"Any trial can be repeated and compared: mnist-suite rerun {facts.study.study}/{first}"
-    return Section("Provenance", [Table(("what", "which"), rows), Text(note)])

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from scipy import stats as scipy_stats
 
 import suite
-from suite import data, evaluate, leaderboard, runner
+from suite import data, evaluate, leaderboard, runner, sources
 from suite.store import StudyDir
 from suite.sweep import Stop
 from suite.totals import final_of
@@ -71,7 +71,7 @@ def test_a_search_works_where_there_are_no_test_files(
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(cache))
-    monkeypatch.setattr(data, "fetch", lambda name, **_: pytest.fail(f"{name} was fetched"))
+    monkeypatch.setattr(sources, "fetch", lambda name, **_: pytest.fail(f"{name} was fetched"))
     for memory in (data._training, runner.load_examples):
         memory.cache_clear()
     try:
