@@ -117,6 +117,11 @@ def solve(spec: HeadSpec, features: Tensor, labels: Tensor, classes: int) -> Hea
     return Head(standardize, nn.Sequential(layer.to(features.device)))
 
 
+def solving_flops(spec: HeadSpec, size: int, classes: int) -> int:
+    """FLOPs per training image of `solve`: what ridge regression's two products take; else 0, not counted."""
+    return 2 * size * (size + classes) if isinstance(spec, Ridge) else 0
+
+
 def _ridge(x: Tensor, labels: Tensor, classes: int, l2: float) -> tuple[Tensor, Tensor]:
     """min |x w - y|^2 / n + l2 / D |w|^2 on centred one-hot targets, in float64; scores are scaled by ten
     so that a softmax over them is a sensible probability."""

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -239,7 +239,6 @@ class _Run:
             if self.over:
                 return
         else:
-            self.counted = cost.Counted(body.parameters, 0, body.forward_flops, 0)
             self.setup_seconds = time.perf_counter() - self.clock
             yield self._started(0)
             clock = time.perf_counter()
@@ -251,7 +250,13 @@ class _Run:
             self.tally.note(1, scores)
             self.best_logits = scores.logits
             yield Evaluated(step=1, epoch=1, accuracy=scores.accuracy, loss=scores.loss, seconds=self.tally.seconds)
-        yield self._finish(head, models.attach(model, head), loaded)
+            solved = sum(p.numel() for p in head.parameters())
+            flops = heads.solving_flops(strategy.head, x.train.inputs.shape[1], classes)
+            self.counted = cost.Counted(body.parameters, solved, body.forward_flops, flops)
+        whole = models.attach(model, head).requires_grad_(False)
+        used = cost.count(whole, expects.shape)  # as it will answer: a head may weigh more than the one it replaced
+        self.counted = replace(self.counted, parameters=used.parameters, forward_flops=used.forward_flops)
+        yield self._finish(head, whole, loaded)
 
     def _fit(
         self,

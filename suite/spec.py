@@ -445,7 +445,7 @@ class Cost(Spec):
     parameters: int
     trainable: int
     forward_flops: int  # per image; a multiply-add is two; counted, not timed
-    training_flops: int  # all images seen: forward + backward through what is trained
+    training_flops: int  # all images seen: forward + backward through what is trained; 0 for logreg and knn heads
     setup_flops: int = 0  # feature extraction, where this trial was the one to do it
     wall_seconds: float  # the whole trial, all attempts
     train_seconds: float  # optimisation alone

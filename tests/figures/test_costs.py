@@ -16,8 +16,10 @@ from torch import nn
 from suite import cost, totals
 from suite.fronts import as_text, front, fronts
 from suite.leaderboard import COSTS, Row
+from suite.replay import replay
 from suite.spec import Caps
 from suite.store import StudyDir
+from suite.sweep import Stop
 
 
 def row(number: int, accuracy: float, **facts: Any) -> Row:
@@ -88,6 +90,32 @@ def test_latency_of_many_images_is_left_out_where_it_takes_long() -> None:
     cpu = torch.device("cpu")
     assert 0 < (cost.latency_256(model, (1, 3, 3), cpu, one=1e-5) or 0) < 1
     assert cost.latency_256(model, (1, 3, 3), cpu, one=0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "parameters", "flops", "trained"),
+    [  # by hand, for 50 features and 10 classes; the net's own classifier is 510 parameters and 1000 FLOPs
+        ({"kind": "mlp", "hidden": 64}, 50 * 64 + 64 + 64 * 10 + 10, 2 * (50 * 64 + 64 * 10), 3914),
+        ({"kind": "ridge"}, 510, 1000, 510),
+        ({"kind": "knn", "k": 3}, 0, 2 * 50 * 300, 0),  # every image is compared with 300
+    ],
+)
+def test_a_head_costs_what_it_weighs(
+    small: Any, tmp_path: Path, head: dict[str, Any], parameters: int, flops: int, trained: int
+) -> None:
+    trial = next(s.trial for s in small.study.states() if s.trial.arm == "net-head")
+    recipe = {**trial.recipe.model_dump(), "epochs": 1}
+    changed = type(trial).model_validate(
+        {**trial.model_dump(), "strategy": {"kind": "head", "head": head}, "recipe": recipe, "rungs": ()}
+    )
+    for _ in replay([changed], StudyDir(tmp_path, "one"), small.results, stop=Stop()):
+        pass
+    record = StudyDir(tmp_path, "one").states()[0].record
+    assert record is not None
+    assert record.cost is not None
+    assert record.cost.parameters == 21_840 - 510 + parameters
+    assert record.cost.forward_flops == 961_000 - 1000 + flops
+    assert record.cost.trainable == trained
 
 
 # --- fronts --------------------------------------------------------------------------------------------------------
