@@ -116,7 +116,7 @@ def front(rows: Sequence[Row], found: Mapping[str, Any], images: int, by_arm: Ma
         own = [r for r in shown if r.arm == arm]
         x = [max(getattr(r, cost), least) for r in own]
         y = [error(r.accuracy or 0.0, images) for r in own]
-        axes.plot(x, y, look.marker, color=look.color, alpha=0.75, markersize=6, label=arm, markeredgecolor="white")
+        axes.plot(x, y, look.marker, color=look.color, alpha=0.8, markersize=7, label=arm, markeredgecolor="white")
     steps = [(max(p["cost"], least), error(p["accuracy"], images)) for p in found["points"]]
     axes.step(*zip(*steps), where="post", color="#444444", linewidth=1, zorder=1)
     for point, place in zip(found["points"], steps):
@@ -314,7 +314,7 @@ def reliability(by_bins: Mapping[str, Sequence[Bin]], by_arm: Mapping[str, Look]
         look, total = by_arm[arm], sum(b.count for b in bins)
         x, y = [b.confidence for b in bins], [b.accuracy for b in bins]
         axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=1, label=arm)
-        sizes = [12 + 90 * math.sqrt(b.count / total) for b in bins]
+        sizes = [20 + 80 * math.sqrt(b.count / total) for b in bins]
         axes.scatter(x, y, s=sizes, color=look.color, marker=look.marker, alpha=0.8, edgecolor="white", linewidth=0.5)
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")

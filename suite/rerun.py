@@ -13,7 +13,16 @@ from suite.spec import Provenance, Record, Status
 from suite.store import StudyDir, find_trial, open_study, split_reference
 from suite.sweep import Stop
 
-SAME = ("state", "accuracy", "loss", "epoch", "steps", "curve", "artifact_sha256")  # of a record: what must agree
+SAME = (
+    "state",
+    "reason",
+    "accuracy",
+    "loss",
+    "epoch",
+    "steps",
+    "curve",
+    "artifact_sha256",
+)  # of a record: what must agree
 
 OnStatus = Callable[[Path, Status], None]  # where the repeat lies, and how it stands
 
