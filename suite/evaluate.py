@@ -27,7 +27,7 @@ from suite.leaderboard import wilson
 from suite.replay import content, find, replay
 from suite.runner import confusion
 from suite.spec import Augment, Status, Trial
-from suite.store import StudyDir, TrialState, studies, write_atomic
+from suite.store import STALE_SECONDS, StudyDir, TrialState, studies, write_atomic
 from suite.sweep import Stop
 from suite.totals import arms, final_of
 from suite.train import Examples, evaluate, mix
@@ -86,8 +86,14 @@ class Plan:
 def plan(
     results: Path, study: StudyDir, *, top: int, seeds: int, place: str = "auto", workers: int = 1, command: str = ""
 ) -> Plan:
-    """Choose the finalists. Raises InputError where there are none."""
+    """Choose the finalists. Raises InputError where there are none, or while the search goes on choosing."""
     device.pick(place)
+    status = study.status()
+    if status and status.state == "running" and time.time() - status.heartbeat < STALE_SECONDS:
+        raise InputError(
+            f"Study '{study.name}' is still being searched (pid {status.pid} on {status.host}). The test images are "
+            f"read when the choosing is over: wait for it, or `mnist-suite stop {study.name}`."
+        )
     chosen = finalists(study.states(), top)
     if not chosen:
         raise InputError(f"Study '{study.name}' has no finished trial, so there is nothing to evaluate.")
@@ -319,8 +325,6 @@ def as_text(found: dict[str, Any]) -> str:
         )
     count, last = len(found["readings"]), found["readings"][-1]
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last["time"]))
-    other = f", and {n} by other studies here" if (n := last["earlier_in_other_studies"]) else ""
-    lines.append(
-        f"\nThe test images of {found['dataset']} have been read {count} times by this study{other}; last {when}."
-    )
+    other = f", by other studies here: {n}" if (n := last["earlier_in_other_studies"]) else ""
+    lines.append(f"\nReadings of the test images of {found['dataset']} by this study: {count}, last {when}{other}.")
     return "\n".join(lines)

@@ -31,7 +31,10 @@ def summary(facts: Facts) -> str:
     if facts.outcome is not None:
         rows = [row for row in facts.outcome["finalists"] if row["represents_arm"]]
         parts = [f"{row['arm']} {_mean(row['test'])}" for row in sorted(rows, key=lambda r: -r["test"]["mean"])]
-        return f"Test accuracy, mean of {facts.outcome['seeds']} fresh trainings: {'; '.join(parts)}."
+        n = facts.outcome["seeds"]
+        return (
+            f"Test accuracy, {f'mean of {n} fresh trainings' if n > 1 else 'one fresh training'}: {'; '.join(parts)}."
+        )
     best = [(arm, row) for arm in facts.arms if (row := facts.best(arm)) is not None]
     parts = [f"{arm} {percent(row.accuracy)}" for arm, row in sorted(best, key=lambda b: -(b[1].accuracy or 0))]
     return (
@@ -75,6 +78,11 @@ def protocol(facts: Facts) -> Section:
             f"with {facts.outcome['seeds']} fresh seeds. The test images were read {_times(len(readings))} for this "
             f"study, first on {first}" + (f", and {_times(other)} by other studies here." if other else ".")
         )
+        if late := sum(s.record.ended > readings[0]["time"] for s in facts.states if s.record):
+            lines.append(
+                f"Careful: {late} trials of the search ended after the test images were first read; whoever went on "
+                "searching had seen their figures."
+            )
     arms = [
         [
             name,

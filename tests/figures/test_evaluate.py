@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from scipy import stats as scipy_stats
 
 import suite
 from suite import data, evaluate, leaderboard, runner, sources
-from suite.store import StudyDir
+from suite.errors import InputError
+from suite.report import gather
+from suite.sections import protocol
+from suite.store import StudyDir, write_model
 from suite.sweep import Stop
 from suite.totals import final_of
 
@@ -168,7 +172,7 @@ def test_every_reading_is_counted_and_none_is_repeated_needlessly(small: Any, tm
     found = evaluate.judge(more)
     assert [row["test"]["n"] for row in found["finalists"]] == [3, 3]
     assert [r["earlier"] for r in found["readings"]] == [0, 1]
-    assert "2 times" in evaluate.as_text(found)
+    assert "by this study: 2," in evaluate.as_text(found)
 
 
 def test_a_stopped_evaluation_reads_nothing_and_goes_on(small: Any, tmp_path: Path) -> None:
@@ -189,6 +193,29 @@ def test_a_stopped_evaluation_reads_nothing_and_goes_on(small: Any, tmp_path: Pa
     last = list(evaluate.train(plan, stop=Stop()))[-1]
     assert (last.state, last.finished) == ("done", 2)
     assert all(final_of(study).trial(i).record() == record for i, record in records.items())
+
+
+def test_while_the_search_goes_on_nothing_is_read(small: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("final"))
+    study = StudyDir(results, "small")
+    status = study.status()
+    assert status is not None
+    write_model(study.status_path, status.model_copy(update={"state": "running", "heartbeat": time.time()}))
+    with pytest.raises(InputError, match="still being searched"):
+        evaluate.plan(results, study, top=1, seeds=1)
+
+
+def test_a_search_that_went_on_after_the_reading_is_shown(small: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    study = StudyDir(results, "small")
+    state = study.states()[0]
+    assert state.record is not None
+    late = state.record.model_copy(update={"ended": time.time()})
+    write_model(study.trial(state.id).path / "result.json", late)
+    assert any("Careful: 1 trials" in getattr(b, "text", "") for b in protocol(gather(results, study)).blocks)
+    assert not any("Careful" in getattr(b, "text", "") for b in protocol(gather(small.results, small.study)).blocks)
 
 
 def test_the_search_knows_nothing_of_the_final_runs(small: Any) -> None:
