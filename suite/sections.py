@@ -238,15 +238,16 @@ def learning(facts: Facts) -> Section | None:
 
 
 def labels(facts: Facts) -> Picture | None:
-    """Error against the part of the labels used, where arms differ in it: a line for each backbone and strategy."""
+    """Error against the part of the labels used, where arms differ in that alone: a line a backbone and strategy."""
     plan = facts.study.experiment
-    if len({arm.fraction for arm in plan.arms.values()}) < 2:
-        return None
     lines: dict[str, list[tuple[float, float]]] = {}
     for name, arm in plan.arms.items():
         if (best := facts.best(name)) is not None:
             family = f"{arm.backbone.removeprefix('timm:')} {arm.strategy.kind}"
             lines.setdefault(family, []).append((arm.fraction, best.accuracy or 0.0))
+    lines = {family: points for family, points in lines.items() if len({share for share, _ in points}) > 1}
+    if not lines:
+        return None
     return Picture(
         "labels",
         "Accuracy and labels used; bars: Wilson, 95 %",
