@@ -364,7 +364,9 @@ def _report_trial(root: Path, study: str, state: Any, as_json: bool) -> None:
 
 @app.command()
 def sweep(
-    experiment: Annotated[str, typer.Argument(help="A built-in experiment, or a file of your own.")] = "mnist",
+    experiment: Annotated[
+        str | None, typer.Argument(help="A built-in experiment, or a file of your own.", show_default="mnist")
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="In total, shared equally by the arms.")] = None,
     study: StudyName = None,
     arms: Annotated[str | None, typer.Option(help="Only these arms, separated by commas.")] = None,
@@ -403,15 +405,20 @@ def sweep(
     Examples: mnist-suite sweep --trials 50
               mnist-suite sweep fashion --trials 20 --workers 2
               mnist-suite sweep ./my_experiment.py --resume
+              mnist-suite sweep --study fashion --resume
               mnist-suite sweep --trials 50 --max-flops 10e6
     """
     from suite import declared, leaderboard, show, store
 
     if engine != "local":
         raise InputError(f"There is no engine '{engine}'; this version has: local.")
-    plan = _changed(declared.load(experiment), trials, arms, changes, limit, seed)
-    plan = _capped(plan, max_flops, max_params, max_latency)
     root = store.results_dir(results)
+    if experiment is None and resume and study and (begun := store.open_study(root, study).study()):
+        declaration = begun.experiment  # as the study began, with what the command line changed then
+    else:
+        declaration = declared.load(experiment or "mnist")
+    plan = _changed(declaration, trials, arms, changes, limit, seed)
+    plan = _capped(plan, max_flops, max_params, max_latency)
     name = store.check_name(study or plan.name, "Study")
     if dry_run:
         print(plan.model_dump_json(indent=2))
@@ -786,6 +793,28 @@ def tui(
     from tui.app import run
 
     raise typer.Exit(run(store.results_dir(results), readonly, web))
+
+
+@app.command()
+def bench(
+    name: Annotated[str | None, typer.Argument(help="startup, leaderboard, tui or train; all where left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure this machine: ours beside the plain alternative, in one run, as ratios.
+
+    \b
+    Example: mnist-suite bench train
+    """
+    from suite import bench as benchmarks
+    from suite import show, store
+
+    if as_json:
+        figures = [dict(zip(("name", "value", "unit", "how"), f, strict=True)) for f in benchmarks.bench(name)]
+        print(store.dump_json({"machine": benchmarks.machine(), "figures": figures}))
+        return
+    for figure, value, unit, how in benchmarks.bench(name):
+        show.out.print(f"{figure:26} {value:12.4g} {unit:10} {how}")
+    show.out.print("  ".join(f"{key}: {value}" for key, value in benchmarks.machine().items()))
 
 
 @app.command()
