@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY := demo
 
-.PHONY: demo test check format clean
+.PHONY: demo test soak check format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,10 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+SOAK ?= 500
+soak: .venv/ready  # the fault tests with so many kills, and as many examples for each fuzz test
+	MNIST_SUITE_SOAK=$(SOAK) $(BIN)/python -m pytest -s --timeout 0 tests/faults tests/test_fuzz.py
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -82,5 +82,5 @@ def clear(directory: Path) -> None:
 
 
 def tidy(directory: Path) -> None:
-    """Remove what attempts that were killed while writing left behind."""
-    sweep_up(directory, INDEX, *SLOTS, "best.safetensors", "validation.json", "result.json")
+    """Remove what attempts that were killed while writing left behind; what they trained on from stays."""
+    sweep_up(directory, INDEX, *SLOTS, "best.safetensors", "validation.json", "SHA256SUMS", "result.json")

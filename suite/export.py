@@ -30,6 +30,7 @@ from suite.store import find_trial, open_study, split_reference, write_atomic
 CARD = "mnist-suite.json"
 WEIGHTS = "model.safetensors"
 SAMPLE = 64  # validation images on which the export must answer as the trial's model does
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # not those that bring an interpreter along, as EPS does
 MAX_PIXELS = 50_000_000  # of an image to predict; a larger one is taken for a decompression bomb
 
 
@@ -292,7 +293,7 @@ def picture(path: Path, card: Card) -> Tensor:
 
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InputError(f"{path} has {opened.width} x {opened.height} pixels; {MAX_PIXELS:,} is the most.")
             upright: Image.Image = ImageOps.exif_transpose(opened)
@@ -307,8 +308,8 @@ def picture(path: Path, card: Card) -> Tensor:
         raise
     except FileNotFoundError:
         raise InputError(f"There is no image {path}.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}.") from None
+    except Exception as error:  # decoders meet a stranger's bytes with whatever fails first
+        raise InputError(f"{path} cannot be read as an image: {error or type(error).__name__}.") from None
     if min(image.size) < 1:
         raise InputError(f"{path} is an empty image.")
     size = card.native_size

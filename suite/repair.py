@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +64,8 @@ def result_fault(directory: TrialDir) -> str | None:
     record = directory.record()
     if record is None:
         return "was written by a newer version" if newer(path) else "is damaged"
+    if (sum_then := directory.sums().get("result.json")) is not None and sum_then != _sha256(path):
+        return "is not as it was written: its SHA-256 differs"
     trial = directory.trial()
     if record.trial != directory.id or (trial is not None and record.arm != trial.arm):
         return f"speaks of trial {record.trial}"
@@ -94,15 +98,20 @@ def examine(study: StudyDir) -> list[Finding]:
 def _database(study: StudyDir) -> list[Finding]:
     if not study.database.exists():
         return []  # kept elsewhere, or rebuilt from the trials
-    try:
-        connection = sqlite3.connect(f"file:{study.database}?mode=ro", uri=True, timeout=10)
+    with tempfile.TemporaryDirectory() as copy:  # SQLite writes beside a database that it only reads
+        for suffix in ("", "-wal"):
+            part = study.database.with_name(study.database.name + suffix)
+            if part.exists():
+                shutil.copyfile(part, Path(copy) / part.name)
         try:
-            answer = str(connection.execute("PRAGMA quick_check").fetchone()[0])
-            connection.execute("select count(*) from trials").fetchone()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        answer = str(error)
+            connection = sqlite3.connect(Path(copy) / study.database.name)
+            try:
+                answer = str(connection.execute("PRAGMA quick_check").fetchone()[0])
+                connection.execute("select count(*) from trials").fetchone()
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            answer = str(error)
     if answer == "ok":
         return []
     remedy = "set aside; the next controller rebuilds it from the trials"

@@ -84,6 +84,7 @@ def run_trial(trial: Trial, directory: TrialDir, results: Path, *, attempt: str,
     try:
         directory.path.mkdir(parents=True, exist_ok=True)
         checkpoint.tidy(directory.path)
+        directory.best.unlink(missing_ok=True)  # of an attempt that died before its result
         writer = EventWriter(directory.events)
         run = _Run(trial, directory, results, attempt, command, writer.seq)
         try:

@@ -49,6 +49,9 @@ def open_storage(database: Path, url: str | None) -> BaseStorage:
         ) from None
 
 
+LEARNED = (TrialState.COMPLETE, TrialState.PRUNED)  # what the sampler learns from
+
+
 class DamagedDatabase(Exception):
     """optuna.db is no sound SQLite database; it can be set aside, since the trial directories hold all it knew."""
 
@@ -150,30 +153,48 @@ class Search:
             load_if_exists=True,
         )
 
-    def reconcile(self, records: dict[str, Record], params: dict[str, Params]) -> bool:
+    def reconcile(
+        self, records: dict[str, Record], params: dict[str, Params], curves: dict[str, list[tuple[int, float]]]
+    ) -> bool:
         """Make the database agree with the trial directories, which are the truth: `records` of those that are over,
-        `params` of all. Says whether it had to be written anew."""
-        known = self.study.get_trials(deepcopy=False)
-        told = [t for t in known if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        ids = [t.user_attrs.get("id") for t in told]
-        sound = len(set(ids)) == len(ids) and all(self._agrees(t, records, params) for t in told)
+        `params` and `curves` of all. Says whether it had to be written anew."""
+        known = [t for t in self.study.get_trials(deepcopy=False) if "id" in t.user_attrs or t.state in LEARNED]
+        sound = self._agrees(known, records, params)
         if not sound:
             optuna.delete_study(study_name=self.study_name, storage=self.storage)
             self.study = self._open()
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
             # asked for, or about to be, but never made a trial: the controller died in between
-            if frozen.user_attrs.get("id") not in params or frozen.params != params[frozen.user_attrs["id"]]:
+            if frozen.user_attrs.get("id") not in params:
                 self.storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
-        for trial_id, record in records.items():
-            self.tell(record, params[trial_id])
+        for trial_id in sorted(params, key=_number):
+            if trial_id in records:
+                self.tell(records[trial_id], params[trial_id])
+            else:
+                self._adopt(trial_id, params[trial_id], curves[trial_id])
         return not sound
 
-    def _agrees(self, trial: FrozenTrial, records: dict[str, Record], params: dict[str, Params]) -> bool:
-        record = records.get(trial.user_attrs.get("id", ""))
-        if record is None or trial.params != params[record.trial]:
-            return False
-        state = _state(record)
-        return trial.state is state and (state is not TrialState.COMPLETE or trial.value == record.accuracy)
+    def _agrees(self, known: list[FrozenTrial], records: dict[str, Record], params: dict[str, Params]) -> bool:
+        """Whether the database says nothing else than the files, in the order of their numbers."""
+        ids: list[str] = []
+        for trial in known:
+            trial_id = trial.user_attrs.get("id", "")
+            record = records.get(trial_id)
+            if trial_id not in params:
+                if trial.state in LEARNED:
+                    return False
+                continue
+            ids.append(trial_id)
+            if trial.params != params[trial_id] or (record is None and trial.state.is_finished()):
+                return False
+            if record is not None and trial.state.is_finished():
+                value = record.accuracy if _state(record) is TrialState.COMPLETE else None
+                if trial.state is not _state(record) or (value is not None and trial.value != value):
+                    return False
+        missing = params.keys() - set(ids)
+        return ids == sorted(set(ids), key=_number) and all(
+            _number(m) > max(map(_number, ids), default=-1) for m in missing
+        )
 
     def params_of(self, trial_id: str) -> Params | None:
         """What the database remembers of a trial whose own file is damaged."""
@@ -198,35 +219,41 @@ class Search:
         trial.set_user_attr("id", trial_id)
         self._live[trial_id] = trial
 
-    def adopt(self, trial_id: str, params: Params, curve: list[tuple[int, float]]) -> None:
+    def _adopt(self, trial_id: str, params: Params, curve: list[tuple[int, float]]) -> None:
         """Take up an unfinished trial of an earlier controller, known to the database or not."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if frozen.user_attrs.get("id") == trial_id:
                 self._live[trial_id] = optuna.Trial(self.study, frozen._trial_id)
                 return
-        self.study.enqueue_trial(params)
-        trial = self.study.ask(self.distributions)
-        self.name(trial, trial_id)
-        for epoch, accuracy in self._at_rungs(curve).items():
-            trial.report(accuracy, epoch)
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=dict(params),
+                distributions=self.distributions,
+                user_attrs={"id": trial_id},
+                intermediate_values=self._at_rungs(curve),
+            )
+        )
+        self._live[trial_id] = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[-1]._trial_id)
 
     def _at_rungs(self, curve: Iterable[tuple[int, float]]) -> dict[int, float]:
         points = dict(curve)
         return {epoch: points[epoch] for epoch in rungs(self.pruning, max(points, default=0) + 1) if epoch in points}
 
     def should_prune(self, trial_id: str, epoch: int, accuracy: float) -> bool:
-        """Successive halving: of all that came this far, the best 1/factor go on.
+        """Successive halving: of this trial and those before it that came this far, the best 1/factor go on.
 
-        Decided from the reported values alone, so that a search that was killed here decides again, and alike.
+        Decided from their reported values alone, so that one that is run again is judged again, and alike.
         """
         assert self.pruning is not None
         trial = self._live[trial_id]
         values = [accuracy]
         for other in self.study.get_trials(deepcopy=False):
-            if other.user_attrs.get("id") == trial_id:
+            other_id = other.user_attrs.get("id")
+            if other_id == trial_id:
                 if epoch not in other.intermediate_values:
                     trial.report(accuracy, epoch)
-            elif epoch in other.intermediate_values:
+            elif other_id and epoch in other.intermediate_values and _number(other_id) < _number(trial_id):
                 values.append(other.intermediate_values[epoch])
         places = max(1, len(values) // self.pruning.factor)
         return accuracy < sorted(values, reverse=True)[places - 1]
@@ -261,6 +288,10 @@ class Search:
                 intermediate_values=self._at_rungs(record.curve),
             )
         )
+
+
+def _number(trial_id: str) -> int:
+    return int(trial_id.partition("-")[0])
 
 
 def _state(record: Record) -> TrialState:

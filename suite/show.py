@@ -20,12 +20,18 @@ from suite.spec import Progress as Training
 from suite.store import EventReader, StudyDir
 
 
-def _console(stream: TextIO) -> Console:
+class _Progress(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read the progress has gone; the work goes on, where rich would end the process."""
+        self.quiet = True
+
+
+def _console(kind: type[Console], stream: TextIO) -> Console:
     """Off a terminal lines are as long as they are, for grep and logs."""
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 500)
+    return kind(file=stream, highlight=False, width=None if stream.isatty() else 500)
 
 
-out, err = _console(sys.stdout), _console(sys.stderr)
+out, err = _console(Console, sys.stdout), _console(_Progress, sys.stderr)
 
 
 def gather(results: Path, study: str | None, *, sort: str, cost: str | None = None) -> list[Row]:

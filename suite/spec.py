@@ -325,6 +325,9 @@ class Weights(Spec):
     sha256: str | None = None  # None for 'pretrained': the record tells what was found
 
 
+UNHASHED = ("number", "study", "device", "threads", "caps")  # what of a trial its id does not speak of
+
+
 class Trial(Spec):
     schema_version: Literal[1] = SCHEMA
     study: Name
@@ -350,9 +353,7 @@ class Trial(Spec):
     @property
     def id(self) -> str:
         """Number, then a hash of everything but number and place: the same training has the same hash."""
-        canonical = json.dumps(
-            self.model_dump(mode="json", exclude={"number", "study", "device", "threads", "caps"}), sort_keys=True
-        )
+        canonical = json.dumps(self.model_dump(mode="json", exclude=set(UNHASHED)), sort_keys=True)
         return f"{self.number:04d}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
 

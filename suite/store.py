@@ -16,7 +16,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -24,8 +24,9 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from suite.errors import InputError, WorkError
-from suite.spec import NAME, Event, Line, Progress, Record, Started, Status, StudyFile, Trial
+from suite.spec import NAME, UNHASHED, Event, Line, Progress, Record, Started, Status, StudyFile, Trial
 
+SUMS = "SHA256SUMS"
 STALE_SECONDS = 60.0  # a writer silent for longer is shown as stale; never more than a label
 State = Literal["waiting", "running", "stopped", "finished", "pruned", "failed"]
 Model = TypeVar("Model", bound=BaseModel)
@@ -227,8 +228,8 @@ class TrialDir:
         """
         try:
             facts = json.loads((self.path / "trial.json").read_bytes())
-            for key in ("number", "study", "device", "threads"):
-                facts.pop(key)
+            for key in UNHASHED:
+                facts.pop(key, None)
             digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
         except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
             return False
@@ -244,8 +245,28 @@ class TrialDir:
         starts = [line.event for line in lines if isinstance(line.event, Started) and line.seq >= since]
         if starts and starts[-1].attempt != record.attempt:
             return False
-        write_model(self.path / "result.json", record)
+        self.conclude(record)
         return True
+
+    def conclude(self, record: Record) -> None:
+        """Write result.json, and before it SHA256SUMS: `sha256sum -c` shows what changed since."""
+        text = record.model_dump_json(indent=1) + "\n"
+        sums = {"result.json": hashlib.sha256(text.encode()).hexdigest()}
+        for name in ("trial.json", "validation.json"):
+            with suppress(OSError):
+                sums[name] = hashlib.sha256((self.path / name).read_bytes()).hexdigest()
+        if record.artifact is not None and record.artifact_sha256 is not None:
+            sums[record.artifact] = record.artifact_sha256
+        write_atomic(self.path / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+        write_atomic(self.path / "result.json", text)
+
+    def sums(self) -> dict[str, str]:
+        """SHA-256 of the trial's files as they were when it ended; empty where that is not known."""
+        try:
+            lines = (self.path / SUMS).read_text().splitlines()
+        except (OSError, ValueError):
+            return {}
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
 
 
 @dataclass

@@ -23,7 +23,7 @@ from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
 
 from suite import backbones, data, device, repair, weights
-from suite.checkpoint import file_sha256
+from suite.checkpoint import clear, file_sha256
 from suite.errors import InputError, WorkError
 from suite.execute import Executor, Inline, Job, Limits, Message, Processes, awaits_verdict
 from suite.runner import packages, version
@@ -292,7 +292,7 @@ class _Controller:
         options, directory = self.options, self.directory
         old = directory.study()
         if old is None and (directory.exists() or directory.trials()):
-            self._reopen()
+            self._reopen(experiment)
         if old is not None:
             done = sum(s.record is not None for s in directory.states())
             if not options.resume:
@@ -326,7 +326,7 @@ class _Controller:
             )
         return experiment
 
-    def _reopen(self) -> None:
+    def _reopen(self, experiment: Experiment) -> None:
         """Trials are there but study.json is damaged or gone: it may be written anew if they fit. Raises InputError."""
         directory = self.directory
         path = directory.path / "study.json"
@@ -337,6 +337,9 @@ class _Controller:
                 f"Study '{directory.name}' has {len(directory.trials())} trials but no readable study.json. "
                 "Have it written anew with --resume, or take another name with --study NAME."
             )
+        for trial_directory in directory.trials():
+            if trial_directory.sound() and (trial := trial_directory.trial()) is not None:
+                self._check_fit(experiment, trial)
         self.notes.append("study.json was damaged or gone: written anew from the experiment")
 
     def _mend(self) -> None:
@@ -355,6 +358,8 @@ class _Controller:
             if fault := repair.result_fault(directory):
                 repair.aside(directory.path / "result.json")
                 self.notes.append(f"result.json of {directory.id} {fault}: the trial runs again")
+            elif directory.record() is not None:
+                clear(directory.path)  # its worker may have died between its result and this
 
     def _restored(self, directory: TrialDir) -> bool:
         """Write a damaged trial.json anew from the database; the directory's name proves that it is the same."""
@@ -374,31 +379,30 @@ class _Controller:
         self._mend()
         self.states = {state.id: state for state in self.directory.states()}
         for state in self.states.values():
-            if state.trial.arm not in self.searches or not self._fits(state.trial):
-                raise InputError(
-                    f"Trial {state.id} in {self.directory.path} was made by another experiment than the one given. "
-                    "Nothing was touched; give the one it began with, or another --study NAME."
-                )
+            self._check_fit(self.experiment, state.trial)
         for arm, search in self.searches.items():
             mine = {s.id: s for s in self.states.values() if s.trial.arm == arm}
             records = {s.id: s.record for s in mine.values() if s.record is not None}
-            if search.reconcile(records, {s.id: s.trial.params for s in mine.values()}) and not self.notes:
+            params = {s.id: s.trial.params for s in mine.values()}
+            if search.reconcile(records, params, {s.id: s.curve for s in mine.values()}) and not self.notes:
                 self.notes.append(f"optuna.db did not agree with the trials of '{arm}': written anew from them")
         for state in self.states.values():
             if state.record is None:
-                self.searches[state.trial.arm].adopt(state.id, state.trial.params, state.curve)
                 self.waiting.append(state.id)
             elif state.record.cost:
                 self.walls[state.trial.arm].append(state.record.cost.wall_seconds)
 
-    def _fits(self, trial: Trial) -> bool:
-        """Whether the experiment, with this trial's parameters, gives this trial."""
-        with contextlib.suppress(ValueError):
-            arm = resolved(self.experiment.arms[trial.arm], trial.params)
-            return (trial.dataset, trial.backbone, trial.size, trial.strategy, trial.recipe, trial.fraction) == (
-                self.experiment.dataset, arm.backbone, arm.size, arm.strategy, arm.recipe, arm.fraction
-            )  # fmt: skip
-        return False
+    def _check_fit(self, experiment: Experiment, trial: Trial) -> None:
+        """Raises InputError unless the experiment, with this trial's parameters, gives this trial."""
+        with contextlib.suppress(ValueError, KeyError):
+            arm = resolved(experiment.arms[trial.arm], trial.params)
+            wanted = (experiment.dataset, arm.backbone, arm.size, arm.strategy, arm.recipe, arm.fraction)
+            if wanted == (trial.dataset, trial.backbone, trial.size, trial.strategy, trial.recipe, trial.fraction):
+                return
+        raise InputError(
+            f"Trial {trial.id} in {self.directory.path} was made by another experiment than the one given. "
+            "Nothing was touched; give the one it began with, or another --study NAME."
+        )
 
     # --- running ---
 
@@ -550,6 +554,7 @@ class _Controller:
             if not (self.stop.reason or self.message) and self.attempts[state.id] >= MAX_ATTEMPTS:
                 self.message = f"trial {state.id} ended {MAX_ATTEMPTS} times without a result"
             return
+        clear(self.directory.trial(state.id).path)
         self.searches[state.trial.arm].tell(state.record, state.trial.params)
         if state.record.cost is not None:
             self.walls[state.trial.arm].append(state.record.cost.wall_seconds)
@@ -582,7 +587,7 @@ class _Controller:
                 ended=time.time(),
                 curve=tuple(state.curve),
             )
-            write_model(self.directory.trial(state.id).path / "result.json", record)
+            self.directory.trial(state.id).conclude(record)
             self._ended(state)
 
     # --- telling others ---

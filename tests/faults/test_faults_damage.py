@@ -1,0 +1,119 @@
+"""Truncations, bit flips and lost files in a study that was killed: found, said, mended, and nothing invented."""
+
+# ruff: noqa: T201
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from suite.store import StudyDir
+
+FILES = ("optuna.db", "SHA256SUMS", "study.json", "status.json", "result.json", "trial.json", "checkpoint.json",
+         "last.safetensors", "events.jsonl")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def killed(start, experiment: Path, tmp_path_factory: pytest.TempPathFactory, faults) -> Path:
+    """Results with a study that was killed in its fourth trial, which has a checkpoint."""
+    results = tmp_path_factory.mktemp("killed")
+    directory = StudyDir(results, "small")
+    run = start("sweep", experiment, "--results", results)
+    faults.wait_for(
+        lambda: sum(s.record is not None for s in directory.states()) >= 3 and list(directory.path.glob("trials/*/ch*"))
+    )
+    run.signal(signal.SIGKILL)
+    run.wait()
+    return results
+
+
+def hurt(path: Path, how: str, chance: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "remove":
+        path.unlink()
+    elif how == "truncate":
+        path.write_bytes(content[: chance.randrange(len(content))])
+    elif how == "flip":
+        for _ in range(3):
+            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+    else:
+        path.write_bytes(chance.randbytes(len(content)))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_mended_on_resume(
+    start, experiment: Path, reference, killed: Path, tmp_path: Path, seed: int, figures, faults, name: str
+) -> None:
+    """One file is hurt, of a finished trial and of the unfinished one where there are both."""
+    chance = random.Random(f"{seed} {name}")
+    results = tmp_path / "results"
+    shutil.copytree(killed, results)
+    directory = StudyDir(results, "small")
+    for path in sorted(directory.path.rglob(name)):
+        how = chance.choice(["truncate", "flip", "noise"])
+        print(path.relative_to(results), how)
+        if path.stat().st_size and (name != "trial.json" or chance.random() < 0.7):
+            hurt(path, how, chance)
+            figures.fault(how)
+    seen = start("doctor", "small", "--results", results)
+    assert seen.wait() in (0, 1), seen.errors
+    run = start("sweep", experiment, "--resume", "--results", results)
+    assert run.wait() == 0, run.errors
+    faults.check_promise(directory, logs=name != "events.jsonl")
+    figures.trials += faults.TRIALS
+    assert faults.fingerprint(directory) == reference
+    figures.identical += 1
+
+
+def test_a_damaged_model_is_found_and_trained_again(
+    start, experiment: Path, reference, killed: Path, tmp_path: Path, seed: int, figures, faults
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(killed, results)
+    directory = StudyDir(results, "small")
+    finished = next(s for s in directory.states() if s.state == "finished")
+    hurt(directory.trial(finished.id).best, "flip", random.Random(seed))
+    (directory.path / "optuna.db").write_bytes(b"no database" * 500)
+    figures.fault("flip")
+    export = start("export", f"small/{finished.id}", "--to", tmp_path / "model", "--results", results)
+    assert export.wait() == 2
+    assert "damaged" in export.errors
+    before = {p: p.read_bytes() for p in results.rglob("*") if p.is_file()}
+    looked = start("doctor", "small", "--results", results)
+    assert looked.wait() == 1, looked.errors
+    assert "best.safetensors, which is damaged" in looked.output
+    assert "optuna.db is damaged" in looked.output
+    assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before  # looking changes nothing
+    repaired = start("doctor", "small", "--repair", "--results", results)
+    assert repaired.wait() == 0, repaired.errors + repaired.output
+    run = start("sweep", experiment, "--resume", "--results", results)
+    assert run.wait() == 0, run.errors
+    faults.check_promise(directory)
+    assert faults.fingerprint(directory) == reference
+    clean = start("doctor", "small", "--results", results)
+    assert clean.wait() == 0, clean.output
+    figures.trials += faults.TRIALS
+    figures.identical += 1
+
+
+def test_another_experiment_is_never_mixed_in(
+    start, experiment: Path, killed: Path, tmp_path: Path, figures, faults
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(killed, results)
+    (results / "small" / "study.json").unlink()
+    other = tmp_path / "other.py"
+    other.write_text(experiment.read_text().replace('schedule="cosine"', 'schedule="constant"'))
+    figures.fault("remove")
+    without = start("sweep", experiment, "--results", results)
+    assert without.wait() == 2
+    assert "--resume" in without.errors
+    run = start("sweep", other, "--resume", "--results", results)
+    assert run.wait() == 2, run.errors
+    assert "another experiment" in run.errors
+    assert not (results / "small" / "study.json").exists()

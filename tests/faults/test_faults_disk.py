@@ -1,0 +1,73 @@
+"""A tiny file system fills up under a study, at random moments: one paragraph, exit code 1, and it goes on later."""
+
+# ruff: noqa: B023
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from suite.store import StudyDir
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MB."""
+    place = tmp_path / "tiny"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def fill(place: Path, leave: int) -> Path:
+    """Take all space but about `leave` bytes."""
+    filler = place / "filler"
+    free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
+    try:
+        with open(filler, "wb", buffering=0) as file:
+            file.write(bytes(max(0, free - leave)))
+    except OSError:
+        pass
+    return filler
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_costs_time_and_nothing_else(
+    start, experiment: Path, reference, tiny: Path, seed: int, figures, faults, workers: int
+) -> None:
+    chance = random.Random(seed)
+    directory = StudyDir(tiny / "results", "small")
+    command = ("sweep", experiment, "--resume", "--workers", workers, "--results", directory.path.parent)
+    for _ in range(6 if workers == 1 else 1):
+        run = start(*command)
+        faults.wait_for(lambda: run.poll() is not None or directory.status_path.exists())
+        time.sleep(chance.uniform(0, 1.5) if workers == 1 else 6)
+        filler = fill(tiny, chance.choice([0, 0, 3000, 20_000, 100_000]))
+        code = run.wait()
+        filler.unlink()
+        assert code in (0, 1), run.errors
+        assert "Traceback" not in run.errors
+        if code:
+            figures.fault("full disk")
+            complaint = run.errors.strip().splitlines()[-1]
+            assert "disk is full" in complaint or "No space left" in complaint, run.errors
+            assert "--resume" in complaint
+        assert not any(s.record and s.record.state == "failed" for s in directory.states())
+    last = start(*command)
+    assert last.wait() == 0, last.errors
+    faults.check_promise(directory)
+    figures.trials += faults.TRIALS
+    if workers == 1:
+        assert faults.fingerprint(directory) == reference
+        figures.identical += 1

@@ -1,0 +1,162 @@
+"""Signals, hung and greedy trials, two controllers, passwords."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from suite.store import StudyDir
+
+POLITE = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGUSR2: 143, signal.SIGHUP: 143}
+
+
+def test_every_polite_signal_stops_cleanly_and_twice_at_once(
+    start, experiment: Path, reference, tmp_path: Path, seed: int, figures, faults
+) -> None:
+    """One study is stopped at random moments by each of them, and comes out bit for bit."""
+    chance = random.Random(seed)
+    directory = StudyDir(tmp_path, "small")
+    for number, code in [*POLITE.items(), (signal.SIGINT, 130), (signal.SIGTERM, 143)]:
+        run = start("sweep", experiment, "--resume", "--results", tmp_path)
+        faults.wait_for(lambda r=run: r.poll() is not None or f"{r.pid}" in directory_status(directory))
+        time.sleep(chance.uniform(0, 0.5))
+        twice = "signal" in figures.faults and figures.faults["signal"] >= len(POLITE)
+        run.signal(number)
+        if twice:
+            run.signal(number)
+        figures.fault("signal")
+        assert run.wait() in (code, 0), run.errors
+        assert "Traceback" not in run.errors
+        if run.wait() == code and not twice:
+            assert "--resume" in run.errors
+            status = directory.status()
+            assert status is not None
+            assert status.state == "stopped"
+            unfinished = [s for s in directory.states() if s.record is None]
+            assert all(s.state in ("stopped", "waiting") for s in unfinished)
+    run = start("sweep", experiment, "--resume", "--results", tmp_path)
+    assert run.wait() == 0, run.errors
+    faults.check_promise(directory)
+    assert faults.fingerprint(directory) == reference
+    figures.trials += faults.TRIALS
+    figures.identical += 1
+
+
+def directory_status(directory: StudyDir) -> str:
+    status = directory.status()
+    return f"{status.pid}" if status else ""
+
+
+def test_a_signal_to_all_of_a_job_step_stops_workers_cleanly(
+    start, experiment: Path, tmp_path: Path, figures, faults
+) -> None:
+    """A batch system sends it to every process, not to the controller alone."""
+    directory = StudyDir(tmp_path, "small")
+    command = ("sweep", experiment, "--workers", 2, "--set", "epochs=60", "--results", tmp_path)
+    run = start(*command)
+    faults.wait_for(lambda: run.poll() is not None or len(list(directory.path.glob("trials/*/checkpoint.json"))) == 2)
+    run.signal(signal.SIGTERM, group=True)
+    figures.fault("signal")
+    assert run.wait() == 143, run.errors
+    states = [s.state for s in directory.states()]
+    assert states.count("stopped") == 2, states
+    resumed = start(*command, "--resume")
+    assert resumed.wait() == 0, resumed.errors
+    faults.check_promise(directory)
+    figures.trials += faults.TRIALS
+
+
+def test_a_hung_worker_fails_its_trial_by_the_time_limit(
+    start, experiment: Path, tmp_path: Path, figures, faults
+) -> None:
+    directory = StudyDir(tmp_path, "small")
+    run = start("sweep", experiment, "--trials", 3, "--set", "epochs=2000", "--trial-timeout", 25, "--arms", "sgd",
+                "--results", tmp_path)  # fmt: skip
+    faults.wait_for(lambda: run.poll() is not None or faults.pids(directory))
+    (worker,) = faults.pids(directory)
+    assert worker != run.pid
+    os.kill(worker, signal.SIGSTOP)
+    figures.fault("hang")
+    faults.wait_for(lambda: run.poll() is not None or directory.states()[0].record)
+    state = directory.states()[0]
+    assert (state.state, state.reason) == ("failed", "time limit: not done after 25 s")
+    assert not faults.alive(worker)
+    faults.wait_for(lambda: run.poll() is not None or len(faults.pids(directory)) == 2)  # the next one runs
+    run.signal(signal.SIGTERM)
+    assert run.wait() == 143, run.errors
+
+
+def test_out_of_memory_fails_one_trial_and_the_next_is_healthy(
+    start, experiment: Path, tmp_path: Path, figures, faults
+) -> None:
+    greedy = tmp_path / "greedy.py"
+    text = experiment.read_text().replace('"adam": Arm(backbone="net"', '"adam": Arm(backbone="net", size=512')
+    greedy.write_text(text.replace("values=(16, 32)", "values=(128, 256)").replace("batch_size=32", "batch_size=128"))
+    run = start("sweep", greedy, "--trials", 4, "--memory-limit", 2, "--results", tmp_path)
+    assert run.wait() == 0, run.errors
+    directory = StudyDir(tmp_path, "small")
+    figures.fault("out of memory")
+    states = directory.states()
+    assert [s.state == "failed" for s in states] == [s.trial.arm == "adam" for s in states]
+    assert all("out of memory" in (s.reason or "") for s in states if s.state == "failed")
+    assert len(faults.pids(directory)) == 1  # the same process went on
+
+
+def test_of_two_controllers_one_gives_way(start, experiment: Path, reference, tmp_path: Path, figures, faults) -> None:
+    directory = StudyDir(tmp_path, "small")
+    runs = [start("sweep", experiment, "--resume", "--results", tmp_path) for _ in range(3)]
+    figures.fault("second controller")
+    figures.fault("second controller")
+    codes = sorted(run.wait() for run in runs)
+    assert codes == [0, 2, 2], [run.errors for run in runs]
+    for run in runs:
+        if run.wait() == 2:
+            assert "already has a controller: pid" in run.errors
+    faults.check_promise(directory)
+    assert faults.fingerprint(directory) == reference
+    figures.trials += faults.TRIALS
+    figures.identical += 1
+
+
+def test_a_password_in_a_storage_url_is_written_nowhere(
+    start, experiment: Path, tmp_path: Path, figures, faults
+) -> None:
+    """A real database reached by a URL with a secret in it; then the same while it is gone."""
+    url = f"sqlite:///file:{tmp_path}/away.db?uri=true&password=hunter2"
+    command = ("sweep", experiment, "--trials", 2, "--storage", url, "--results", tmp_path / "results")
+    run = start(*command)
+    assert run.wait() == 0, run.errors
+    assert (tmp_path / "away.db").exists()
+    assert not (tmp_path / "results/small/optuna.db").exists()
+    (tmp_path / "away.db").write_bytes(b"gone" * 3000)
+    figures.fault("noise")
+    broken = start(*command, "--resume")
+    assert broken.wait() in (1, 2), broken.errors
+    said = "".join(r.errors + r.output for r in (run, broken))
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert files
+    assert "hunter2" not in said
+    assert not [p for p in files if b"hunter2" in p.read_bytes()]
+
+
+@pytest.mark.parametrize("where", ["pipe", "nothing"])
+def test_a_sweep_survives_the_loss_of_its_terminal(
+    start, experiment: Path, tmp_path: Path, where: str, figures, faults
+) -> None:
+    """Its standard error is a pipe whose reader has gone, or a device that takes nothing."""
+    pipe = tmp_path / "stderr"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    target = pipe if where == "pipe" else Path("/dev/full")
+    run = start("sweep", experiment, "--trials", 2, "--results", tmp_path / "results", stderr=target)
+    directory = StudyDir(tmp_path / "results", "small")
+    faults.wait_for(lambda: run.poll() is not None or directory.status_path.exists())
+    os.close(reader)
+    figures.fault("terminal")
+    run.wait()
+    faults.check_promise(directory, 2)
