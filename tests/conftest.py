@@ -12,6 +12,10 @@ import pytest
 
 from suite.spec import Trial
 
+# Tests run side by side: their threads must not spin while they wait for a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
