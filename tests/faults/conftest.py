@@ -86,7 +86,8 @@ for line in sys.stdin:
     except SystemExit as end:
         code = end.code or 0
     except BaseException:
-        traceback.print_exc()
+        with open(asked["rc"] + ".trace", "w") as file:  # standard error may be what has gone
+            traceback.print_exc(file=file)
     sys.stdout.flush()
     os._exit(code)
 """
@@ -130,7 +131,12 @@ class Starter:
         self.cores = sorted(os.sched_getaffinity(0))
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MNIST_SUITE_CHECKPOINT_SECONDS": "0"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", ZYGOTE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, "-c", ZYGOTE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,  # its forks' may be one, and Python asks only once whether it can seek
+            text=True,
+            env=environment,
         )
         assert self._line() == "ready"
 

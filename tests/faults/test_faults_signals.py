@@ -158,5 +158,5 @@ def test_a_sweep_survives_the_loss_of_its_terminal(
     faults.wait_for(lambda: run.poll() is not None or directory.status_path.exists())
     os.close(reader)
     figures.fault("terminal")
-    run.wait()
+    assert run.wait() == 0
     faults.check_promise(directory, 2)
