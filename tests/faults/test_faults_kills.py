@@ -14,7 +14,7 @@ import pytest
 
 from suite.store import StudyDir
 
-KILLS = int(os.environ.get("MNIST_SUITE_SOAK", "0")) or 16
+KILLS = int(os.environ.get("MNIST_SUITE_SOAK", "0")) or 20
 
 
 def test_a_sequential_study_is_killed_again_and_again_and_comes_out_bit_for_bit(
