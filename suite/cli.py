@@ -54,9 +54,6 @@ StudyName = Annotated[str | None, typer.Option("--study", help="Name of the stud
 
 def main() -> NoReturn:
     """The console script: turns errors into one paragraph and an exit code."""
-    # Threads of one step wait for each other by spinning, for milliseconds by default. On a machine that others use
-    # too, that is time taken from the thread waited for: training was measured two to ten times slower.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # about a tenth of a millisecond
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name need not be text
             stream.reconfigure(errors="backslashreplace")

@@ -39,8 +39,10 @@ def pick(wanted: str) -> torch.device:
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores this process may use: its affinity, and no more than $OMP_NUM_THREADS."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(here, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else here
 
 
 @cache

@@ -12,9 +12,7 @@ import pytest
 
 from suite.spec import Trial
 
-# Tests run side by side: their threads must not spin while they wait for a core.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and so do the programs that they start
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
