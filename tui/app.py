@@ -263,10 +263,7 @@ class Dashboard(App[None]):
         if view.state in ("running", "stopping") and view.status is not None:
             self.notify(f"{study} is at work: pid {view.status.pid} on {view.status.host}.", markup=False)
             return
-        words = commands.resume_words(view, self.results)
-        if words is None:
-            self.notify(f"{study} was declared in a file of its own: sweep that file with --study {study} --resume.")
-            return
+        words = commands.resume_words(study, view.status.workers if view.status else 1, self.results)
 
         def answer(yes: bool | None) -> None:
             if yes:

@@ -18,7 +18,6 @@ from suite import declared
 from suite.errors import InputError
 from suite.spec import NAME, Experiment
 from suite.store import StudyDir
-from tui.snapshot import StudyView
 
 PROGRAM = (sys.executable, "-m", "suite.cli")
 ENGINES = ("local",)
@@ -37,7 +36,6 @@ class Form:
     device: str = "auto"
     limit: str = ""
     arms: tuple[str, ...] = ()  # empty: all of them
-    resume: bool = False
 
 
 def sweep_words(form: Form, results: Path) -> list[str]:
@@ -55,36 +53,13 @@ def sweep_words(form: Form, results: Path) -> list[str]:
         words += ["--device", form.device.strip()]
     if form.limit.strip():
         words += ["--limit", form.limit.strip()]
-    if form.resume:
-        words.append("--resume")
     return [*words, "--results", str(results)]
 
 
-def resume_words(view: StudyView, results: Path) -> list[str] | None:
-    """The command that goes on with a study: what it was started with, and --resume. None: nobody wrote it down."""
-    if view.file is None:
-        return None
-    experiment = view.file.experiment
-    if experiment.name in declared.names():
-        known = declared.load(experiment.name)
-        arms = tuple(experiment.arms)
-        form = Form(
-            experiment=experiment.name,
-            study=view.name,
-            trials=str(experiment.trials),
-            limit=str(experiment.limit or ""),
-            arms=arms if arms != tuple(known.arms) else (),
-            resume=True,
-        )
-        return sweep_words(form, results)
-    records = (run.record for run in reversed(view.runs))
-    command = next((r.provenance.command for r in records if r and r.provenance), "")
-    words = shlex.split(command)[1:] if command.startswith("mnist-suite ") else []
-    if not words or words[0] not in ("sweep", "pretrain", "finetune"):
-        return None
-    if words[0] == "sweep" and "--resume" not in words:
-        words.append("--resume")
-    return words if "--results" in words else [*words, "--results", str(results)]
+def resume_words(study: str, workers: int, results: Path) -> list[str]:
+    """The command that goes on with a study as study.json has it, on as many workers as before."""
+    many = ["--workers", str(workers)] if workers > 1 else []
+    return ["sweep", "--study", study, *many, "--resume", "--results", str(results)]
 
 
 def stop_words(study: str, results: Path) -> list[str]:
@@ -111,10 +86,8 @@ def problems(form: Form, results: Path) -> dict[str, str]:
     study = form.study.strip()
     if not re.fullmatch(NAME, study):
         found["study"] = "letters, digits, '.', '_' and '-', starting with a letter or digit"
-    elif StudyDir(results, study).exists() and not form.resume:
+    elif StudyDir(results, study).exists():
         found["study"] = "this study exists: choose another name, or resume it"
-    elif form.resume and not StudyDir(results, study).exists():
-        found["study"] = "there is no such study to resume"
     for name, least in (("trials", 1), ("workers", 1), ("limit", 20)):
         text = getattr(form, name).strip()
         if text and not (text.isdecimal() and int(text) >= least):

@@ -12,8 +12,6 @@ import tui
 from suite import declared
 from tui import commands
 from tui.commands import Form, free_name, problems, resume_words, start, sweep_words, typed
-from tui.feed import Watcher
-from tui.synthetic import NOW, write_study
 
 
 def test_the_command_is_what_a_person_would_type(tmp_path: Path) -> None:
@@ -51,11 +49,9 @@ def test_what_is_wrong_is_said_by_field(results: Path, field: str, value: object
     assert set(problems(form, results)) == {field}
 
 
-def test_resume_repeats_what_was_asked(results: Path) -> None:
-    view = Watcher(results, lambda: NOW).poll().studies[0]
-    words = resume_words(view, results)
-    assert words is not None and words[:4] == ["sweep", "mnist", "--study", "mnist"] and "--resume" in words
-    assert words[words.index("--trials") + 1] == "10" and words[words.index("--arms") + 1] == "cnn,head,full"
+def test_resume_leaves_the_experiment_to_the_study() -> None:
+    assert typed(resume_words("my", 1, Path("/r"))) == "mnist-suite sweep --study my --resume --results /r"
+    assert typed(resume_words("my", 3, Path("/r"))) == "mnist-suite sweep --study my --workers 3 --resume --results /r"
 
 
 def test_free_names(tmp_path: Path) -> None:
@@ -120,9 +116,3 @@ def test_the_dashboard_imports_the_light_part_of_the_suite_only() -> None:
 def test_files_stay_small() -> None:
     for path in Path(next(iter(tui.__path__))).rglob("*.py"):
         assert len(path.read_text().splitlines()) < 400, path
-
-
-def test_a_study_without_trials_can_be_resumed(tmp_path: Path) -> None:
-    write_study(tmp_path, "mnist", [])
-    view = Watcher(tmp_path).poll().studies[0]
-    assert resume_words(view, tmp_path) is not None

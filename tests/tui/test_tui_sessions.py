@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,23 +36,29 @@ EXPERIMENT = Experiment(
 '''
 
 
-class Terminal:
-    """A tmux server of our own with one dashboard in it."""
+# not handed on: the shell's own, and what would lead to another package, folder or database than the test's
+OURS = ("COLUMNS", "LINES", "PYTHONPATH", "MNIST_SUITE_RESULTS", "MNIST_SUITE_STORAGE")
+PROGRAM = (sys.executable, "-m", "suite.cli")
 
-    def __init__(self, folder: Path, results: Path) -> None:
-        self.socket, self.folder, self.results = folder / "tmux", folder, results
+
+def environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in OURS} | {"OMP_NUM_THREADS": "1"}
+
+
+class Terminal:
+    """A tmux server of our own with one dashboard in it, in a folder away from the sources."""
+
+    def __init__(self, folder: Path, results: Path, name: str = "tmux") -> None:
+        self.socket, self.folder, self.results = folder / name, folder, results
 
     def tmux(self, *words: str) -> str:
-        environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
-        done = subprocess.run(
-            ["tmux", "-S", str(self.socket), *words], capture_output=True, text=True, check=False, env=environment
-        )
-        return done.stdout
+        command = ["tmux", "-S", str(self.socket), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment()).stdout
 
     def start(self, size: str = "140x45") -> None:
         width, height = size.split("x")
-        command = shlex.join([sys.executable, "-m", "suite.cli", "tui", "--results", str(self.results)])
-        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", width, "-y", height, "-c", os.getcwd(), command)
+        command = shlex.join([*PROGRAM, "tui", "--results", str(self.results)])
+        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", width, "-y", height, "-c", str(self.folder), command)
 
     @property
     def pid(self) -> int:
@@ -88,6 +95,48 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     terminal.close()
 
 
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Terminal]:
+    """A second terminal on the same results."""
+    terminal = Terminal(tmp_path, tmp_path / "results", "other")
+    yield terminal
+    terminal.close()
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a real sweep of the experiment, in a process of its own; returns once it is at work."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def start(changes: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
+        text = EXPERIMENT
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "quick.py").write_text(text)
+        command = [*PROGRAM, "sweep", "./quick.py", "--study", "quick", "--results", "results", "-q", *words]
+        with open(tmp_path / "sweep.log", "wb") as log:
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+        begun.append(process)
+        study = StudyDir(tmp_path / "results", "quick")
+        # an epoch of the first trial is over: there is a row, and something to go on from
+        until(lambda: bool((states := study.states()) and states[0].curve), (tmp_path / "sweep.log").read_text)
+        return process
+
+    yield start
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def until(true: Callable[[], bool], say: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, say()
+        time.sleep(0.1)
+
+
 def launch(terminal: Terminal) -> None:
     terminal.start()
     terminal.until("Press n to launch")
@@ -103,12 +152,12 @@ def launch(terminal: Terminal) -> None:
     terminal.keys("y")
 
 
-def wait_for_end(study: StudyDir, seconds: float = 120) -> None:
+def wait_for_end(study: StudyDir, seconds: float = 120, trials: int = 2) -> None:
     deadline = time.monotonic() + seconds
     while (status := study.status()) is None or status.state == "running":
         assert time.monotonic() < deadline, status
         time.sleep(0.3)
-    assert status.state == "done" and status.finished + status.pruned == 2
+    assert status.state == "done" and status.finished + status.pruned == trials
 
 
 @pytest.mark.parametrize("leave", ["q", "SIGKILL"])
@@ -159,4 +208,75 @@ def test_a_running_sweep_is_stopped(terminal: Terminal) -> None:
         time.sleep(0.2)
     assert status.state == "stopped"
     terminal.until("stopped")
+    terminal.keys("q")
+
+
+def rows(screen: str) -> list[tuple[str, ...]]:
+    """Trial, state and accuracy of every line of the leaderboard, best first."""
+    return re.findall(r"(\d{4})  cnn  +\S (\w+) +([\d.]+%)", screen)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_viewers_show_the_same_and_leave_alone(
+    terminal: Terminal, other: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    study = StudyDir(terminal.results, "quick")
+    process = sweep({"epochs=2": "epochs=50"})
+    for viewer in (terminal, other):
+        viewer.start()
+    for viewer in (terminal, other):
+        viewer.until("● 1 running")
+    assert process.poll() is None  # both came while it was at work
+    assert process.wait(120) == 0
+    states = study.states()
+    expected = [(f"{s.trial.number:04d}", s.state, f"{100 * (s.best or 0):.2f}%") for s in states if s.record]
+    for viewer in (terminal, other):
+        until(lambda viewer=viewer: sorted(rows(viewer.screen())) == sorted(expected), viewer.screen)
+    assert len(expected) == 2 and rows(terminal.screen()) == rows(other.screen())
+    before = contents(study.path)
+
+    def leaves_alone(gone: Terminal, stays: Terminal) -> None:
+        until(lambda: not gone.screen(), gone.screen, 30)
+        stays.keys("Enter")  # it still answers
+        stays.until("epoch")
+        stays.keys("Escape")
+        until(lambda: sorted(rows(stays.screen())) == sorted(expected), stays.screen)
+        assert contents(study.path) == before
+
+    os.kill(terminal.pid, signal.SIGKILL)
+    leaves_alone(terminal, other)
+    terminal.start()
+    until(lambda: sorted(rows(terminal.screen())) == sorted(expected), terminal.screen)
+    other.keys("q")
+    leaves_alone(other, terminal)
+
+
+def test_a_stopped_sweep_is_resumed_by_keys(terminal: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]) -> None:
+    study = StudyDir(terminal.results, "quick")
+    process = sweep({"epochs=2": "epochs=20", "trials=2": "trials=3"}, "--seed", "7", "--set", "batch_size=50")
+    stop = [*PROGRAM, "stop", "quick", "--results", str(terminal.results)]
+    subprocess.run(stop, env=environment(), cwd=terminal.folder, check=True, capture_output=True, timeout=60)
+    assert process.wait(60) == 143
+    status, asked, begun = study.status(), study.study(), study.states()
+    assert status is not None and status.state == "stopped" and status.finished < 3
+    assert asked is not None and asked.experiment.seed == 7
+    (terminal.folder / "quick.py").unlink()  # what the study is about stands in study.json
+    terminal.start()
+    terminal.until("stopped")
+    terminal.keys("R")
+    terminal.until("Resume study quick?")
+    terminal.until("mnist-suite sweep --study quick --resume")
+    terminal.keys("y")
+    until(lambda: (now := study.status()) is not None and now.started > status.started, terminal.screen)
+    wait_for_end(study, trials=3)
+    terminal.until("✓ done")
+    states = study.states()
+    assert [state.trial.number for state in states] == [0, 1, 2]
+    assert [state.id for state in states][: len(begun)] == [state.id for state in begun]  # gone on with, not made anew
+    assert all(state.trial.recipe.batch_size == 50 for state in states)
+    assert study.study() == asked
+    until(lambda: [row[0] for row in sorted(rows(terminal.screen()))] == ["0000", "0001", "0002"], terminal.screen)
     terminal.keys("q")
