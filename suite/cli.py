@@ -536,10 +536,12 @@ def _run(
         raise typer.Exit(130 if stop.reason == "SIGINT" else 143)
     last = display.last
     if last is None or last.state == "failed":
-        raise WorkError(f"Study '{name}' stopped early: {last.message if last else 'nothing ran'}.")
+        why = last.message if last else "nothing ran"
+        raise WorkError(f"Study '{name}' stopped early: {why.rstrip('.')}.")
     if last.failed and not last.finished:
         states = store.StudyDir(root, name).states()
-        raise WorkError(f"Every trial of study '{name}' failed: {next(s.reason for s in states if s.reason)}.")
+        why = next(s.reason for s in states if s.reason)
+        raise WorkError(f"Every trial of study '{name}' failed: {why.rstrip('.')}.")
     return last
 
 

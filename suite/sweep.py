@@ -111,20 +111,22 @@ def sweep(
         except OSError as error:
             raise WorkError(disk_fault(error)) from error
         except (OptunaError, SQLAlchemyError, sqlite3.Error) as error:
-            raise WorkError(_of_the_database(error, options)) from None
+            raise WorkError(_of_the_database(error, options, directory.path)) from None
         finally:
             stop.heeded = False
             if controller is not None:
                 controller.close()
 
 
-def _of_the_database(error: Exception, options: Options) -> str:
+def _of_the_database(error: Exception, options: Options, place: Path) -> str:
     """One sentence; nothing of an external database's own words, which may hold its URL."""
     if options.storage is not None:
         what = f"The --storage database failed ({type(error.__cause__ or error).__name__})"
     else:
         cause = error.__cause__ or error
-        what = f"optuna.db failed ({str(getattr(cause, 'orig', cause)).splitlines()[0]})"
+        full = shutil.disk_usage(place).free < 2**20  # SQLite calls it an I/O error where its shared memory is hit
+        words = str(getattr(cause, "orig", cause)).splitlines()[0]
+        what = f"{'The disk is full: ' if full else ''}optuna.db failed ({words})"
     return f"{what}. No trial is lost: mend that, for example by freeing space, and go on with --resume."
 
 

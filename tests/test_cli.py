@@ -292,6 +292,7 @@ def test_watch_shows_the_leaderboard_until_interrupted(suite: Suite, tmp_path: P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs inherit it as ignored
     )
     time.sleep(2)
     assert watching.poll() is None

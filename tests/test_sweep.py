@@ -231,7 +231,7 @@ def test_trials_that_all_fail_stop_the_study_with_the_reason(
     path.write_text(path.read_text().replace('Arm(backbone="net", recipe', 'Arm(backbone="net", size=8, recipe'))
     done = suite("sweep", path, "--trials", "20", "--arms", "net-scratch")
     assert done.returncode == 1
-    assert "8 x 8" in done.stderr
+    assert "8 pixels" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(study(tmp_path).states()) == 5
     assert all(s.state == "failed" for s in study(tmp_path).states())

@@ -177,6 +177,7 @@ def test_a_sweep_outlives_the_dashboard(terminal: Terminal, leave: str) -> None:
 
 
 def test_start_watch_and_export(terminal: Terminal) -> None:
+    (terminal.folder / "quick.py").write_text(EXPERIMENT.replace("epochs=2", "epochs=40"))  # long enough to be seen
     launch(terminal)
     terminal.until("● 1 running", 90)
     terminal.until("✓ 2 finished", 120)
