@@ -2,7 +2,7 @@
 
     mnist-suite sweep fashion --trials 50
 
-The figures that this gave here stand in results/README.md.
+No figures yet: this has not been run in full.
 """
 
 from experiments.mnist import EXPERIMENT as MNIST

@@ -2,7 +2,8 @@
 
     mnist-suite sweep mnist --trials 50
 
-The figures that this gave here stand in results/README.md.
+Best validation accuracies that this gave on two CPU cores (13 minutes): cnn-head 99.28 %, cnn-scratch 99.15 %,
+lite0-full 97.47 %, lite0-head 96.05 %. More in results/README.md.
 """
 
 from suite.spec import Arm, Augment, Choice, Experiment, Full, HeadOnly, LogFloat, Pretraining, Recipe, Uniform

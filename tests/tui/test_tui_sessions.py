@@ -177,10 +177,8 @@ def test_a_sweep_outlives_the_dashboard(terminal: Terminal, leave: str) -> None:
 
 
 def test_start_watch_and_export(terminal: Terminal) -> None:
-    (terminal.folder / "quick.py").write_text(EXPERIMENT.replace("epochs=2", "epochs=40"))  # long enough to be seen
-    launch(terminal)
-    terminal.until("● 1 running", 90)
-    terminal.until("✓ 2 finished", 120)
+    launch(terminal)  # so short that it may never be seen running; the tests below see that
+    terminal.until("✓ 2 finished", 150)
     terminal.keys("Enter")
     terminal.until("validation accuracy")
     terminal.keys("l", "l", "l", "l")
