@@ -2,7 +2,8 @@
 
     mnist-suite sweep transfer
 
-Same network, same recipe, same number of trials; only where the weights start and what is trained differ. Best validation accuracies that this gave: full 80.5 %, lp-ft 79.8 %, scratch 79.5 %, head 72.8 %.
+Same network, same recipe, same number of trials; only where the weights start and what is trained differ.
+Best validation accuracies that this gave: full 80.5 %, lp-ft 79.8 %, scratch 79.5 %, head 72.8 %.
 """
 
 from experiments.mnist import EXPERIMENT as MNIST
