@@ -2,7 +2,9 @@
 
     mnist-suite sweep fashion --trials 50
 
-No figures yet: this has not been run in full.
+Best validation accuracies that this gave with `--trials 10`, two an arm:
+cnn-scratch 92.12 %, cnn-full 91.57 %, lite0-head 87.80 %, lite0-full 85.63 %, cnn-head 80.32 %.
+It has not been run to 50.
 """
 
 from experiments.mnist import EXPERIMENT as MNIST
