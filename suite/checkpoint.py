@@ -25,11 +25,6 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Write a safetensors file as one step; returns its SHA-256."""
     data = save_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from suite.errors import InputError, WorkError
+from suite.store import file_sha256
 
 VALIDATION = 0.1  # of the official training images
 SPLIT_SEED = 1998  # of that part; never changes, so that figures stay comparable
@@ -228,11 +229,6 @@ def files(name: str) -> list[Path]:
 
 
 # --- checking ------------------------------------------------------------------------------------------------
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _manifest(folder: Path) -> dict[str, str]:

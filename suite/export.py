@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from suite import backbones, data, heads, models, weights
 from suite.augment import image_preparer
-from suite.checkpoint import file_sha256, save_tensors
+from suite.checkpoint import save_tensors
 from suite.device import pick
 from suite.errors import InputError, WorkError
 from suite.leaderboard import wilson
 from suite.spec import Augment, Cost, HeadOnly, HeadSpec, Knn, Linear, Logreg, Mlp, Provenance, Ridge, Spec, Trial
-from suite.store import find_trial, open_study, split_reference, write_atomic
+from suite.store import file_sha256, find_trial, open_study, split_reference, write_atomic
 
 CARD = "mnist-suite.json"
 WEIGHTS = "model.safetensors"

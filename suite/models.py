@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from suite import backbones, data, heads, weights
-from suite.checkpoint import file_sha256
 from suite.errors import InputError
 from suite.spec import FROM_RANDOM, HeadOnly, Knn, Partial, Strategy, Trial
-from suite.store import TrialDir
+from suite.store import TrialDir, file_sha256
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ going on; `mnist-suite doctor STUDY` looks deeper, at every model, and says what
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suite.spec import SCHEMA, Line
-from suite.store import EventReader, StudyDir, TrialDir
+from suite.store import EventReader, StudyDir, TrialDir, file_sha256
 
 DATABASE_FILES = ("", "-wal", "-shm")
 
@@ -64,7 +63,7 @@ def result_fault(directory: TrialDir) -> str | None:
     record = directory.record()
     if record is None:
         return "was written by a newer version" if newer(path) else "is damaged"
-    if (sum_then := directory.sums().get("result.json")) is not None and sum_then != _sha256(path):
+    if (sum_then := directory.sums().get("result.json")) is not None and sum_then != file_sha256(path):
         return "is not as it was written: its SHA-256 differs"
     trial = directory.trial()
     if record.trial != directory.id or (trial is not None and record.arm != trial.arm):
@@ -131,7 +130,7 @@ def _trial(directory: TrialDir) -> list[Finding]:
         path = directory.path / record.artifact
         if not path.is_file():
             found.append(Finding(f"{place}/result.json", f"names {record.artifact}, which is gone", again))
-        elif _sha256(path) != record.artifact_sha256:
+        elif file_sha256(path) != record.artifact_sha256:
             found.append(Finding(f"{place}/result.json", f"names {record.artifact}, which is damaged", again))
         evaluated = {line.event.accuracy for line in _lines(directory) if line.event.kind == "evaluated"}
         if record.accuracy is not None and evaluated and record.accuracy not in evaluated:
@@ -147,11 +146,6 @@ def _trial(directory: TrialDir) -> list[Finding]:
 
 def _lines(directory: TrialDir) -> list[Line]:
     return EventReader(directory.events).poll()
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def mend(study: StudyDir, found: list[Finding]) -> list[Finding]:

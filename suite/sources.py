@@ -32,13 +32,13 @@ from suite.data import (
     cache_dir,
     entry,
     expected_sha256,
-    file_sha256,
     files,
     parse_idx,
     verify,
     write_idx,
 )
 from suite.errors import InputError, WorkError
+from suite.store import file_sha256, sync_directory
 
 PATIENCE = 5.0  # seconds that a mirror may stay silent
 STALLED = 60.0  # seconds without a new byte after which a download is given up
@@ -152,9 +152,7 @@ def _publish(name: str, found: list[Path]) -> None:
         _settle(note, folder / note.name)
     for path, target in zip(found, files(name), strict=True):
         _settle(path, target)
-    directory = os.open(folder, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+    sync_directory(folder)
 
 
 def _settle(path: Path, target: Path) -> None:

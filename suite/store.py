@@ -93,6 +93,11 @@ def disk_fault(error: OSError) -> str:
     )
 
 
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sync_directory(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -7,6 +7,7 @@ A single training is a study of one trial, so `pretrain` and `finetune` come thi
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -23,7 +24,7 @@ from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
 
 from suite import backbones, data, device, repair, weights
-from suite.checkpoint import clear, file_sha256
+from suite.checkpoint import clear
 from suite.errors import InputError, WorkError
 from suite.execute import Executor, Inline, Job, Limits, Message, Processes, awaits_verdict
 from suite.runner import packages, version
@@ -50,6 +51,7 @@ from suite.store import (
     TrialDir,
     TrialState,
     disk_fault,
+    file_sha256,
     find_trial,
     make_writable,
     open_study,
@@ -86,10 +88,6 @@ class Options:
     def executor(self) -> Executor:
         limits = Limits(self.trial_seconds, self.trial_memory)
         return Inline() if self.workers == 1 and limits == Limits() else Processes(self.workers, limits)
-
-
-def study_exists(results: Path, name: str) -> bool:
-    return StudyDir(results, name).exists()
 
 
 def sweep(
@@ -183,8 +181,6 @@ def pretraining_of(experiment: Experiment) -> Experiment:
 
 def auto_name(verb: str, arm: Arm, dataset: str, seed: int, limit: int | None) -> str:
     """A study name that is the same for the same training, so that asking twice does the work once."""
-    import hashlib
-
     content = f"{arm.model_dump_json()} {dataset} {seed} {limit}"
     plain = "".join(c if c.isalnum() else "-" for c in f"{arm.backbone.removeprefix('timm:')}-{dataset}")[:48]
     return f"{verb}-{plain.strip('-')}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"

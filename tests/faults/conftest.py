@@ -27,10 +27,10 @@ import torch
 
 from suite import backbones, data, train
 from suite.augment import image_preparer
-from suite.checkpoint import SLOTS, file_sha256
+from suite.checkpoint import SLOTS
 from suite.runner import Examples
 from suite.spec import Augment
-from suite.store import EventReader, StudyDir
+from suite.store import EventReader, StudyDir, file_sha256
 from suite.weights import read_tensors
 
 TRIALS = 6
