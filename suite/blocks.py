@@ -64,7 +64,7 @@ class Facts:
     errors: Mapping[str, Mapping[str, Any]]  # arm -> validation.json of its best trial
     outcome: Mapping[str, Any] | None = None  # of the final evaluation
     tested: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # arm -> test.json of its first model
-    final_curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]] = field(default_factory=dict)
+    final_curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]] = field(default_factory=dict)
 
     @property
     def arms(self) -> list[str]:

@@ -24,7 +24,7 @@ class Standardize(nn.Module):
 
     def __init__(self, features: Tensor) -> None:
         super().__init__()
-        mean, std = features.mean(0), features.std(0)
+        mean, std = statistics(features)
         floor = max(0.1 * std.mean().item(), 1e-6)
         gain = torch.where(std > 1e-6, 1 / std.clamp_min(floor), torch.zeros_like(std))
         self.register_buffer("mean", mean)
@@ -32,6 +32,17 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) * self.gain
+
+
+def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D,) of each feature; in parts that fit a cache, where `Tensor.std` takes thrice as
+    long for a large bank."""
+    mean = features.mean(0)
+    squares = torch.zeros_like(mean)
+    for part in features.split(512):
+        deviation = part - mean
+        squares += (deviation * deviation).sum(0)
+    return mean, (squares / max(1, len(features) - 1)).sqrt()
 
 
 class Head(nn.Module):

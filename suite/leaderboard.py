@@ -41,8 +41,9 @@ class Row:
     low: float | None = None  # 95 % Wilson interval
     high: float | None = None
     loss: float | None = None
-    epoch: int | None = None
-    curve: tuple[float, ...] = ()
+    epoch: float | None = None
+    curve: tuple[float, ...] = ()  # validation accuracies
+    epochs: tuple[float, ...] = ()  # that they were measured after
     params: int | None = None
     trainable: int | None = None
     flops: int | None = None  # forward, per image
@@ -113,7 +114,7 @@ COLUMNS: dict[str, Column] = {
         Column("low", "95% low", _percent, "high"),
         Column("high", "95% high", _percent, "high"),
         Column("loss", "val loss", lambda v: f"{v:.4f}", "low"),
-        Column("epoch", "epoch", str),
+        Column("epoch", "epoch", lambda v: f"{v:g}"),
         Column("flops", "FLOPs/img", _number, "low", cost=True),
         Column("params", "params", _number, "low", cost=True),
         Column("trainable", "trainable", _number, "low", cost=True),
@@ -181,6 +182,7 @@ def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
         accuracy=state.best,
         epoch=state.curve[-1][0] if state.curve else None,
         curve=tuple(accuracy for _, accuracy in state.curve),
+        epochs=tuple(epoch for epoch, _ in state.curve),
         tuned=dict(trial.params),
         reason=state.reason,
         seed=trial.seed,
@@ -262,7 +264,7 @@ def pareto(rows: Sequence[Row], cost: str) -> list[Row]:
 
 def as_dict(row: Row) -> dict[str, Any]:
     """Everything known of a row, for JSON."""
-    return {**row.__dict__, "curve": list(row.curve), "tuned": dict(row.tuned)}
+    return {**row.__dict__, "curve": list(row.curve), "epochs": list(row.epochs), "tuned": dict(row.tuned)}
 
 
 def as_csv(rows: Iterable[Row]) -> str:

@@ -137,7 +137,7 @@ def front(rows: Sequence[Row], found: Mapping[str, Any], images: int, by_arm: Ma
 
 
 def curves(
-    groups: Mapping[str, Sequence[Sequence[tuple[int, float]]]], images: int, by_arm: Mapping[str, Look]
+    groups: Mapping[str, Sequence[Sequence[tuple[float, float]]]], images: int, by_arm: Mapping[str, Look]
 ) -> Figure:
     """Error by epoch, one line an arm. Several curves of an arm are averaged with a 95 % band over them (t);
     a single one has the Wilson band of its images."""

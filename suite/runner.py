@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from suite import checkpoint, cost, data, device, features, heads, models, train
+from suite import checkpoint, cost, data, device, features, heads, models, train, tune
 from suite.augment import Prepare, feature_preparer, image_preparer
 from suite.errors import InputError, WorkError
 from suite.spec import (
@@ -53,7 +53,7 @@ CHECKPOINT_SECONDS = 30.0  # at most this much training is repeated after a cras
 WORST = 16  # mistakes kept with their pixels
 
 Outcome = Literal["finished", "pruned", "failed"]
-Events = Generator[Event, Verdict | None, None]
+Events = Generator[Event | train.Step, Verdict | None, None]
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,13 @@ def load_examples(dataset: str, fraction: float, limit: int | None, where: str) 
     return Loaded(resident(splits.train), resident(splits.validation), splits.info)
 
 
-def run_trial(trial: Trial, directory: TrialDir, results: Path, *, attempt: str, command: str = "") -> Events:
+def run_trial(
+    trial: Trial, directory: TrialDir, results: Path, *, attempt: str, command: str = "", together: bool = False
+) -> Events:
     """Run `trial` to its end, from its last whole checkpoint if there is one.
+
+    With `together` the optimiser's steps are yielded between the events, for the caller to take before going on: it
+    may take those of many trials at once.
 
     Failures of the trial itself become a Failed event and a record. A disk that takes no more is not the trial's
     failure: it raises WorkError. That, and closing the generator, leaves the directory as a crash would: resumable.
@@ -86,7 +91,7 @@ def run_trial(trial: Trial, directory: TrialDir, results: Path, *, attempt: str,
         checkpoint.tidy(directory.path)
         directory.best.unlink(missing_ok=True)  # of an attempt that died before its result
         writer = EventWriter(directory.events)
-        run = _Run(trial, directory, results, attempt, command, writer.seq)
+        run = _Run(trial, directory, results, attempt, command, writer.seq, together)
         try:
             yield from _attempt(run, writer)
         finally:
@@ -99,7 +104,15 @@ def _attempt(run: _Run, writer: EventWriter) -> Events:
     directory = run.directory
     try:
         for event in run.events():
-            run.verdict = yield writer.append(event).event
+            asked = time.perf_counter()
+            if isinstance(event, train.Step):
+                yield event
+                share = event.seconds or 0.0
+            else:
+                run.verdict = yield writer.append(event).event
+                share = 0.0
+            if run.together:  # meanwhile the others had their turn
+                run.away += time.perf_counter() - asked - share
     except Exception as error:
         if isinstance(error, OSError) and _of_the_disk(error, directory.path):
             raise
@@ -158,10 +171,17 @@ class _Run:
     """One attempt at one trial."""
 
     def __init__(
-        self, trial: Trial, directory: TrialDir, results: Path, attempt: str, command: str, since: int
+        self,
+        trial: Trial,
+        directory: TrialDir,
+        results: Path,
+        attempt: str,
+        command: str,
+        since: int,
+        together: bool,
     ) -> None:
         self.trial, self.directory, self.results = trial, directory, results
-        self.attempt, self.command, self.since = attempt, command, since
+        self.attempt, self.command, self.since, self.together = attempt, command, since, together
         self.verdict: Verdict | None = None
         self.over = False  # ended before its end: pruned or stopped
         self.tally = Tally()
@@ -173,6 +193,7 @@ class _Run:
         self.began = time.time()
         self.clock = time.perf_counter()
         self.earlier_wall = 0.0  # seconds that former attempts took
+        self.away = 0.0  # of that, seconds in which other trials of the same process had their turn
         self.setup_seconds = 0.0
         self.setup_flops = 0
         self.latency: float | None = None
@@ -183,11 +204,12 @@ class _Run:
 
     # --- the course of a trial ---
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[Event | train.Step]:
         trial = self.trial
         self.device = device.pick(trial.device)
         if trial.threads:
             torch.set_num_threads(trial.threads)
+        tune.keep_memory()
         torch.manual_seed(trial.seed)
         self.meter = cost.Meter(self.device)
         loaded = load_examples(trial.dataset, trial.fraction, trial.limit, str(self.device))
@@ -201,12 +223,16 @@ class _Run:
         else:
             yield from self._gradient(loaded)
 
-    def _gradient(self, loaded: Loaded) -> Iterator[Event]:
+    def _gradient(self, loaded: Loaded) -> Iterator[Event | train.Step]:
         trial, model, expects = self.trial, self._assembled().model, self._assembled().expects
         recipe = trial.recipe
         frozen = models.freeze(trial.strategy, model)
-        self.dtype = device.precision(recipe.precision, self.device, model, training=True)
         saved = checkpoint.load(self.directory.path)
+        if saved is not None:  # as it began, whatever would be chosen now
+            self.dtype = device.DTYPES[saved[1]["precision"]]
+        else:
+            what = f"{trial.backbone} at {expects.size} px, {trial.strategy.kind}"
+            self.dtype = tune.precision(recipe.precision, self.device, model, expects.shape, what)
         self.counted = cost.count(model, expects.shape)
         yield from self._within_caps(model)
         if self.over:
@@ -220,7 +246,7 @@ class _Run:
         if not self.over:
             yield self._finish(model, model, loaded)
 
-    def _head(self, strategy: HeadOnly, loaded: Loaded) -> Iterator[Event]:
+    def _head(self, strategy: HeadOnly, loaded: Loaded) -> Iterator[Event | train.Step]:
         trial, model, expects = self.trial, self._assembled().model, self._assembled().expects
         classes = len(loaded.info.classes)
         model.requires_grad_(False)
@@ -240,7 +266,7 @@ class _Run:
             if self.over:
                 return
         else:
-            self.setup_seconds = time.perf_counter() - self.clock
+            self.setup_seconds = self._wall()
             yield self._started(0)
             clock = time.perf_counter()
             head = heads.solve(strategy.head, x.train.inputs, x.train.labels, classes)
@@ -267,7 +293,7 @@ class _Run:
         prepare: Prepare,
         saved: tuple[dict[str, Tensor], dict[str, Any]] | None,
         frozen: Callable[[nn.Module], None] | None,
-    ) -> Iterator[Event]:
+    ) -> Iterator[Event | train.Step]:
         """`fit`, with checkpoints as time passes and an end as soon as the verdict says so.
 
         Leaves the best weights in the model.
@@ -285,26 +311,38 @@ class _Run:
             self.earlier_wall = numbers["wall"]
             self.setup_flops += numbers["setup_flops"]
         self.tally = training.tally
-        self.setup_seconds = time.perf_counter() - self.clock
+        self.setup_seconds = self._wall() - self.earlier_wall
         yield self._started(train.steps_per_epoch(count, recipe.batch_size) * recipe.epochs)
         saved_at, interval = time.monotonic(), checkpoint_seconds()
-        for event in train.fit(
-            training, examples.train, examples.validation, recipe, prepare, seed=self.trial.seed, freeze=frozen
+        advance = train.course if self.together else train.fit
+        for event in advance(
+            training,
+            examples.train,
+            examples.validation,
+            recipe,
+            prepare,
+            seed=self.trial.seed,
+            freeze=frozen,
+            checks=self.trial.rungs,
         ):
+            if isinstance(event, train.Step):
+                yield event
+                continue
             if isinstance(event, Evaluated) and event.loss is None:
                 self._forget(event.epoch)
-                raise train.Diverged(f"the validation loss is no finite number after epoch {event.epoch}")
+                raise train.Diverged(f"the validation loss is no finite number after epoch {event.epoch:g}")
             yield event
             stop = self.verdict == "stop"
             if self.verdict == "prune" and isinstance(event, Evaluated):
                 self.over = True
-                reason = f"{event.accuracy:.4f} on validation after epoch {event.epoch} is not among the arm's best"
+                reason = f"{event.accuracy:.4f} on validation after epoch {event.epoch:g} is not among the arm's best"
                 self.directory.commit(self.record("pruned", reason), self.since)
                 checkpoint.clear(self.directory.path)
                 yield Pruned(reason=reason, step=self.tally.step)
                 return
             if stop or time.monotonic() - saved_at > interval:
                 numbers = {**train.state_numbers(training), "wall": self._wall(), "setup_flops": self.setup_flops}
+                numbers["precision"] = device.name_of(self.dtype)
                 digest = checkpoint.save(self.directory.path, train.state_tensors(training), numbers)
                 saved_at = time.monotonic()
                 yield Checkpointed(step=self.tally.step, sha256=digest)
@@ -316,11 +354,11 @@ class _Run:
         model.load_state_dict(training.best_state)
         model.eval()
 
-    def _forget(self, epoch: int) -> None:
+    def _forget(self, epoch: float) -> None:
         """An evaluation with NaN or infinity in it is never the best one."""
         tally = self.tally
         if tally.best_epoch == epoch:
-            tally.best_accuracy, tally.best_loss, tally.best_epoch = None, math.inf, 0
+            tally.best_accuracy, tally.best_loss, tally.best_epoch = None, math.inf, 0.0
 
     def _finish(self, trained: nn.Module, whole: nn.Module, loaded: Loaded) -> Event:
         """Save what was trained, look at how it errs, time the whole model as it will be exported, and commit."""
@@ -401,7 +439,7 @@ class _Run:
         models.attach(self._assembled().model, head)
 
     def _wall(self) -> float:
-        return self.earlier_wall + time.perf_counter() - self.clock
+        return self.earlier_wall + time.perf_counter() - self.clock - self.away
 
     def _started(self, steps: int) -> Started:
         counted = self.counted
@@ -444,6 +482,9 @@ class _Run:
             return None
         memory, memory_source = self.meter.memory()
         joules, energy_source = self.meter.energy()
+        if self.together:
+            memory_source = f"{memory_source} (shared by trials trained together)"
+            joules, energy_source = None, "unattributable (trials trained together)"
         seconds, images = self.tally.seconds, self.tally.images
         return Cost(
             parameters=self.counted.parameters,

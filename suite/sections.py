@@ -256,7 +256,7 @@ def labels(facts: Facts) -> Picture | None:
     )
 
 
-def _curve(facts: Facts, arm: str) -> list[tuple[int, float]]:
+def _curve(facts: Facts, arm: str) -> list[tuple[float, float]]:
     best = facts.best(arm)
     return next((s.curve for s in facts.states if best is not None and s.id == best.trial), [])
 

@@ -183,7 +183,7 @@ Params = dict[str, bool | int | float | str]
 class Pruning(Spec):
     """Successive halving on validation accuracy: at each rung the best 1/factor of the arm's trials go on."""
 
-    first: int = Field(default=1, ge=1, description="epochs before the first rung")
+    first: float = Field(default=1.0, gt=0, description="epochs before the first rung; may be a part of one")
     factor: int = Field(default=3, ge=2, le=16)
 
 
@@ -347,7 +347,7 @@ class Trial(Spec):
     seed: int
     device: str
     threads: int = Field(ge=0, description="CPU threads; 0: all")
-    rungs: tuple[int, ...] = ()  # epochs after which the controller may prune
+    rungs: tuple[float, ...] = ()  # epochs after which the controller may prune
     caps: Caps | None = None
 
     @property
@@ -385,7 +385,7 @@ class Progress(Spec):
 class Evaluated(Spec):
     kind: Literal["evaluated"] = "evaluated"
     step: int
-    epoch: int
+    epoch: float  # whole, or the part of one that a rung stands at
     accuracy: Unit  # on validation
     loss: float | None
     seconds: float  # of training so far, evaluation off the clock
@@ -484,10 +484,10 @@ class Record(Spec):
     attempt: str
     accuracy: Unit | None = None  # best on validation
     loss: float | None = None
-    epoch: int | None = None  # at which it was best
+    epoch: float | None = None  # at which it was best
     images: int = 0  # in the validation split
     steps: int = 0
-    curve: tuple[tuple[int, float], ...] = ()  # (epoch, validation accuracy)
+    curve: tuple[tuple[float, float], ...] = ()  # (epoch, validation accuracy)
     reason: str | None = None  # of pruned and failed
     cost: Cost | None = None
     provenance: Provenance | None = None
