@@ -821,13 +821,16 @@ def tui(
 
 @app.command()
 def bench(
-    name: Annotated[str | None, typer.Argument(help="startup, leaderboard, tui or train; all where left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One of them (a wrong name lists all); all where left out, about 15 minutes.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure this machine: ours beside the plain alternative, in one run, as ratios.
 
     \b
-    Example: mnist-suite bench train
+    Examples: mnist-suite bench train
+              mnist-suite bench --json > bench.json
     """
     from suite import bench as benchmarks
     from suite import show, store

@@ -142,6 +142,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if not recipe.weight_decay:
+        groups = [{"params": trained}]  # one group is one call
     groups = [group for group in groups if group["params"]]
     graphed = device.type == "cuda"  # a recorded step reads its rate from memory
     lr = torch.tensor(recipe.lr, device=device) if graphed else recipe.lr
