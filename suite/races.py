@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
@@ -309,7 +310,7 @@ def head_sweep(trials: int = 50, epochs: int = 20, size: int = 64, limit: int = 
         how = f"{trials} trials of {epochs} epochs on {limit} images at {size} px, extraction included; best {best:.4f}"
         yield f"head-sweep.{name}", ours[name], "s", how
 
-    body = timm.create_model(LITE.removeprefix("timm:"), in_chans=1, num_classes=0).to(where)
+    body: Any = timm.create_model(LITE.removeprefix("timm:"), in_chans=1, num_classes=0).to(where)
     loader = plain.loader(plain.mnist(train=True, size=size), range(64 * 40), 64)
     plain.train_head(body, nn.Linear(body.num_features, 10).to(where), loader, where, 3)
     seen, seconds = plain.train_head(body, nn.Linear(body.num_features, 10).to(where), loader, where, 30)
@@ -436,7 +437,7 @@ def roofline() -> Iterator[Figure]:
 
 def _products(a: Tensor, b: Tensor) -> None:
     for _ in range(4):
-        a @ b
+        torch.mm(a, b)
 
 
 RACES: dict[str, Callable[[], Iterator[Figure]]] = {
