@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,7 @@ StudyName = Annotated[str | None, typer.Option("--study", help="Name of the stud
 
 def main() -> NoReturn:
     """The console script: turns errors into one paragraph and an exit code."""
+    _have_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name need not be text
             stream.reconfigure(errors="backslashreplace")
@@ -78,12 +79,23 @@ def main() -> NoReturn:
 
 
 def _complain(message: str, code: int) -> NoReturn:
-    """One paragraph, and nothing in it that a terminal would obey: names and files of others are quoted in it."""
-    text = " ".join(message.split())
-    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """One paragraph on stderr, and the end."""
+    text = printable(" ".join(message.split()))
     with contextlib.suppress(OSError):  # the terminal may have gone
-        print(f"mnist-suite: {safe}", file=sys.stderr)
+        print(f"mnist-suite: {text}", file=sys.stderr)
     sys.exit(code)
+
+
+def _have_streams() -> None:
+    """Started without one of the three (as by `2>&-`), the next file that is opened would take its number, and
+    whatever is printed would end up in that file."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
 # --- data -------------------------------------------------------------------------------------------------
@@ -870,7 +882,7 @@ def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
     else:
         for f in found:
             done = "done" if repair and f not in left else "to do"
-            show.out.print(f"{f.place} {f.what} ({done}: {f.remedy})", markup=False)
+            show.out.print(f"{f.place} {f.what} ({done}: {f.remedy})")
         say = f"{len(found)} findings, {len(found) - len(left)} mended" if found else "nothing is wrong"
         show.out.print(f"{directory.name}: {len(directory.trials())} trials, {say}.")
     if left:
