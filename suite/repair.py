@@ -120,12 +120,15 @@ def _database(study: StudyDir) -> list[Finding]:
 def _trial(directory: TrialDir) -> list[Finding]:
     found: list[Finding] = []
     place = f"trials/{directory.id}"
-    if not directory.sound():
+    if not directory.sound() and newer(directory.path / "trial.json"):
+        found.append(Finding(f"{place}/trial.json", "was written by a newer version", "use that version"))
+    elif not directory.sound():
         remedy = "`mnist-suite sweep EXPERIMENT --resume` writes it anew from optuna.db, or sets the trial aside"
         found.append(Finding(f"{place}/trial.json", "is damaged or not this trial's", remedy))
     again = "set aside; the trial runs again with --resume"
     if fault := result_fault(directory):
-        found.append(Finding(f"{place}/result.json", fault, again))
+        later = newer(directory.path / "result.json")
+        found.append(Finding(f"{place}/result.json", fault, "use that version" if later else again))
     elif (record := directory.record()) is not None and record.artifact is not None:
         path = directory.path / record.artifact
         if not path.is_file():
