@@ -391,12 +391,16 @@ class StudyDir:
     def request_stop(self, reason: str) -> None:
         write_atomic(self.stop_path, reason + "\n")
 
-    def elsewhere(self) -> Status | None:
-        """The status of a controller on another host that showed a sign of life within STALE_SECONDS."""
+    def live(self) -> Status | None:
+        """The status of a controller that showed a sign of life within STALE_SECONDS."""
         status = self.status()
-        if status is None or status.state != "running" or status.host == socket.gethostname():
-            return None
-        return status if time.time() - status.heartbeat < STALE_SECONDS else None
+        fresh = status is not None and time.time() - status.heartbeat < STALE_SECONDS
+        return status if status is not None and status.state == "running" and fresh else None
+
+    def elsewhere(self) -> Status | None:
+        """`live`, if it is on another host."""
+        status = self.live()
+        return status if status is not None and status.host != socket.gethostname() else None
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -237,6 +237,8 @@ def weights_of(reference: str, results: Path) -> Weights:
             path = path / "model.safetensors"
             if not path.is_file():
                 raise InputError(f"The folder {reference} holds no model.safetensors to start from.")
+        if not path.is_file():
+            raise InputError(f"{reference} is no plain file, so it holds no weights to start from.")
         return Weights(source=str(path), sha256=file_sha256(path))
     study_name, trial_id = split_reference(reference)
     try:
