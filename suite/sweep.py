@@ -217,7 +217,8 @@ def auto_name(verb: str, arm: Arm, dataset: str, seed: int, limit: int | None) -
 def _pretraining(experiment: Experiment, results: Path, options: Options, stop: Stop) -> Iterator[Status]:
     plan = pretraining_of(experiment)
     done = StudyDir(results, plan.name)
-    if done.exists() and any(s.state == "finished" for s in done.states()):
+    status = done.status()
+    if status is not None and status.state == "done" and any(s.state == "finished" for s in done.states()):
         return
     alone = replace(options, workers=1, storage=None, resume=True)
     yield from sweep(plan, results, options=alone, stop=stop)
@@ -472,7 +473,9 @@ class _Controller:
                 beat = time.monotonic()
                 yield self._status("running")
         self.directory.stop_path.unlink(missing_ok=True)
-        yield self._status("stopped" if self.stop.reason else "failed" if self.message else "done")
+        complete = len(self.states) == self.experiment.trials and all(s.record for s in self.states.values())
+        stopped = self.stop.reason and not complete  # asked as the last one ended: there is nothing to go on with
+        yield self._status("stopped" if stopped else "failed" if self.message else "done")
         self.ended = True
 
     def close(self) -> None:
