@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,7 @@ StudyName = Annotated[str | None, typer.Option("--study", help="Name of the stud
 
 def main() -> NoReturn:
     """The console script: turns errors into one paragraph and an exit code."""
+    _have_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name need not be text
             stream.reconfigure(errors="backslashreplace")
@@ -78,12 +79,23 @@ def main() -> NoReturn:
 
 
 def _complain(message: str, code: int) -> NoReturn:
-    """One paragraph, and nothing in it that a terminal would obey: names and files of others are quoted in it."""
-    text = " ".join(message.split())
-    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """One paragraph on stderr, and the end."""
+    text = printable(" ".join(message.split()))
     with contextlib.suppress(OSError):  # the terminal may have gone
-        print(f"mnist-suite: {safe}", file=sys.stderr)
+        print(f"mnist-suite: {text}", file=sys.stderr)
     sys.exit(code)
+
+
+def _have_streams() -> None:
+    """Started without one of the three (as by `2>&-`), the next file that is opened would take its number, and
+    whatever is printed would end up in that file."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
 
 
 # --- data -------------------------------------------------------------------------------------------------
@@ -339,7 +351,10 @@ def _train_one(
     if dry_run:
         print(experiment.model_dump_json(indent=2))
         return
-    _run(experiment, root, name, Options(device=device, resume=True), quiet)
+    status = _run(experiment, root, name, Options(device=device, resume=True), quiet)
+    if not status.finished:
+        why = next((s.reason for s in store.StudyDir(root, name).states() if s.reason), "no reason is known")
+        raise WorkError(f"The training in study '{name}' came to no model: {why.rstrip('.')}.")
     best = store.find_trial(store.StudyDir(root, name), None)
     _report_trial(root, name, best, as_json)
 
@@ -617,7 +632,8 @@ def stop(study: str, results: Results = None, reason: str = "asked by `mnist-sui
         show.out.print(f"Study '{study}' is not running ({status.state if status else 'never started'}).")
         return
     directory.request_stop(reason)
-    show.out.print(f"Asked pid {status.pid} on {status.host} to stop; resume later with --resume.")
+    dead = "" if directory.live() else " It has been silent for a while and may be dead: --resume then goes on at once."
+    show.out.print(f"Asked pid {status.pid} on {status.host} to stop; resume later with --resume.{dead}")
 
 
 @app.command()
@@ -895,7 +911,7 @@ def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
     else:
         for f in found:
             done = "done" if repair and f not in left else "to do"
-            show.out.print(f"{f.place} {f.what} ({done}: {f.remedy})", markup=False)
+            show.out.print(f"{f.place} {f.what} ({done}: {f.remedy})")
         say = f"{len(found)} findings, {len(found) - len(left)} mended" if found else "nothing is wrong"
         show.out.print(f"{directory.name}: {len(directory.trials())} trials, {say}.")
     if left:
@@ -905,29 +921,12 @@ def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
 # --- figures that can be trusted -----------------------------------------------------------------------------------
 
 
-def _stoppable() -> Any:
-    """A Stop that Ctrl-C and the polite signals set; asked twice, the process ends at once."""
-    import signal
-
-    from suite.sweep import Stop
-
-    stop = Stop()
-
-    def on_signal(number: int, _: Any) -> None:
-        if stop.reason:
-            os._exit(128 + number)
-        stop.reason = signal.Signals(number).name
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, on_signal)
-    return stop
-
-
-def _leave_if_stopped(stop: Any) -> None:
+def _leave_if_stopped(stop: Stop, then: str) -> None:
     from suite import show
 
     if stop.reason:
-        show.err.print(f"Stopped ({stop.reason}). The same command goes on from here.")
+        with contextlib.suppress(OSError):
+            show.err.print(f"Stopped ({stop.reason}): {then}.")
         raise typer.Exit(130 if stop.reason == "SIGINT" else 143)
 
 
@@ -950,20 +949,23 @@ def evaluate(
     """
     from suite import evaluate as protocol
     from suite import show, store
+    from suite.sweep import Stop
 
     root = store.results_dir(results)
     directory = store.open_study(root, study)
     if not final:
         raise InputError(protocol.APART.format(study=study))
-    stop = _stoppable()
+    stop, found = Stop(), {}
     command = " ".join(["mnist-suite", *sys.argv[1:]])
-    chosen = protocol.plan(root, directory, top=top, seeds=seeds, place=device, workers=workers, command=command)
-    with show.following(directory.path, quiet=quiet) as display:
-        for status in protocol.train(chosen, stop=stop, workers=workers):
-            display.update(status)
-    _leave_if_stopped(stop)
-    with show.drawing("models tested", quiet) as on_model:
-        found = protocol.judge(chosen, on_model=on_model)
+    with _signals(stop):
+        chosen = protocol.plan(root, directory, top=top, seeds=seeds, place=device, workers=workers, command=command)
+        with show.following(directory.path, quiet=quiet) as display:
+            for status in protocol.train(chosen, stop=stop, workers=workers):
+                display.update(status)
+        if not stop.reason:
+            with show.drawing("models tested", quiet) as on_model:
+                found = protocol.judge(chosen, on_model=on_model)
+    _leave_if_stopped(stop, "the same command goes on from here")
     print(store.dump_json(found) if as_json else protocol.as_text(found))
 
 
@@ -981,16 +983,21 @@ def rerun(
     """
     from suite import show, store
     from suite.rerun import rerun as repeat
+    from suite.sweep import Stop
 
-    root, stop = store.results_dir(results), _stoppable()
-    with show.following(root, quiet=quiet) as display:
+    root, stop, answer = store.results_dir(results), Stop(), {}
+    with _signals(stop), show.following(root, quiet=quiet) as display:
 
         def on_status(place: Path, status: Any) -> None:
             display.results = place
             display.update(status)
 
-        answer = repeat(root, trial, stop=stop, on_status=on_status)
-    _leave_if_stopped(stop)
+        try:
+            answer = repeat(root, trial, stop=stop, on_status=on_status)
+        except InputError:
+            if stop.reason is None:
+                raise
+    _leave_if_stopped(stop, "a repeat begins anew")
     if as_json:
         print(store.dump_json(answer))
     elif answer["identical"]:

@@ -25,7 +25,8 @@ VALIDATION = 0.1  # of the official training images
 SPLIT_SEED = 1998  # of that part; never changes, so that figures stay comparable
 FOLDER = "folder:"
 FOLDER_SIZE = 64  # pixels; what a person's own images are brought to
-FOLDER_PIXELS = 50_000_000  # of one image; a larger one is taken for a decompression bomb
+PICTURES = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # not those that bring an interpreter along, as EPS does
+MAX_PIXELS = 50_000_000  # of one image; a larger one is taken for a decompression bomb
 ROLES = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -314,12 +315,12 @@ def _digest(statuses: list[FileStatus]) -> str:
 
 def _read(name: str, first: int) -> tuple[Labelled, str]:
     """Images and labels of the training (first=0) or test (first=2) files, with a hash of both."""
-    statuses = [check(name, index, quick=True) for index in (first, first + 1)]
+    statuses = [check(name, index, quick=False) for index in (first, first + 1)]
     if any(status.state == "missing" for status in statuses):
         from suite.sources import fetch  # only where there is something to fetch
 
         fetch(name)
-        statuses = [check(name, index, quick=True) for index in (first, first + 1)]
+        statuses = [check(name, index, quick=False) for index in (first, first + 1)]
     for status in statuses:
         if status.state != "ok":
             raise InputError(
@@ -435,7 +436,7 @@ def _classes(base: Path) -> dict[str, list[Path]]:
     """The images of every class folder, in the order of their names; hidden files are none. Raises InputError."""
     from PIL import Image
 
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in PICTURES}
     found: dict[str, list[Path]] = {}
     for folder in sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")):
         paths = [p for p in folder.rglob("*") if p.suffix.lower() in readable and not p.name.startswith(".")]
@@ -445,7 +446,7 @@ def _classes(base: Path) -> dict[str, list[Path]]:
         wrong = f"{', '.join(empty)} of them without any image" if empty else "no two to tell apart"
         raise InputError(
             f"{base} holds {len(found)} class folders, {wrong}; it takes at least two folders, one a class, with image "
-            "files (.png, .jpg and whatever else Pillow reads)."
+            f"files ({', '.join(PICTURES)})."
         )
     return found
 
@@ -497,9 +498,9 @@ def _load_picture(path: Path, mode: str) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > FOLDER_PIXELS:
-                raise InputError(f"{path} has {image.width} x {image.height} pixels; {FOLDER_PIXELS:,} is the most.")
+        with Image.open(path, formats=PICTURES) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(f"{path} has {image.width} x {image.height} pixels; {MAX_PIXELS:,} is the most.")
             upright: Image.Image = ImageOps.exif_transpose(image)
             if upright.mode[0] in "IF":  # 16-bit grey, which `convert` would cut off at 255, or floats
                 values = np.asarray(upright, dtype=np.float32)

@@ -43,7 +43,9 @@ def load(reference: str) -> Experiment:
         spec.loader.exec_module(module)
     except ValidationError as error:
         raise InputError(f"{reference} declares an experiment that does not hold: {first_error(error)}.") from None
-    except (Exception, SystemExit) as error:  # it is somebody's code: whatever it raises is the answer
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # it is somebody's code: whatever it raises is the answer
         raise InputError(f"{reference} could not be loaded: {type(error).__name__}: {error}") from None
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):

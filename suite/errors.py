@@ -13,3 +13,10 @@ class InputError(Exception):
 
 class WorkError(Exception):
     """The request was fine but the work failed (exit code 1), for example a download that broke off."""
+
+
+def printable(text: str) -> str:
+    """`text` with nothing in it that a terminal would obey: names and files of others are quoted in what we say."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -7,7 +7,9 @@ This is the only module that reads the test images, and it takes every reading d
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -139,11 +141,15 @@ def _without_twins(plans: dict[str, list[Trial]]) -> dict[str, list[Trial]]:
 
 def readings(study: StudyDir) -> list[dict[str, Any]]:
     """Every look that this study has taken at the test images, the oldest first."""
+    found: list[dict[str, Any]] = []
     try:
-        lines = (final_of(study).path / READINGS).read_text().splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError):
+        lines = (final_of(study).path / READINGS).read_text(errors="replace").splitlines()
+    except OSError:
         return []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # torn by a full disk; it hides none of the others
+            found.append(json.loads(line))
+    return found
 
 
 def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
@@ -172,7 +178,9 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
         "earlier_in_other_studies": elsewhere,
     }
     with open(directory.path / READINGS, "a") as file:
-        file.write(json.dumps(reading) + "\n")
+        file.write("\n" + json.dumps(reading) + "\n")  # first the end of a line that may have been torn
+        file.flush()
+        os.fsync(file.fileno())
     test, info = data.test_split(dataset)
     where = device.pick(place)
     examples = Examples(torch.from_numpy(test.images).to(where), torch.from_numpy(test.labels).to(where))

@@ -21,6 +21,7 @@ from suite.spec import Evaluated, Event, Spec, Trial, Verdict
 from suite.store import TrialDir, disk_fault
 
 POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # ask for a clean stop
+PAUSE = 5.0  # seconds; a longer gap between two looks means that all of this stood still: Ctrl-Z, a suspended job step
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,7 @@ class Processes:
         self.slots, self.limits = workers, limits
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
+        self._looked = time.monotonic()
 
     def free(self) -> int:
         return self.slots - sum(worker.job is not None for worker in self._workers)
@@ -255,12 +257,12 @@ class Processes:
         worker.give(job)
 
     def poll(self, timeout: float) -> list[Message]:
+        messages = self._overdue()
         busy = {worker.pipe: worker for worker in self._workers if worker.job is not None}
         if not busy:
-            time.sleep(timeout)
-            return []
-        messages = self._overdue()
-        for pipe in wait([pipe for pipe, worker in busy.items() if worker in self._workers], timeout):
+            time.sleep(0 if messages else timeout)
+            return messages
+        for pipe in wait(list(busy), 0 if messages else timeout):
             worker = busy[pipe]  # type: ignore[index]
             job = worker.job
             assert job is not None
@@ -281,9 +283,12 @@ class Processes:
     def _overdue(self) -> list[Message]:
         """Kill the workers that hang, or take longer than they may."""
         messages: list[Message] = []
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, PAUSE), now
         for worker in list(self._workers):
             job, seconds = worker.job, self.limits.seconds
-            if job is not None and seconds is not None and time.monotonic() - worker.since > seconds:
+            worker.spent += passed
+            if job is not None and seconds is not None and worker.spent > seconds:
                 self._workers.remove(worker)
                 worker.kill()
                 reason = f"time limit: not done after {seconds:g} s"
@@ -293,9 +298,12 @@ class Processes:
     def reply(self, trial_id: str, verdict: Verdict | None) -> None:
         for worker in self._workers:
             if worker.job is not None and worker.job.trial_id == trial_id:
+                if worker.told and not worker.asks:
+                    continue  # it knows; saying so again and again to one that hangs would fill its pipe, and block
                 with contextlib.suppress(OSError):  # a dead worker is noticed by `poll`
                     worker.pipe.send((trial_id, verdict, worker.asks))
                 worker.asks = False
+                worker.told |= verdict == "stop"
 
     def close(self) -> None:
         for worker in self._workers:
@@ -316,16 +324,19 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that the worker's death ends the pipe
         self.job: Job | None = None
-        self.since = 0.0  # when it got the job, on the monotonic clock
+        self.spent = 0.0  # seconds on this job, not counting those in which we were suspended
         self.asks = False  # whether its trial stands still for an answer
+        self.told = False  # whether it was asked to stop
 
     def give(self, job: Job) -> None:
-        self.job, self.since, self.asks = job, time.monotonic(), False
+        self.job, self.spent, self.asks, self.told = job, 0.0, False, False
         with contextlib.suppress(OSError):  # noticed by `poll`
             self.pipe.send(job)
 
     def death(self) -> str:
         self.process.join(timeout=10)
+        if self.process.is_alive():  # hangs on its way out, and would not heed anything else
+            self.kill()
         code = self.process.exitcode
         if code is not None and code < 0:
             return f"its worker was killed by {signal.Signals(-code).name}"

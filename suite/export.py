@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from suite import backbones, data, heads, models, weights
@@ -24,14 +24,28 @@ from suite.checkpoint import save_tensors
 from suite.device import pick
 from suite.errors import InputError, WorkError
 from suite.leaderboard import wilson
-from suite.spec import Augment, Cost, HeadOnly, HeadSpec, Knn, Linear, Logreg, Mlp, Provenance, Ridge, Spec, Trial
-from suite.store import file_sha256, find_trial, open_study, split_reference, write_atomic
+from suite.spec import (
+    Augment,
+    Cost,
+    Count,
+    HeadOnly,
+    HeadSpec,
+    Knn,
+    Linear,
+    Logreg,
+    Mlp,
+    Positive,
+    Provenance,
+    Ridge,
+    Spec,
+    Trial,
+    Unit,
+)
+from suite.store import file_sha256, find_trial, open_study, split_reference, sync_directory, write_atomic
 
 CARD = "mnist-suite.json"
 WEIGHTS = "model.safetensors"
 SAMPLE = 64  # validation images on which the export must answer as the trial's model does
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # not those that bring an interpreter along, as EPS does
-MAX_PIXELS = 50_000_000  # of an image to predict; a larger one is taken for a decompression bomb
 
 
 class Card(Spec):
@@ -41,22 +55,28 @@ class Card(Spec):
     backbone: str
     head: HeadSpec | None = None  # where the classifier is not the backbone's own
     dataset: str
-    classes: tuple[str, ...]
-    channels: int
-    native_size: int  # of the data set's images
-    size: int  # that the model takes
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    classes: tuple[str, ...] = Field(min_length=1, max_length=100_000)
+    channels: int = Field(ge=1, le=16)
+    native_size: int = Field(ge=1, le=1024)  # of the data set's images
+    size: int = Field(ge=1, le=1024)  # that the model takes
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[Positive, ...] = Field(min_length=1)
     interpolation: Literal["none", "bilinear", "bicubic"]
     trial: str
     strategy: str
-    accuracy: float
-    interval: tuple[float, float]
-    images: int
+    accuracy: Unit
+    interval: tuple[Unit, Unit]
+    images: Count
     sha256: str
     timm: bool
     cost: Cost | None
     provenance: Provenance | None
+
+    @model_validator(mode="after")
+    def _one_figure_a_channel(self) -> Card:
+        if not {len(self.mean), len(self.std)} <= {1, self.channels}:
+            raise ValueError(f"mean and std need {self.channels} figures each")
+        return self
 
 
 # --- publishing ----------------------------------------------------------------------------------------------------
@@ -71,6 +91,8 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
     trial = state.trial
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"{to} already holds something; name a new or empty folder with --to DIR.")
+    if to.resolve() == Path.cwd():
+        raise InputError("The folder you are in cannot be replaced; name a new one with --to DIR.")
     splits = data.search_splits(trial.dataset, fraction=trial.fraction, limit=trial.limit)
     assembled = models.load_trained(directory, trial, splits.info, results)
     model, expects = assembled.model, assembled.expects
@@ -111,9 +133,14 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
             _timm_config(model, building, card)
         _check(building, model, expects, torch.from_numpy(splits.validation.images[:SAMPLE]), timm_loads)
         write_atomic(building / "README.md", _card_text(card, trial, to.name))
+        for path in building.iterdir():
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+        sync_directory(building)
         if to.exists():
             to.rmdir()
         os.rename(building, to)
+        sync_directory(to.parent)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -232,13 +259,16 @@ def load(folder: str | Path) -> nn.Module:
     if file_sha256(path) != card.sha256:
         raise InputError(f"{path} is not the file its card describes (SHA-256 differs); export the model again.")
     model = backbones.build(card.backbone, classes=len(card.classes), channels=card.channels, size=card.size, seed=0)
-    if card.head is not None:
-        name = models.classifier_name(model)
-        model.set_submodule(name, _empty_head(card, {k: v for k, v in tensors.items() if k.startswith(f"{name}.")}))
     try:
+        if card.head is not None:
+            name = models.classifier_name(model)
+            model.set_submodule(name, _empty_head(card, {k: v for k, v in tensors.items() if k.startswith(f"{name}.")}))
         model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit the backbone {card.backbone}: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, LookupError, ValueError, StopIteration) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} does not fit the backbone {card.backbone}: {reason}") from None
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise InputError(f"The weights in {path} are no use: they hold NaN or infinity.")
     return model.eval()
 
 
@@ -247,6 +277,9 @@ def _empty_head(card: Card, tensors: dict[str, Tensor]) -> nn.Module:
     shapes = {k.rpartition(".")[2]: v.shape for k, v in tensors.items()}
     if isinstance(card.head, Knn):
         bank = torch.zeros(shapes["bank"])
+        labels = next(v for k, v in tensors.items() if k.endswith("labels"))
+        if not len(labels) or labels.min() < 0 or labels.max() >= len(card.classes):
+            raise ValueError("its neighbours' labels are not among the classes")
         return heads.Neighbours(bank, torch.zeros(len(bank), dtype=torch.long), card.head.k, len(card.classes))
     assert isinstance(card.head, Mlp)
     first = next(v for k, v in tensors.items() if k.endswith("0.weight"))
@@ -277,6 +310,8 @@ class Predictor:
     def pixels(self, image: Tensor) -> dict[str, Any]:
         """Label and probabilities of one (C, H, W) uint8 image in the data set's own form."""
         scores = self.model(self.prepare(image[None].to(self.device), None))[0].float().softmax(0)
+        if not scores.isfinite().all():
+            raise InputError("The model gives no finite scores for this picture.")
         named = {label: round(float(p), 6) for label, p in zip(self.card.classes, scores, strict=True)}
         return {"label": self.card.classes[int(scores.argmax())], "probabilities": named}
 
@@ -291,11 +326,13 @@ def picture(path: Path, card: Card) -> Tensor:
     import numpy as np
     from PIL import Image, ImageOps
 
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    Image.MAX_IMAGE_PIXELS = data.MAX_PIXELS
     try:
-        with Image.open(path, formats=FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise InputError(f"{path} has {opened.width} x {opened.height} pixels; {MAX_PIXELS:,} is the most.")
+        with Image.open(path, formats=data.PICTURES) as opened:
+            if opened.width * opened.height > data.MAX_PIXELS:
+                raise InputError(
+                    f"{path} has {opened.width} x {opened.height} pixels; {data.MAX_PIXELS:,} is the most."
+                )
             upright: Image.Image = ImageOps.exif_transpose(opened)
             if upright.mode in ("I", "I;16", "F"):  # 16-bit grey
                 values = np.asarray(upright, dtype=np.float32)
@@ -372,5 +409,5 @@ def serve(folder: Path, device: str) -> None:
             if pixels.shape != (card.native_size, card.native_size):
                 raise ValueError(f"pixels must be {card.native_size} rows of {card.native_size} numbers")
             say(predictor.pixels(pixels[None].expand(card.channels, -1, -1)))
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (ValueError, KeyError, TypeError, RuntimeError, InputError) as error:
             say({"error": str(error).splitlines()[0]})

@@ -65,23 +65,25 @@ def cached(
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     folder = cache_dir() / "features"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{key}.npy"
-    if (found := _read(path, len(images))) is not None:
+    if (found := _find(folder, key, len(images))) is not None:
         return found.to(images.device), True
     with open(folder / f"{key}.lock", "w") as lock:
         while not _locked(lock):
             yield -1
             time.sleep(0.5)
-        if (found := _read(path, len(images))) is not None:
+        if (found := _find(folder, key, len(images))) is not None:
             return found.to(images.device), True
+        for left in folder.glob(f".{key}.*.tmp"):  # by a process that was killed while writing
+            left.unlink(missing_ok=True)
         features = yield from extract(model, images, expects, dtype)
         temporary = folder / f".{key}.{os.getpid()}.tmp"
         try:
+            values = features.cpu().numpy()
             with open(temporary, "wb") as file:
-                np.save(file, features.cpu().numpy())
+                np.save(file, values)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, folder / f"{key}-{_digest(values)}.npy")
         except OSError:  # a full disk costs the cache, not the trial
             temporary.unlink(missing_ok=True)
     return features, False
@@ -95,10 +97,24 @@ def _locked(lock: IO[str]) -> bool:
     return True
 
 
-def _read(path: Path, rows: int) -> Tensor | None:
-    """Memory-mapped, copy on write, so that nothing changes the cached file."""
-    try:
-        found = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return torch.from_numpy(found) if found.ndim == 2 and len(found) == rows else None
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()[:32]
+
+
+_whole: set[tuple[str, int, int]] = set()  # files that this process has compared with their hash: name, size, time
+
+
+def _find(folder: Path, key: str, rows: int) -> Tensor | None:
+    """Memory-mapped, copy on write, so that nothing changes the cached file; None unless it is as it was written."""
+    for path in folder.glob(f"{key}-*.npy"):
+        try:
+            status = path.stat()
+            found = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            continue
+        state = (path.name, status.st_size, status.st_mtime_ns)
+        if state in _whole or path.stem == f"{key}-{_digest(found)}":
+            _whole.add(state)
+            if found.ndim == 2 and len(found) == rows:
+                return torch.from_numpy(found)
+    return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from suite.errors import InputError
+from suite.errors import InputError, printable
 from suite.store import STALE_SECONDS, TrialState
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -162,7 +162,7 @@ def text(row: Row, key: str) -> str:
     value = getattr(row, key)
     if value is None or value == {}:
         return "-"
-    return ("*" if key == "rank" and row.pareto else "") + COLUMNS[key].text(value)
+    return ("*" if key == "rank" and row.pareto else "") + printable(COLUMNS[key].text(value))
 
 
 def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
@@ -276,7 +276,8 @@ def as_csv(rows: Iterable[Row]) -> str:
     writer.writerow(["trial_id", *keys, "pareto", *tuned])
     for r in rows:
         values = ["" if getattr(r, k) is None else getattr(r, k) for k in keys]
-        writer.writerow([r.trial, *values, int(r.pareto), *(r.tuned.get(k, "") for k in tuned)])
+        cells = [r.trial, *values, int(r.pareto), *(r.tuned.get(k, "") for k in tuned)]
+        writer.writerow([printable(cell) if isinstance(cell, str) else cell for cell in cells])
     return out.getvalue()
 
 

@@ -6,18 +6,22 @@ going on; `mnist-suite doctor STUDY` looks deeper, at every model, and says what
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sqlite3
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from suite.spec import SCHEMA, Line
 from suite.store import EventReader, StudyDir, TrialDir, file_sha256
 
 DATABASE_FILES = ("", "-wal", "-shm")
+SETTLED = 1.0  # seconds after which what a live study was just writing is whole
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,15 @@ def result_fault(directory: TrialDir) -> str | None:
 
 def examine(study: StudyDir) -> list[Finding]:
     """Everything that is wrong with a study's files; reads every model once, writes nothing."""
+    found = _look(study)
+    if found and study.live():
+        time.sleep(SETTLED)
+        again = _look(study)
+        found = [finding for finding in found if finding in again]
+    return found
+
+
+def _look(study: StudyDir) -> list[Finding]:
     found: list[Finding] = []
     if study.study() is None:
         later = newer(study.path / "study.json")
@@ -97,35 +110,48 @@ def examine(study: StudyDir) -> list[Finding]:
 def _database(study: StudyDir) -> list[Finding]:
     if not study.database.exists():
         return []  # kept elsewhere, or rebuilt from the trials
-    with tempfile.TemporaryDirectory() as copy:  # SQLite writes beside a database that it only reads
-        for suffix in ("", "-wal"):
-            part = study.database.with_name(study.database.name + suffix)
-            if part.exists():
-                shutil.copyfile(part, Path(copy) / part.name)
-        try:
-            connection = sqlite3.connect(Path(copy) / study.database.name)
-            try:
-                answer = str(connection.execute("PRAGMA quick_check").fetchone()[0])
-                connection.execute("select count(*) from trials").fetchone()
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            answer = str(error)
+    if study.live():  # a copy would tear it; a reader beside its writer changes nothing
+        answer = _soundness(f"file:{quote(str(study.database))}?mode=ro")
+    else:
+        answer = _soundness_of_a_copy(study)
     if answer == "ok":
         return []
     remedy = "set aside; the next controller rebuilds it from the trials"
     return [Finding("optuna.db", f"is damaged ({answer.splitlines()[0]})", remedy)]
 
 
+def _soundness_of_a_copy(study: StudyDir) -> str:
+    with tempfile.TemporaryDirectory() as copy:  # SQLite writes beside a database that it only reads
+        for suffix in ("", "-wal"):
+            part = study.database.with_name(study.database.name + suffix)
+            if part.exists():
+                shutil.copyfile(part, Path(copy) / part.name)
+        return _soundness(f"file:{quote(copy)}/{study.database.name}")
+
+
+def _soundness(uri: str) -> str:
+    """'ok', or what SQLite says is wrong."""
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=60)) as connection:
+            answer = str(connection.execute("PRAGMA quick_check").fetchone()[0])
+            connection.execute("select count(*) from trials").fetchone()
+    except sqlite3.Error as error:
+        return str(error) or type(error).__name__
+    return answer
+
+
 def _trial(directory: TrialDir) -> list[Finding]:
     found: list[Finding] = []
     place = f"trials/{directory.id}"
-    if not directory.sound():
+    if not directory.sound() and newer(directory.path / "trial.json"):
+        found.append(Finding(f"{place}/trial.json", "was written by a newer version", "use that version"))
+    elif not directory.sound():
         remedy = "`mnist-suite sweep EXPERIMENT --resume` writes it anew from optuna.db, or sets the trial aside"
         found.append(Finding(f"{place}/trial.json", "is damaged or not this trial's", remedy))
     again = "set aside; the trial runs again with --resume"
     if fault := result_fault(directory):
-        found.append(Finding(f"{place}/result.json", fault, again))
+        later = newer(directory.path / "result.json")
+        found.append(Finding(f"{place}/result.json", fault, "use that version" if later else again))
     elif (record := directory.record()) is not None and record.artifact is not None:
         path = directory.path / record.artifact
         if not path.is_file():

@@ -46,8 +46,10 @@ def replay(
         directory.stop_path.unlink(missing_ok=True)
         run = _Replay(trials, directory, results, stop, workers, command, prune_after)
         try:
+            stop.heeded = True
             yield from run.run()
         finally:
+            stop.heeded = False
             run.executor.close()
 
 

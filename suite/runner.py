@@ -52,6 +52,11 @@ from suite.train import Examples, Tally
 CHECKPOINT_SECONDS = 30.0  # at most this much training is repeated after a crash; MNIST_SUITE_CHECKPOINT_SECONDS
 WORST = 16  # mistakes kept with their pixels
 
+
+class Overtaken(WorkError):
+    """Another process has taken the trial up, as one on another host may when it takes this one for dead."""
+
+
 Outcome = Literal["finished", "pruned", "failed"]
 Events = Generator[Event | train.Step, Verdict | None, None]
 
@@ -114,13 +119,12 @@ def _attempt(run: _Run, writer: EventWriter) -> Events:
             if run.together:  # meanwhile the others had their turn
                 run.away += time.perf_counter() - asked - share
     except Exception as error:
-        if isinstance(error, OSError) and _of_the_disk(error, directory.path):
+        if isinstance(error, Overtaken) or (isinstance(error, OSError) and _of_the_disk(error, directory.path)):
             raise
         diverged = isinstance(error, train.Diverged)
         reason = f"diverged: {error}" if diverged else describe(error)
         step = run.tally.step
-        directory.commit(run.record("pruned" if diverged else "failed", reason), run.since)
-        checkpoint.clear(directory.path)
+        run.commit("pruned" if diverged else "failed", reason)
         over: Event = Pruned(reason=reason, step=step) if diverged else Failed(reason=reason, step=step)
         yield writer.append(over).event
 
@@ -268,6 +272,10 @@ class _Run:
         else:
             self.setup_seconds = self._wall()
             yield self._started(0)
+            if self.verdict == "stop":  # solving cannot be interrupted, and may take minutes
+                self.over = True
+                yield Stopped(reason="asked to stop", step=0)
+                return
             clock = time.perf_counter()
             head = heads.solve(strategy.head, x.train.inputs, x.train.labels, classes)
             self.tally = Tally(step=1, images=len(x.train), seconds=time.perf_counter() - clock)
@@ -336,11 +344,11 @@ class _Run:
             if self.verdict == "prune" and isinstance(event, Evaluated):
                 self.over = True
                 reason = f"{event.accuracy:.4f} on validation after epoch {event.epoch:g} is not among the arm's best"
-                self.directory.commit(self.record("pruned", reason), self.since)
-                checkpoint.clear(self.directory.path)
+                self.commit("pruned", reason)
                 yield Pruned(reason=reason, step=self.tally.step)
                 return
             if stop or time.monotonic() - saved_at > interval:
+                self.hold()
                 numbers = {**train.state_numbers(training), "wall": self._wall(), "setup_flops": self.setup_flops}
                 numbers["precision"] = device.name_of(self.dtype)
                 digest = checkpoint.save(self.directory.path, train.state_tensors(training), numbers)
@@ -362,6 +370,7 @@ class _Run:
 
     def _finish(self, trained: nn.Module, whole: nn.Module, loaded: Loaded) -> Event:
         """Save what was trained, look at how it errs, time the whole model as it will be exported, and commit."""
+        self.hold()
         self.artifact_sha256 = checkpoint.save_tensors(self.directory.best, trained.state_dict())
         assert self.best_logits is not None and self.tally.best_accuracy is not None
         errors = confusion(self.best_logits, loaded.validation, loaded.info.classes)
@@ -369,11 +378,24 @@ class _Run:
         shape = self._assembled().expects.shape
         self.latency = cost.latency(whole, shape, self.device)
         self.latency_256 = cost.latency_256(whole, shape, self.device, self.latency)
-        if self.directory.commit(self.record("finished", None), self.since):
-            checkpoint.clear(self.directory.path)
+        self.commit("finished", None)
         return Finished(accuracy=self.tally.best_accuracy, step=self.tally.step)
 
     # --- pieces ---
+
+    def hold(self) -> None:
+        """Before files are written that a later attempt may rely on. Raises Overtaken."""
+        if self.directory.overtaken(self.attempt, self.since):
+            raise self._overtaken()
+
+    def _overtaken(self) -> Overtaken:
+        return Overtaken(f"Trial {self.directory.id} was taken up by another process; this one leaves it alone.")
+
+    def commit(self, state: Outcome, reason: str | None) -> None:
+        """End the trial: its result first, then its training state, which is needed no more. Raises Overtaken."""
+        if not self.directory.commit(self.record(state, reason), self.since):
+            raise self._overtaken()
+        checkpoint.clear(self.directory.path)
 
     def _within_caps(self, model: nn.Module) -> Iterator[Event]:
         """End the trial before its training where its model costs more than the experiment allows."""
@@ -383,7 +405,7 @@ class _Run:
         if reason is not None:
             self.over = True
             yield self._started(0)
-            self.directory.commit(self.record("pruned", reason), self.since)
+            self.commit("pruned", reason)
             yield Pruned(reason=reason, step=0)
 
     def _assembled(self) -> models.Assembled:

@@ -146,17 +146,34 @@ class Search:
         self.pruning = pruning
         self.distributions = {path: distribution(choices) for path, choices in space.items()}
         self.storage, self.study_name = storage, name
+        self.owner: str | None = None
         self.study = self._open()
         self._live: dict[str, optuna.Trial] = {}
 
     def _open(self) -> optuna.Study:
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=self.storage,
             study_name=self.study_name,
             direction="maximize",
             pruner=NopPruner(),  # `should_prune` below decides
             load_if_exists=True,
         )
+        if self.owner is not None:
+            study.set_user_attr("owner", self.owner)
+        return study
+
+    def claim(self, owner: str, *, force: bool) -> None:
+        """Mark the study as that of one results directory, in a database that others may use too.
+
+        Raises InputError where it is another's: making it agree with our trials would delete theirs.
+        """
+        if not force and self.study.user_attrs.get("owner", owner) != owner and self.study.get_trials(deepcopy=False):
+            raise InputError(
+                f"The --storage database has a study '{self.study_name}' of another results directory already; "
+                "take another name with --study NAME."
+            )
+        self.owner = owner
+        self.study.set_user_attr("owner", owner)
 
     def reconcile(
         self, records: dict[str, Record], params: dict[str, Params], curves: dict[str, list[tuple[float, float]]]

@@ -12,26 +12,35 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from suite import leaderboard, store
+from suite.errors import printable
 from suite.leaderboard import Row
 from suite.spec import Evaluated, Status
 from suite.spec import Progress as Training
 from suite.store import EventReader, StudyDir
 
 
-class _Progress(Console):
+class _Plain(Console):
+    """Shows text as it is, whoever wrote it: no markup in square brackets, nothing that drives the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+class _Progress(_Plain):
     def on_broken_pipe(self) -> None:
         """Whoever read the progress has gone; the work goes on, where rich would end the process."""
         self.quiet = True
 
 
-def _console(kind: type[Console], stream: TextIO) -> Console:
+def _console(kind: type[_Plain], stream: TextIO) -> _Plain:
     """Off a terminal lines are as long as they are, for grep and logs."""
-    return kind(file=stream, highlight=False, width=None if stream.isatty() else 500)
+    return kind(file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 500)
 
 
-out, err = _console(Console, sys.stdout), _console(_Progress, sys.stderr)
+out, err = _console(_Plain, sys.stdout), _console(_Progress, sys.stderr)
 
 
 def gather(results: Path, study: str | None, *, sort: str, cost: str | None = None) -> list[Row]:

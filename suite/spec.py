@@ -19,6 +19,10 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"  # of studies, experiments and arms:
 Name = Annotated[str, Field(pattern=NAME)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+# Bounded, since they are read from files of others and have to fit what computes with them.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Epoch = Annotated[float, Field(ge=0, lt=2**31)]  # whole, or with the part of one that a rung stands at
+Moment = Annotated[float, Field(ge=0, lt=2**40)]  # seconds since 1970
 
 
 class Spec(BaseModel):
@@ -332,22 +336,22 @@ class Trial(Spec):
     schema_version: Literal[1] = SCHEMA
     study: Name
     arm: Name
-    number: int = Field(ge=0, description="in the study, over all arms")
+    number: Count = Field(description="in the study, over all arms")
     dataset: str
     data_hash: str
     split_hash: str
     fraction: float = Field(gt=0, le=1)
-    limit: int | None = None
+    limit: Count | None = None
     backbone: str
     weights: Weights | None
-    size: int | None
+    size: Count | None
     strategy: Strategy
     recipe: Recipe
     params: Params  # what the search chose; already put into recipe, strategy and size
-    seed: int
+    seed: Count
     device: str
-    threads: int = Field(ge=0, description="CPU threads; 0: all")
-    rungs: tuple[float, ...] = ()  # epochs after which the controller may prune
+    threads: Count = Field(description="CPU threads; 0: all")
+    rungs: tuple[Epoch, ...] = ()  # epochs after which the controller may prune
     caps: Caps | None = None
 
     @property
@@ -363,18 +367,18 @@ class Trial(Spec):
 class Started(Spec):
     kind: Literal["started"] = "started"
     attempt: str  # token; a later attempt of the same trial has another
-    pid: int
+    pid: Count
     host: str
-    step: int = 0  # above 0 when resumed from a checkpoint
-    steps: int = 0  # planned
-    parameters: int = 0
-    trainable: int = 0
-    forward_flops: int = 0  # per image
+    step: Count = 0  # above 0 when resumed from a checkpoint
+    steps: Count = 0  # planned
+    parameters: Count = 0
+    trainable: Count = 0
+    forward_flops: Count = 0  # per image
 
 
 class Progress(Spec):
     kind: Literal["progress"] = "progress"
-    step: int
+    step: Count
     epoch: float
     loss: float | None  # mean training loss since the last event; None when not finite
     lr: float
@@ -384,8 +388,8 @@ class Progress(Spec):
 
 class Evaluated(Spec):
     kind: Literal["evaluated"] = "evaluated"
-    step: int
-    epoch: float  # whole, or the part of one that a rung stands at
+    step: Count
+    epoch: Epoch
     accuracy: Unit  # on validation
     loss: float | None
     seconds: float  # of training so far, evaluation off the clock
@@ -393,32 +397,32 @@ class Evaluated(Spec):
 
 class Checkpointed(Spec):
     kind: Literal["checkpointed"] = "checkpointed"
-    step: int
+    step: Count
     sha256: str
 
 
 class Finished(Spec):
     kind: Literal["finished"] = "finished"
     accuracy: Unit
-    step: int
+    step: Count
 
 
 class Pruned(Spec):
     kind: Literal["pruned"] = "pruned"
     reason: str
-    step: int
+    step: Count
 
 
 class Failed(Spec):
     kind: Literal["failed"] = "failed"
     reason: str
-    step: int = 0
+    step: Count = 0
 
 
 class Stopped(Spec):
     kind: Literal["stopped"] = "stopped"
     reason: str
-    step: int
+    step: Count
 
 
 Event = Annotated[
@@ -432,8 +436,8 @@ Verdict = Literal["prune", "stop"]  # what the controller may answer to an event
 class Line(Spec):
     """One line of events.jsonl."""
 
-    seq: int
-    time: float  # seconds since 1970
+    seq: Count
+    time: Moment
     event: Event
 
 
@@ -443,16 +447,16 @@ class Line(Spec):
 class Cost(Spec):
     """Measured unless said otherwise. None: not known."""
 
-    parameters: int
-    trainable: int
-    forward_flops: int  # per image; a multiply-add is two; counted, not timed
-    training_flops: int  # all images seen: forward + backward through what is trained; 0 for logreg and knn heads
-    setup_flops: int = 0  # feature extraction, where this trial was the one to do it
+    parameters: Count
+    trainable: Count
+    forward_flops: Count  # per image; a multiply-add is two; counted, not timed
+    training_flops: Count  # all images seen: forward + backward through what is trained; 0 for logreg and knn heads
+    setup_flops: Count = 0  # feature extraction, where this trial was the one to do it
     wall_seconds: float  # the whole trial, all attempts
     train_seconds: float  # optimisation alone
     setup_seconds: float  # data, weights, feature extraction where they were not cached
     images_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: Count
     memory_source: str  # "cuda allocator" or "resident set"
     energy_joules: float | None
     energy_source: str  # "nvml", "rapl", "unavailable", "unattributable (...)"
@@ -468,7 +472,7 @@ class Provenance(Spec):
     packages: dict[str, str]
     host: str
     hardware: str
-    threads: int
+    threads: Count
     precision: str  # what 'auto' came to
     weights: str | None = None
     weights_sha256: str | None = None
@@ -484,17 +488,17 @@ class Record(Spec):
     attempt: str
     accuracy: Unit | None = None  # best on validation
     loss: float | None = None
-    epoch: float | None = None  # at which it was best
-    images: int = 0  # in the validation split
-    steps: int = 0
-    curve: tuple[tuple[float, float], ...] = ()  # (epoch, validation accuracy)
+    epoch: Epoch | None = None  # at which it was best
+    images: Count = 0  # in the validation split
+    steps: Count = 0
+    curve: tuple[tuple[Epoch, Unit], ...] = ()  # (epoch, validation accuracy)
     reason: str | None = None  # of pruned and failed
     cost: Cost | None = None
     provenance: Provenance | None = None
-    artifact: str | None = None  # "best.safetensors"
+    artifact: Name | None = None  # "best.safetensors"
     artifact_sha256: str | None = None
-    started: float = 0.0
-    ended: float = 0.0
+    started: Moment = 0.0
+    ended: Moment = 0.0
 
     @field_validator("accuracy", "loss")
     @classmethod
@@ -510,19 +514,19 @@ class Status(Spec):
     schema_version: Literal[1] = SCHEMA
     study: Name
     state: Literal["running", "done", "stopped", "failed"]
-    pid: int
+    pid: Count
     host: str
-    started: float
-    heartbeat: float
-    planned: int
-    finished: int = 0
-    pruned: int = 0
-    failed: int = 0
+    started: Moment
+    heartbeat: Moment
+    planned: Count
+    finished: Count = 0
+    pruned: Count = 0
+    failed: Count = 0
     running: tuple[str, ...] = ()
     best_trial: str | None = None
     best_accuracy: float | None = None
     eta_seconds: float | None = None
-    workers: int = 1
+    workers: Count = 1
     message: str = ""
 
 
@@ -531,7 +535,7 @@ class StudyFile(Spec):
 
     schema_version: Literal[1] = SCHEMA
     study: Name
-    created: float
+    created: Moment
     experiment: Experiment
     data_hash: str
     split_hash: str

@@ -53,7 +53,9 @@ def results_dir(path: str | Path | None = None) -> Path:
 def make_writable(path: Path) -> Path:
     """Create a directory and show that files can be made in it. Raises InputError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            sync_directory(path.parent)
         probe = path / f".probe-{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
@@ -71,7 +73,7 @@ def on_network_disk(path: Path) -> str | None:
     """The file system's type if SQLite's write-ahead log cannot be trusted on it, else None."""
     import psutil
 
-    path = path.absolute()
+    path = path.resolve()
     mounts = [p for p in psutil.disk_partitions(all=True) if path.is_relative_to(p.mountpoint)]
     if not mounts:
         return None
@@ -246,12 +248,16 @@ class TrialDir:
 
         `since` is the sequence number with which the record's own attempt began: it may end before it starts.
         """
-        lines = EventReader(self.events).poll()
-        starts = [line.event for line in lines if isinstance(line.event, Started) and line.seq >= since]
-        if starts and starts[-1].attempt != record.attempt:
+        if self.overtaken(record.attempt, since):
             return False
         self.conclude(record)
         return True
+
+    def overtaken(self, attempt: str, since: int) -> bool:
+        """Whether another process has taken the trial up after `attempt`, as one on another host may."""
+        lines = EventReader(self.events).poll()
+        starts = [line.event for line in lines if isinstance(line.event, Started) and line.seq >= since]
+        return bool(starts) and starts[-1].attempt != attempt
 
     def conclude(self, record: Record) -> None:
         """Write result.json, and before it SHA256SUMS: `sha256sum -c` shows what changed since."""
@@ -385,25 +391,44 @@ class StudyDir:
     def request_stop(self, reason: str) -> None:
         write_atomic(self.stop_path, reason + "\n")
 
+    def live(self) -> Status | None:
+        """The status of a controller that showed a sign of life within STALE_SECONDS."""
+        status = self.status()
+        fresh = status is not None and time.time() - status.heartbeat < STALE_SECONDS
+        return status if status is not None and status.state == "running" and fresh else None
+
+    def elsewhere(self) -> Status | None:
+        """`live`, if it is on another host."""
+        status = self.live()
+        return status if status is not None and status.host != socket.gethostname() else None
+
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Be this study's one controller. The lock falls with the process, however it ends. Raises InputError."""
+        """Be this study's one controller. The lock falls with the process, however it ends. Raises InputError.
+
+        On some network disks a lock keeps out processes of this host alone; `elsewhere` tells of the others.
+        """
         self.trials_path.mkdir(parents=True, exist_ok=True)
         sync_directory(self.path.parent)
-        with open(self.path / "controller.lock", "a+") as file:
+        with open(self.path / "controller.lock", "a+b", buffering=0) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 file.seek(0)
-                holder = file.read().strip() or "another process"
+                holder = file.read().decode(errors="replace").strip() or "another process"
                 raise InputError(
                     f"Study '{self.name}' already has a controller: {holder}. Wait for it, stop it with "
                     f"`mnist-suite stop {self.name}`, or give this run another name with --study NAME."
                 ) from None
-            file.seek(0)
-            file.truncate()
-            file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            file.flush()
+            except OSError as error:
+                raise InputError(
+                    f"{self.path} is on a disk that cannot lock files ({error.strerror}), so nothing would keep a "
+                    "second controller out; take a results directory on another disk."
+                ) from None
+            with suppress(OSError):  # a full disk: the lock holds without a word of who has it
+                file.truncate(0)
+                since = time.strftime("%Y-%m-%d %H:%M:%S")
+                file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {since}".encode())
             sweep_up(self.path, "study.json", "status.json")
             yield
 

@@ -27,7 +27,7 @@ from suite import backbones, data, device, repair, tune, weights
 from suite.checkpoint import clear
 from suite.errors import InputError, WorkError
 from suite.execute import Executor, Inline, Job, Limits, Message, Processes, Together, awaits_verdict
-from suite.runner import packages, version
+from suite.runner import checkpoint_seconds, packages, version
 from suite.search import Search, is_damage, open_storage, rungs, set_aside
 from suite.spec import (
     FROM_RANDOM,
@@ -47,6 +47,7 @@ from suite.spec import (
     resolved,
 )
 from suite.store import (
+    STALE_SECONDS,
     StudyDir,
     TrialDir,
     TrialState,
@@ -115,6 +116,7 @@ def sweep(
         if stop.reason:
             return
     with directory.hold():
+        yield from _alone(directory)
         controller: _Controller | None = None
         try:
             controller = _Controller(experiment, results, directory, options, stop)
@@ -127,6 +129,31 @@ def sweep(
             stop.heeded = False
             if controller is not None:
                 controller.close()
+
+
+def _alone(directory: StudyDir) -> Iterator[Status]:
+    """Wait until a controller on another host, which a lock may not reach, has been silent for long enough.
+
+    Raises InputError if it gives a sign of life.
+    """
+    there = directory.elsewhere()
+    if there is None:
+        return
+    rest = min(STALE_SECONDS, STALE_SECONDS - (time.time() - there.heartbeat))  # its clock may be ahead of ours
+    found = f"pid {there.pid} on {there.host} was at work on it just now: waiting {rest:.0f} s for a sign of life"
+    yield there.model_copy(update={"message": found})
+    end = time.monotonic() + rest
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        now = directory.status()
+        if now is None or now == there:
+            continue
+        if now.state != "running":
+            return
+        raise InputError(
+            f"Study '{directory.name}' already has a controller: pid {now.pid} on {now.host}. Wait for it, stop it "
+            f"with `mnist-suite stop {directory.name}`, or give this run another name with --study NAME."
+        )
 
 
 def _of_the_database(error: Exception, options: Options, place: Path) -> str:
@@ -144,6 +171,7 @@ def _of_the_database(error: Exception, options: Options, place: Path) -> str:
 def check(experiment: Experiment, results: Path, options: Options) -> None:
     """Refuse what cannot run before anything is written or trained. Raises InputError."""
     device.pick(options.device)
+    checkpoint_seconds()
     if options.storage is not None:
         open_storage(results, options.storage)
     for name, arm in experiment.arms.items():
@@ -220,7 +248,8 @@ def auto_name(verb: str, arm: Arm, dataset: str, seed: int, limit: int | None) -
 def _pretraining(experiment: Experiment, results: Path, options: Options, stop: Stop) -> Iterator[Status]:
     plan = pretraining_of(experiment)
     done = StudyDir(results, plan.name)
-    if done.exists() and any(s.state == "finished" for s in done.states()):
+    status = done.status()
+    if status is not None and status.state == "done" and any(s.state == "finished" for s in done.states()):
         return
     alone = replace(options, workers=1, population=1, storage=None, resume=True)
     yield from sweep(plan, results, options=alone, stop=stop)
@@ -240,6 +269,8 @@ def weights_of(reference: str, results: Path) -> Weights:
             path = path / "model.safetensors"
             if not path.is_file():
                 raise InputError(f"The folder {reference} holds no model.safetensors to start from.")
+        if not path.is_file():
+            raise InputError(f"{reference} is no plain file, so it holds no weights to start from.")
         return Weights(source=str(path), sha256=file_sha256(path))
     study_name, trial_id = split_reference(reference)
     try:
@@ -265,22 +296,30 @@ class _Controller:
     ) -> None:
         self.results, self.directory, self.options, self.stop = results, directory, options, stop
         self.notes: list[str] = []  # what was found damaged, and mended
+        self.owner = ""  # stands for this results directory in a database that others may use too
+        self.reopened = False  # study.json had to be written anew
         self.experiment = self._open(experiment)
         self.quota = self.experiment.quota()
         self.threads = max(1, device.cores() // options.workers)
         self.executor = options.executor()
-        self.searches = self._remember()
+        try:
+            self.searches = self._remember()
+        except InputError:
+            if not directory.trials():
+                (directory.path / "study.json").unlink()  # or the next try, with another name or not, would find it
+            raise
         self.states: dict[str, TrialState] = {}
         self.attempts: Counter[str] = Counter()
         self.tokens: dict[str, str] = {}  # the attempt that counts
         self.waiting: list[str] = []  # unfinished trials to run again
         self.infos: dict[float, data.Info] = {}
-        self.started = time.time()
+        self.started, self.pid, self.host = time.time(), os.getpid(), socket.gethostname()
         self.walls: dict[str, list[float]] = {name: [] for name in self.quota}
         self.same_failures: tuple[str, int] = ("", 0)
         self.message = ""
         self.arm = ""  # of the newest trial
         self.ended = False
+        self.spoke = False  # has written status.json
 
     def _remember(self) -> dict[str, Search]:
         """The sampler's memory; a database that is damaged is set aside and written anew from the trials."""
@@ -309,6 +348,8 @@ class _Controller:
             for number, (name, arm) in enumerate(self.experiment.arms.items())
         }
         for search in searches.values():
+            if self.options.storage is not None:
+                search.claim(self.owner, force=self.reopened)
             search.params_of("")  # reads everything once
         return searches
 
@@ -339,12 +380,14 @@ class _Controller:
         info = data.search_splits(experiment.dataset, limit=experiment.limit).info
         if old is not None and old.data_hash != info.data_hash:
             raise InputError(f"The data of '{experiment.dataset}' have changed since study '{directory.name}' began.")
+        created = old.created if old else time.time()
+        self.owner = repr(created)
         if old is None or old.experiment != experiment:
             write_model(
                 directory.path / "study.json",
                 StudyFile(
                     study=directory.name,
-                    created=old.created if old else time.time(),
+                    created=created,
                     experiment=experiment,
                     data_hash=info.data_hash,
                     split_hash=info.split_hash,
@@ -360,8 +403,7 @@ class _Controller:
         """Trials are there but study.json is damaged or gone: it may be written anew if they fit. Raises InputError."""
         directory = self.directory
         path = directory.path / "study.json"
-        if repair.newer(path):
-            raise InputError(f"{path} was written by a newer version; nothing was touched. Take another --study NAME.")
+        _refuse_newer(path)
         if not self.options.resume:
             raise InputError(
                 f"Study '{directory.name}' has {len(directory.trials())} trials but no readable study.json. "
@@ -370,12 +412,14 @@ class _Controller:
         for trial_directory in directory.trials():
             if trial_directory.sound() and (trial := trial_directory.trial()) is not None:
                 self._check_fit(experiment, trial)
+        self.reopened = True
         self.notes.append("study.json was damaged or gone: written anew from the experiment")
 
     def _mend(self) -> None:
         """Put right or set aside what was damaged while no controller was here."""
         for directory in self.directory.trials():
             if not directory.sound():
+                _refuse_newer(directory.path / "trial.json")
                 if self._restored(directory):
                     self.notes.append(f"trial.json of {directory.id} was damaged: written anew")
                 elif not directory.events.exists():
@@ -386,6 +430,7 @@ class _Controller:
                     self.notes.append(f"trial {directory.id} was damaged beyond repair: it is in {kept}")
                     continue
             if fault := repair.result_fault(directory):
+                _refuse_newer(directory.path / "result.json")
                 repair.aside(directory.path / "result.json")
                 self.notes.append(f"result.json of {directory.id} {fault}: the trial runs again")
             elif directory.record() is not None:
@@ -460,14 +505,16 @@ class _Controller:
                 beat = time.monotonic()
                 yield self._status("running")
         self.directory.stop_path.unlink(missing_ok=True)
-        yield self._status("stopped" if self.stop.reason else "failed" if self.message else "done")
+        complete = len(self.states) == self.experiment.trials and all(s.record for s in self.states.values())
+        stopped = self.stop.reason and not complete  # asked as the last one ended: there is nothing to go on with
+        yield self._status("stopped" if stopped else "failed" if self.message else "done")
         self.ended = True
 
     def close(self) -> None:
         """End the workers; if the study did not come to its end by itself, leave a word of that where possible."""
         self.executor.close()
         if not self.ended:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, WorkError):
                 self.tokens.clear()
                 self.message = self.message or "the controller broke off"
                 self._status("failed")
@@ -500,6 +547,7 @@ class _Controller:
         self.tokens[trial_id] = token
         self.attempts[trial_id] += 1
         directory = self.directory.trial(trial_id)
+        trial = trial.model_copy(update={"device": self.options.device})  # a resumed one may have begun on another
         return Job(trial, trial_id, str(directory.path), str(self.results), token, self.options.command)
 
     def _trial(self, name: str, params: Params, number: int | None = None) -> Trial:
@@ -626,14 +674,21 @@ class _Controller:
     # --- telling others ---
 
     def _status(self, state: str) -> Status:
+        there = self.directory.status()
+        if self.spoke and there and (there.pid, there.host, there.started) != (self.pid, self.host, self.started):
+            raise WorkError(
+                f"Study '{self.directory.name}' was taken over by pid {there.pid} on {there.host}, so this controller "
+                "gives way. Nothing is lost."
+            )
+        self.spoke = True
         kinds = Counter(s.state for s in self.states.values())
         finished = [s for s in self.states.values() if s.state == "finished" and s.best is not None]
         best = max(finished, key=lambda s: (s.best or 0.0, -s.trial.number), default=None)
         status = Status(
             study=self.directory.name,
             state=state,  # type: ignore[arg-type]
-            pid=os.getpid(),
-            host=socket.gethostname(),
+            pid=self.pid,
+            host=self.host,
             started=self.started,
             heartbeat=time.time(),
             planned=self.experiment.trials,
@@ -659,6 +714,11 @@ class _Controller:
             return None
         mean = {n: sum(w) / len(w) if w else sum(everything) / len(everything) for n, w in self.walls.items()}
         return sum(left[name] * mean[name] for name in left) / self.options.workers
+
+
+def _refuse_newer(path: Path) -> None:
+    if repair.newer(path):
+        raise InputError(f"{path} was written by a newer version. Use that one, or take another --study NAME.")
 
 
 def _same_question(old: Experiment, new: Experiment, name: str) -> None:

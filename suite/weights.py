@@ -148,6 +148,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> bytes:
     """All of the file at once, so that what is decoded is what was hashed."""
+    if path.exists() and not path.is_file():  # a device or a pipe would be read for ever
+        raise InputError(f"The weights in {path} cannot be read: it is no plain file.")
     try:
         return path.read_bytes()
     except OSError as error:

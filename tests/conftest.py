@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,9 @@ import pytest
 from suite.spec import Trial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and so do the programs that they start
+
+# One seed for whatever is random in a run of the fault tests; set before their processes start, so that they share it.
+os.environ.setdefault("MNIST_SUITE_FAULT_SEED", str(random.SystemRandom().randrange(10**6)))
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -60,3 +65,26 @@ def suite(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the fault tests did, added up: figures of several runs can be added again."""
+    reports = [r for group in terminalreporter.stats.values() for r in group if getattr(r, "when", "") == "teardown"]
+    found = [value for report in reports for name, value in report.user_properties if name == "faults"]
+    if not found:
+        return
+    total: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    for one in found:
+        total.update({key: value for key, value in one.items() if isinstance(value, int)})
+        faults.update(one["faults"])
+    kinds = ", ".join(f"{kind} {count}" for kind, count in faults.most_common())
+    terminalreporter.section("faults")
+    for line in (
+        f"seed {os.environ['MNIST_SUITE_FAULT_SEED']} (MNIST_SUITE_FAULT_SEED repeats it), {len(found)} tests",
+        f"injected {faults.total()}: {kinds}",
+        f"trials {total['planned']}: finished {total['finished']}, pruned {total['pruned']}, failed {total['failed']}, "
+        f"lost {total['lost']}, duplicated {total['duplicated']}",
+        f"studies resumed and compared {total['resumed']}, of them bit-identical {total['identical']}",
+    ):
+        terminalreporter.write_line(line)

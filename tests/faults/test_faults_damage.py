@@ -64,10 +64,8 @@ def test_a_damaged_file_is_mended_on_resume(
     assert seen.wait() in (0, 1), seen.errors
     run = start("sweep", experiment, "--resume", "--results", results)
     assert run.wait() == 0, run.errors
-    faults.check_promise(directory, logs=name != "events.jsonl")
-    figures.trials += faults.TRIALS
-    assert faults.fingerprint(directory) == reference
-    figures.identical += 1
+    faults.check_promise(directory, figures, logs=name != "events.jsonl")
+    faults.check_identical(directory, reference, figures)
 
 
 def test_a_damaged_model_is_found_and_trained_again(
@@ -93,12 +91,10 @@ def test_a_damaged_model_is_found_and_trained_again(
     assert repaired.wait() == 0, repaired.errors + repaired.output
     run = start("sweep", experiment, "--resume", "--results", results)
     assert run.wait() == 0, run.errors
-    faults.check_promise(directory)
-    assert faults.fingerprint(directory) == reference
+    faults.check_promise(directory, figures)
+    faults.check_identical(directory, reference, figures)
     clean = start("doctor", "small", "--results", results)
     assert clean.wait() == 0, clean.output
-    figures.trials += faults.TRIALS
-    figures.identical += 1
 
 
 def test_another_experiment_is_never_mixed_in(

@@ -66,8 +66,6 @@ def test_a_full_disk_costs_time_and_nothing_else(
         assert not any(s.record and s.record.state == "failed" for s in directory.states())
     last = start(*command)
     assert last.wait() == 0, last.errors
-    faults.check_promise(directory)
-    figures.trials += faults.TRIALS
+    faults.check_promise(directory, figures)
     if workers == 1:
-        assert faults.fingerprint(directory) == reference
-        figures.identical += 1
+        faults.check_identical(directory, reference, figures)
