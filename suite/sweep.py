@@ -27,7 +27,7 @@ from suite import backbones, data, device, repair, weights
 from suite.checkpoint import clear
 from suite.errors import InputError, WorkError
 from suite.execute import Executor, Inline, Job, Limits, Message, Processes, awaits_verdict
-from suite.runner import packages, version
+from suite.runner import packages, provenance, version
 from suite.search import Search, is_damage, open_storage, rungs, set_aside
 from suite.spec import (
     FROM_RANDOM,
@@ -584,6 +584,9 @@ class _Controller:
                 reason=reason,
                 ended=time.time(),
                 curve=tuple(state.curve),
+                provenance=provenance(
+                    state.trial, self.options.command, device.pick(self.options.device), state.trial.recipe.precision
+                ),
             )
             self.directory.trial(state.id).conclude(record)
             self._ended(state)
