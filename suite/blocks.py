@@ -28,6 +28,12 @@ class Table:
     kind: str = "table"
 
 
+def known(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
+    """A table without the columns of which nothing is known."""
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] != "-" for row in rows)]
+    return Table([head[i] for i in kept], [[row[i] for i in kept] for row in rows], caption)
+
+
 @dataclass(frozen=True)
 class Picture:
     name: str  # of the file, without ending

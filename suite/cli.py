@@ -1021,6 +1021,7 @@ def report(
 ) -> None:
     """One page about a study: question, protocol, figures with their uncertainty, pictures, costs, provenance.
 
+    \b
     Example: mnist-suite report mnist --to report.html
     """
     from suite import show, store
@@ -1038,19 +1039,24 @@ def report(
 def convert(
     study: str,
     to: Annotated[Path, typer.Option("--to", help="Folder to write into.")],
+    parquet: Annotated[bool, typer.Option("--parquet", help="Parquet instead of CSV.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files instead of CSV.")] = False,
     results: Results = None,
 ) -> None:
-    """Write a study for other tools: trials.csv and events.csv, or TensorBoard's event files.
+    """Write a study for other tools: trials and events as CSV or Parquet, or TensorBoard's event files.
 
+    \b
     Examples: mnist-suite convert mnist --to tables
+              mnist-suite convert mnist --to tables --parquet
               mnist-suite convert mnist --to runs --tensorboard
     """
     from suite import convert as write
     from suite import show, store
 
+    if parquet and tensorboard:
+        raise InputError("Take one of --parquet and --tensorboard.")
     directory = store.open_study(store.results_dir(results), study)
-    trials, events = (write.tensorboard if tensorboard else write.tables)(directory, to)
+    trials, events = write.tensorboard(directory, to) if tensorboard else write.tables(directory, to, parquet=parquet)
     show.out.print(f"{trials} trials with {events} events of study {study} are in {to}")
 
 

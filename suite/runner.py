@@ -16,7 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from suite import checkpoint, cost, data, device, features, heads, models, train, tune
+from suite import checkpoint, cost, data, device, features, heads, models, stats, train, tune
 from suite.augment import Prepare, feature_preparer, image_preparer
 from suite.errors import InputError, WorkError
 from suite.spec import (
@@ -109,6 +109,8 @@ def _attempt(run: _Run, writer: EventWriter) -> Events:
     directory = run.directory
     try:
         for event in run.events():
+            if run.meter is not None and not isinstance(event, train.Step):
+                run.meter.tick()
             asked = time.perf_counter()
             if isinstance(event, train.Step):
                 yield event
@@ -137,6 +139,7 @@ def _of_the_disk(error: OSError, place: Path) -> bool:
 def release() -> None:
     """After a trial: give back what it held, so that one that ran out of memory leaves room for the next."""
     gc.collect()
+    gc.freeze()  # what is left are modules and caches for good: the next collection need not walk them again
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
@@ -277,7 +280,7 @@ class _Run:
                 yield Stopped(reason="asked to stop", step=0)
                 return
             clock = time.perf_counter()
-            head = heads.solve(strategy.head, x.train.inputs, x.train.labels, classes)
+            head, flops = heads.solve(strategy.head, x.train.inputs, x.train.labels, classes)
             self.tally = Tally(step=1, images=len(x.train), seconds=time.perf_counter() - clock)
             scores = train.evaluate(head, x.validation, feature_preparer, self.device, torch.float32)
             if not math.isfinite(scores.loss):
@@ -286,12 +289,13 @@ class _Run:
             self.best_logits = scores.logits
             yield Evaluated(step=1, epoch=1, accuracy=scores.accuracy, loss=scores.loss, seconds=self.tally.seconds)
             solved = sum(p.numel() for p in head.parameters())
-            flops = heads.solving_flops(strategy.head, x.train.inputs.shape[1], classes)
             self.counted = cost.Counted(body.parameters, solved, body.forward_flops, flops)
         whole = models.attach(model, head).requires_grad_(False)
         used = cost.count(whole, expects.shape)  # as it will answer: a head may weigh more than the one it replaced
         self.counted = replace(self.counted, parameters=used.parameters, forward_flops=used.forward_flops)
-        yield self._finish(head, whole, loaded)
+        yield from self._within_caps(whole)
+        if not self.over:
+            yield self._finish(head, whole, loaded)
 
     def _fit(
         self,
@@ -318,6 +322,8 @@ class _Run:
             train.restore(training, tensors, numbers)
             self.earlier_wall = numbers["wall"]
             self.setup_flops += numbers["setup_flops"]
+            if self.meter is not None:
+                self.meter.add(numbers.get("joules"))
         self.tally = training.tally
         self.setup_seconds = self._wall() - self.earlier_wall
         yield self._started(train.steps_per_epoch(count, recipe.batch_size) * recipe.epochs)
@@ -349,8 +355,8 @@ class _Run:
                 return
             if stop or time.monotonic() - saved_at > interval:
                 self.hold()
-                numbers = {**train.state_numbers(training), "wall": self._wall(), "setup_flops": self.setup_flops}
-                numbers["precision"] = device.name_of(self.dtype)
+                spent = {"wall": self._wall(), "setup_flops": self.setup_flops, "joules": self._joules()}
+                numbers = {**train.state_numbers(training), **spent, "precision": device.name_of(self.dtype)}
                 digest = checkpoint.save(self.directory.path, train.state_tensors(training), numbers)
                 saved_at = time.monotonic()
                 yield Checkpointed(step=self.tally.step, sha256=digest)
@@ -373,8 +379,8 @@ class _Run:
         self.hold()
         self.artifact_sha256 = checkpoint.save_tensors(self.directory.best, trained.state_dict())
         assert self.best_logits is not None and self.tally.best_accuracy is not None
-        errors = confusion(self.best_logits, loaded.validation, loaded.info.classes)
-        write_atomic(self.directory.path / "validation.json", json.dumps(errors))
+        found = errors(self.best_logits, loaded.validation, loaded.info.classes)
+        write_atomic(self.directory.path / "validation.json", json.dumps(found))
         shape = self._assembled().expects.shape
         self.latency = cost.latency(whole, shape, self.device)
         self.latency_256 = cost.latency_256(whole, shape, self.device, self.latency)
@@ -398,15 +404,16 @@ class _Run:
         checkpoint.clear(self.directory.path)
 
     def _within_caps(self, model: nn.Module) -> Iterator[Event]:
-        """End the trial before its training where its model costs more than the experiment allows."""
+        """End the trial where its model costs more than the experiment allows: before its training, if it can be."""
         shape, counted = self._assembled().expects.shape, self.counted
         assert counted is not None
         reason = cost.beyond(self.trial.caps, counted, lambda: cost.latency(model, shape, self.device))
         if reason is not None:
             self.over = True
-            yield self._started(0)
+            if self.tally.step == 0:
+                yield self._started(0)
             self.commit("pruned", reason)
-            yield Pruned(reason=reason, step=0)
+            yield Pruned(reason=reason, step=self.tally.step)
 
     def _assembled(self) -> models.Assembled:
         assert self.assembled is not None
@@ -462,6 +469,9 @@ class _Run:
 
     def _wall(self) -> float:
         return self.earlier_wall + time.perf_counter() - self.clock - self.away
+
+    def _joules(self) -> float | None:
+        return self.meter.energy()[0] if self.meter is not None else None
 
     def _started(self, steps: int) -> Started:
         counted = self.counted
@@ -528,31 +538,42 @@ class _Run:
 
     def _provenance(self) -> Provenance:
         given = self.assembled.provenance if self.assembled else None
-        return Provenance(
-            version=version(),
-            command=self.command,
-            commit=commit(),
-            python=platform.python_version(),
-            packages=packages(),
-            host=socket.gethostname(),
-            hardware=device.hardware(self.device),
-            threads=torch.get_num_threads(),
-            precision=device.name_of(self.dtype),
-            weights=given.source if given else None,
-            weights_sha256=given.sha256 if given else None,
-        )
+        made = provenance(self.trial, self.command, self.device, device.name_of(self.dtype))
+        return made.model_copy(update={"weights_sha256": given.sha256, "weights": given.source}) if given else made
 
 
-def confusion(logits: Tensor, examples: Examples, classes: tuple[str, ...]) -> dict[str, object]:
-    """Confusion counts [label][predicted] and the most confident mistakes with their pixels."""
+def provenance(trial: Trial, command: str, where: torch.device, precision: str) -> Provenance:
+    """What made a trial's record, with the weights that it was planned with."""
+    return Provenance(
+        version=version(),
+        command=command,
+        commit=commit(),
+        python=platform.python_version(),
+        packages=packages(),
+        host=socket.gethostname(),
+        hardware=device.hardware(where),
+        threads=trial.threads or torch.get_num_threads(),
+        precision=precision,
+        data_sha256=trial.data_hash,
+        split_sha256=trial.split_hash,
+        weights=trial.weights.source if trial.weights else None,
+        weights_sha256=trial.weights.sha256 if trial.weights else None,
+    )
+
+
+def errors(logits: Tensor, examples: Examples, classes: tuple[str, ...]) -> dict[str, object]:
+    """How a model errs: confusion counts [label][predicted], calibration, the most confident mistakes with pixels."""
     labels = examples.labels.cpu()
-    probability, predicted = logits.softmax(1).max(1)
+    probability, predicted = logits.double().softmax(1).max(1)
     counts = torch.bincount(labels * len(classes) + predicted, minlength=len(classes) ** 2)
+    bins = stats.reliability(probability.numpy(), (predicted == labels).numpy())
     wrong = (predicted != labels).nonzero().flatten()
     worst = wrong[probability[wrong].argsort(descending=True)][:WORST]
     return {
         "classes": list(classes),
         "confusion": counts.view(len(classes), len(classes)).tolist(),
+        "ece": stats.calibration_error(bins),
+        "bins": [asdict(b) for b in bins],
         "worst": [
             {
                 "index": int(i),

@@ -450,17 +450,18 @@ class Cost(Spec):
     parameters: Count
     trainable: Count
     forward_flops: Count  # per image; a multiply-add is two; counted, not timed
-    training_flops: Count  # all images seen: forward + backward through what is trained; 0 for logreg and knn heads
+    training_flops: Count  # all images seen: forward + backward through what is trained; 0 for knn heads
     setup_flops: Count = 0  # feature extraction, where this trial was the one to do it
+    flops_source: str = "torch.utils.flop_counter, eager, meta device"  # how the three above were counted
     wall_seconds: float  # the whole trial, all attempts
-    train_seconds: float  # optimisation alone
+    train_seconds: float  # of the device: optimisation alone, no evaluation in it
     setup_seconds: float  # data, weights, feature extraction where they were not cached
     images_per_second: float
     peak_memory_bytes: Count
     memory_source: str  # "cuda allocator" or "resident set"
     energy_joules: float | None
     energy_source: str  # "nvml", "rapl", "unavailable", "unattributable (...)"
-    latency_seconds: float | None = None  # one image through the finished model, median
+    latency_seconds: float | None = None  # one image through the finished model, in fp32, at its fastest
     latency_256_seconds: float | None = None  # 256 images at once; None where that would have taken long
 
 
@@ -474,6 +475,8 @@ class Provenance(Spec):
     hardware: str
     threads: Count
     precision: str  # what 'auto' came to
+    data_sha256: str | None = None  # of the training files
+    split_sha256: str | None = None  # of which images are for training and which for validation
     weights: str | None = None
     weights_sha256: str | None = None
 

@@ -27,7 +27,7 @@ from suite import backbones, data, device, repair, tune, weights
 from suite.checkpoint import clear
 from suite.errors import InputError, WorkError
 from suite.execute import Executor, Inline, Job, Limits, Message, Processes, Together, awaits_verdict
-from suite.runner import checkpoint_seconds, packages, version
+from suite.runner import checkpoint_seconds, packages, provenance, version
 from suite.search import Search, is_damage, open_storage, rungs, set_aside
 from suite.spec import (
     FROM_RANDOM,
@@ -171,6 +171,7 @@ def _of_the_database(error: Exception, options: Options, place: Path) -> str:
 def check(experiment: Experiment, results: Path, options: Options) -> None:
     """Refuse what cannot run before anything is written or trained. Raises InputError."""
     device.pick(options.device)
+    options.executor()  # refuses what does not go together
     checkpoint_seconds()
     if options.storage is not None:
         open_storage(results, options.storage)
@@ -667,6 +668,9 @@ class _Controller:
                 reason=reason,
                 ended=time.time(),
                 curve=tuple(state.curve),
+                provenance=provenance(
+                    state.trial, self.options.command, device.pick(self.options.device), state.trial.recipe.precision
+                ),
             )
             self.directory.trial(state.id).conclude(record)
             self._ended(state)
