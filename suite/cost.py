@@ -193,7 +193,7 @@ def _processor_seconds() -> tuple[float, float]:
 
 @torch.inference_mode()
 def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, repeats: int = 15, batch: int = 1) -> float:
-    """Seconds for a batch of inputs of `shape`, in fp32, after a short warm-up; once in a process for each architecture.
+    """Seconds for a batch of inputs of `shape`, in fp32, after a warm-up; once in a process for each architecture.
 
     The fastest of `repeats`: whatever else this machine does can only add to it, as `timeit` argues too.
     """

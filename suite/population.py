@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from suite import graphs
 from suite.heads import Head
-from suite.train import Step, Training, take
+from suite.train import Step, Training, take, wide
 
 EPSILON = 1e-8  # of AdamW, as torch.optim has it
 
@@ -63,12 +63,11 @@ class Stack:
         self.losses = torch.stack([m.loss_sum for m in self.members])
         for i, member in enumerate(self.members):
             member.loss_sum = self.losses[i]
-        count = len(self.members)
-        self.rates = torch.zeros(count, device=self.device)
-        self.momenta = torch.tensor([self._momentum(m) for m in self.members], device=self.device)
-        self.counts = torch.zeros(count, device=self.device)  # steps of AdamW so far
+        kind = {"device": self.device, "dtype": next(iter(self.parameters.values())).dtype}
+        self.rates = torch.zeros(len(self.members), **kind)
+        self.momenta = torch.tensor([self._momentum(m) for m in self.members], **kind)
+        self.counts = torch.tensor([self._count(m) for m in self.members], **kind)  # steps of AdamW so far
         if self._adaptive:
-            self.counts = torch.tensor([self._count(m) for m in self.members], device=self.device)
             for i, member in enumerate(self.members):
                 for state in member.optimizer.state.values():
                     state["step"] = self.counts[i]
@@ -162,7 +161,7 @@ class Stack:
                 logits = self._heads(self.net, inputs)
             else:
                 logits = self._any(inputs, shared)
-        flat = logits.float().flatten(0, 1)
+        flat = wide(logits).flatten(0, 1)
         each = F.cross_entropy(
             flat, labels.expand(count, -1).flatten(), label_smoothing=recipe.label_smoothing, reduction="none"
         )

@@ -6,6 +6,7 @@ back: None to go on, 'prune' to end here, 'stop' to put everything down so that 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib.metadata
 import json
@@ -140,8 +141,14 @@ def release() -> None:
     """After a trial: give back what it held, so that one that ran out of memory leaves room for the next."""
     gc.collect()
     gc.freeze()  # what is left are modules and caches for good: the next collection need not walk them again
+    _thaw_at_exit()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+@cache
+def _thaw_at_exit() -> None:
+    atexit.register(gc.unfreeze)  # or libraries complain of what they find undeleted
 
 
 def healthy() -> bool:

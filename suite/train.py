@@ -326,7 +326,7 @@ def _learn(training: Training, recipe: Recipe, inputs: Tensor, labels: Tensor) -
     scaler = training.scaler
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
         logits = training.model(inputs)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    loss = F.cross_entropy(wide(logits), labels, label_smoothing=recipe.label_smoothing)
     training.optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
     if recipe.clip_norm:
@@ -336,6 +336,11 @@ def _learn(training: Training, recipe: Recipe, inputs: Tensor, labels: Tensor) -
     scaler.step(training.optimizer)
     scaler.update()
     return loss.detach()
+
+
+def wide(scores: Tensor) -> Tensor:
+    """At least single precision, for the softmax."""
+    return scores if scores.dtype == torch.float64 else scores.float()
 
 
 def _state(training: Training) -> list[Tensor]:

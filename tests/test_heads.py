@@ -79,7 +79,8 @@ def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, mon
             except StopIteration as end:
                 return end.value
 
-    first, hit = get()
+    found, hit = get()
+    first = found.clone()  # the file is mapped, and about to be damaged
     assert not hit
     assert first.shape == (40, 128)
     again, hit = get()

@@ -210,10 +210,10 @@ def test_a_signal_stops_cleanly_and_resume_goes_on(
 def test_a_killed_controller_loses_nothing_even_without_its_database(
     tmp_path: Path, experiment: Callable[..., Path], suite: Suite
 ) -> None:
-    path = experiment()
+    path = experiment(epochs=20)
     process = start(tmp_path, path, "--workers", "2")
     directory = study(tmp_path)
-    wait_for(lambda: sum(s.record is not None for s in directory.states()) >= 3)
+    wait_for(lambda: sum(s.record is not None for s in directory.states()) >= 2)
     refused = suite("sweep", path, "--resume")
     assert refused.returncode == 2
     assert f"pid {process.pid}" in refused.stderr
