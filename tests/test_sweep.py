@@ -135,10 +135,13 @@ def test_trials_trained_together_come_to_the_same_and_are_pruned_within_an_epoch
     assert all("together" in r.cost.energy_source for r in records if r.cost)
     alone = suite("sweep", path, "--study", "alone", "--quiet")
     assert alone.returncode == 0, alone.stderr
-    first = {s.trial.arm: s.best for s in reversed(study(tmp_path, "alone").states())}  # each arm's own recipe
-    for arm, best in first.items():
-        together = next(s.best for s in states if s.trial.arm == arm)
-        assert together == pytest.approx(best, abs=0.02)
+    for arm, tolerance in (("net-scratch", 0.05), ("net-head", 0.01)):  # each arm's own recipe; rounding grows
+        curves = [
+            next(s.curve for s in states if s.trial.arm == arm)[:2]
+            for states in (study(tmp_path).states(), study(tmp_path, "alone").states())
+        ]
+        for (epoch, one), (same, other) in zip(*curves, strict=True):
+            assert epoch == same and one == pytest.approx(other, abs=tolerance)
     refused = suite("sweep", path, "--study", "third", "--population", "3", "--workers", "2")
     assert refused.returncode == 2 and "--workers" in refused.stderr
     assert not study(tmp_path, "third").exists()
