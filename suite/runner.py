@@ -29,6 +29,7 @@ from suite import checkpoint, cost, data, device, features, heads, models, stats
 from suite.augment import Prepare, feature_preparer, image_preparer
 from suite.errors import InputError, WorkError
 from suite.spec import (
+    Augment,
     Checkpointed,
     Cost,
     Evaluated,
@@ -215,6 +216,7 @@ class _Run:
         self.best_logits: Tensor | None = None  # of the validation images
         self.validation_images = 0
         self.artifact_sha256: str | None = None
+        self.accuracy_fp32: float | None = None
 
     # --- the course of a trial ---
 
@@ -391,6 +393,10 @@ class _Run:
         shape = self._assembled().expects.shape
         self.latency = cost.latency(whole, shape, self.device)
         self.latency_256 = cost.latency_256(whole, shape, self.device, self.latency)
+        self.accuracy_fp32 = self.tally.best_accuracy
+        if self.dtype != torch.float32:  # an export answers in float32: does that change what was chosen by?
+            prepare = image_preparer(self._assembled().expects, Augment(), self.device)
+            self.accuracy_fp32 = train.evaluate(whole, loaded.validation, prepare, self.device, torch.float32).accuracy
         self.commit("finished", None)
         return Finished(accuracy=self.tally.best_accuracy, step=self.tally.step)
 
@@ -512,6 +518,7 @@ class _Run:
             provenance=self._provenance(),
             artifact="best.safetensors" if state == "finished" else None,
             artifact_sha256=self.artifact_sha256,
+            accuracy_fp32=self.accuracy_fp32,
             started=self.began,
             ended=time.time(),
         )

@@ -500,6 +500,7 @@ class Record(Spec):
     provenance: Provenance | None = None
     artifact: Name | None = None  # "best.safetensors"
     artifact_sha256: str | None = None
+    accuracy_fp32: Unit | None = None  # of the artifact on validation in float32, whatever it was trained in
     started: Moment = 0.0
     ended: Moment = 0.0
 

@@ -1,0 +1,81 @@
+"""The benchmarks of training run, and what they say can be checked: short ones, not timed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from suite import bench, data, plain, races
+from suite.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def figures(found: Any) -> dict[str, float]:
+    rows = list(found)
+    assert all(how for _, _, _, how in rows)  # every figure says how it was obtained
+    return {name: value for name, value, _, _ in rows}
+
+
+def test_every_race_is_a_benchmark() -> None:
+    assert set(races.RACES) <= set(bench.BENCHMARKS)
+    with pytest.raises(InputError, match=r"time-to-99"):
+        list(bench.bench("nothing"))
+
+
+def test_the_same_net_learns_as_well_in_both_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(races, "IMAGES", 1920)
+    found = figures(races.train())
+    assert found["train.ratio"] > 0 and math.isfinite(found["train.ratio"])
+    assert found["train.plain_accuracy"] > 0.8 and found["train.ours_accuracy"] > 0.8
+
+
+def test_features_and_roofline_count_what_they_did() -> None:
+    found = figures(races.frozen_features(size=32, images=64))
+    assert found["features.ratio"] > 0
+    assert found["features.ours"] > 0 and found["features.plain"] > 0
+
+
+def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = data.cache_dir()
+    found = figures(races.head_sweep(trials=3, epochs=2, size=32, limit=200))
+    assert data.cache_dir() == before
+    for side in ("solo", "population"):
+        assert found[f"head-sweep.{side}"] > 0
+        assert found[f"head-sweep.{side}_ratio"] == pytest.approx(found["head-sweep.plain"] / found[f"head-sweep.{side}"])
+
+
+def test_the_plain_objective_searches_the_same_space() -> None:
+    """By the syntax tree, so that one cannot be changed without the other."""
+    from suite import declared
+
+    tree = ast.parse(Path(plain.__file__).read_text())
+    suggested = {
+        call.args[0].value: [ast.literal_eval(arg) for arg in call.args[1:]]
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr.startswith("suggest_")
+        and isinstance(call.args[0], ast.Constant)
+    }
+    space = {
+        key: list(choices.values) if choices.kind == "choice" else [choices.low, choices.high]
+        for key, choices in declared.load("mnist").space.items()
+    }
+    assert {k: v[0] if isinstance(v[0], list) else v for k, v in suggested.items()} == space
+
+
+def test_bench_prints_json_with_the_machine(suite: Callable[..., Any]) -> None:
+    done = suite("bench", "startup", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["machine"]["hardware"] and answer["figures"][0]["name"] == "startup.help"
+    unknown = suite("bench", "nothing")
+    assert unknown.returncode == 2 and "train" in unknown.stderr and "Traceback" not in unknown.stderr
