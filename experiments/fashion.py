@@ -26,4 +26,5 @@ EXPERIMENT = Experiment(
     },
     space=MNIST.space,
     trials=50,
+    pruning=MNIST.pruning,
 )
