@@ -17,7 +17,6 @@ from typing import Any
 from suite.errors import InputError
 
 ROUNDS = 3  # of each side, in turn; the median counts
-TRAIN_IMAGES = 12_800  # images a round of `train`: 200 steps of the tutorial's 64
 RECORDS = 10_000  # rows of `leaderboard`
 
 Figure = tuple[str, float, str, str]
@@ -59,86 +58,25 @@ def tui() -> Iterator[Figure]:
         yield f"tui.{name}", value, unit, f"budget {BUDGETS[name]:g} {unit}"
 
 
-def train() -> Iterator[Figure]:
-    """The tutorial's CNN at the tutorial's batch and rate: its own loop as written, and ours."""
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-    from torchvision import datasets, transforms
+def _race(name: str) -> Callable[[], Iterator[Figure]]:
+    """A benchmark of training, imported when it runs."""
 
-    from suite import backbones, data, device, sources
-    from suite import train as training
-    from suite.augment import image_preparer
-    from suite.spec import Augment, Progress, Recipe
+    def run() -> Iterator[Figure]:
+        from suite.races import RACES
 
-    sources.fetch("mnist")
-    place = device.pick("auto")
+        yield from RACES[name]()
 
-    class Tutorial(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv1, self.conv2 = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
-            self.fc1, self.fc2 = nn.Linear(3136, 128), nn.Linear(128, 10)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-            x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-            return self.fc2(F.relu(self.fc1(x.flatten(1))))
-
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
-    held = datasets.MNIST(data.data_dir(), train=True, transform=transform)
-    loader = torch.utils.data.DataLoader(
-        torch.utils.data.Subset(held, range(TRAIN_IMAGES)), batch_size=64, shuffle=True
-    )
-    plain_net = Tutorial().to(place)
-    optimizer = torch.optim.SGD(plain_net.parameters(), lr=0.01, momentum=0.9)
-
-    def plain() -> None:
-        for images, labels in loader:
-            optimizer.zero_grad()
-            F.cross_entropy(plain_net(images.to(place)), labels.to(place)).backward()
-            optimizer.step()
-        _settle(place)
-
-    splits = data.search_splits("mnist")
-    examples = training.Examples(
-        torch.from_numpy(splits.train.images[:TRAIN_IMAGES]).to(place),
-        torch.from_numpy(splits.train.labels[:TRAIN_IMAGES]).to(place),
-    )
-    recipe = Recipe(epochs=1)
-    expects = backbones.preprocess(
-        "cnn", channels=1, native_size=28, mean=(0.1307,), std=(0.3081,), size=None, pretrained=False
-    )
-    prepare = image_preparer(expects, Augment(), place)
-    net = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
-    dtype = device.precision("auto", place, net, training=True)
-
-    def ours() -> None:
-        run = training.begin(net, recipe, place, dtype)
-        for event in training.fit(run, examples, examples, recipe, prepare, seed=0):
-            if isinstance(event, Progress) and event.epoch >= 1:
-                break  # the epoch is over; its evaluation is not part of what is compared
-        _settle(place)
-
-    sides: dict[str, list[float]] = {"plain": [], "ours": []}
-    for round_number in range(ROUNDS + 1):  # the first warms up
-        for name, work in (("plain", plain), ("ours", ours)):
-            seconds = _seconds(work)
-            if round_number:
-                sides[name].append(TRAIN_IMAGES / seconds)
-    how = f"{TRAIN_IMAGES} images, batch 64, median of {ROUNDS} in turn"
-    for name, speeds in sides.items():
-        precision = device.name_of(dtype) if name == "ours" else "fp32"
-        yield f"train.{name}", statistics.median(speeds), "images/s", f"{how}, {precision}"
-    ratios = [a / b for a, b in zip(sides["ours"], sides["plain"], strict=True)]
-    yield "train.ratio", statistics.median(ratios), "x", f"pair by pair, {min(ratios):.2f} to {max(ratios):.2f}"
+    return run
 
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "startup": startup,
     "leaderboard": leaderboard,
     "tui": tui,
-    "train": train,
+    **{
+        name: _race(name)
+        for name in ("train", "time-to-99", "finetune", "features", "head-sweep", "sweep", "population", "roofline")
+    },
 }
 
 
@@ -163,11 +101,3 @@ def _seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
-
-
-def _settle(place: Any) -> None:
-    """Wait until the device has done all it was given."""
-    if place.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize(place)

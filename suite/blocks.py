@@ -28,6 +28,12 @@ class Table:
     kind: str = "table"
 
 
+def known(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
+    """A table without the columns of which nothing is known."""
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] != "-" for row in rows)]
+    return Table([head[i] for i in kept], [[row[i] for i in kept] for row in rows], caption)
+
+
 @dataclass(frozen=True)
 class Picture:
     name: str  # of the file, without ending
@@ -64,7 +70,7 @@ class Facts:
     errors: Mapping[str, Mapping[str, Any]]  # arm -> validation.json of its best trial
     outcome: Mapping[str, Any] | None = None  # of the final evaluation
     tested: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # arm -> test.json of its first model
-    final_curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]] = field(default_factory=dict)
+    final_curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]] = field(default_factory=dict)
 
     @property
     def arms(self) -> list[str]:

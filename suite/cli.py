@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from suite.spec import Arm, Experiment
     from suite.store import StudyDir
-    from suite.sweep import Stop
+    from suite.sweep import Options, Stop
 
 app = typer.Typer(
     name="mnist-suite",
@@ -343,7 +343,7 @@ def _train_one(
     dry_run: bool,
 ) -> None:
     from suite import store
-    from suite.sweep import auto_name, single
+    from suite.sweep import Options, auto_name, single
 
     root = store.results_dir(results)
     name = store.check_name(study, "Study") if study else auto_name(verb, arm, dataset, seed, limit)
@@ -351,7 +351,7 @@ def _train_one(
     if dry_run:
         print(experiment.model_dump_json(indent=2))
         return
-    status = _run(experiment, root, name, 1, device, None, True, quiet)
+    status = _run(experiment, root, name, Options(device=device, resume=True), quiet)
     if not status.finished:
         why = next((s.reason for s in store.StudyDir(root, name).states() if s.reason), "no reason is known")
         raise WorkError(f"The training in study '{name}' came to no model: {why.rstrip('.')}.")
@@ -385,7 +385,12 @@ def sweep(
     trials: Annotated[int | None, typer.Option(min=1, help="In total, shared equally by the arms.")] = None,
     study: StudyName = None,
     arms: Annotated[str | None, typer.Option(help="Only these arms, separated by commas.")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Trials at once; 1 runs in this process.")] = 1,
+    workers: Annotated[
+        str, typer.Option(help="Trials at once, each in its own process; 1 runs in this one; auto: as measured.")
+    ] = "1",
+    population: Annotated[
+        str, typer.Option(help="Train so many alike trials as one stacked model; auto: where that is faster.")
+    ] = "1",
     engine: Annotated[str, typer.Option(help="local.")] = "local",
     storage: Annotated[
         str | None,
@@ -422,6 +427,7 @@ def sweep(
               mnist-suite sweep ./my_experiment.py --resume
               mnist-suite sweep --study fashion --resume
               mnist-suite sweep --trials 50 --max-flops 10e6
+              mnist-suite sweep --trials 50 --population auto
     """
     from suite import declared, leaderboard, show, store
 
@@ -438,13 +444,32 @@ def sweep(
     if dry_run:
         print(plan.model_dump_json(indent=2))
         return
-    memory = round(memory_limit * 2**30) if memory_limit else None
-    status = _run(plan, root, name, workers, device, storage, resume, quiet, trial_timeout, memory)
+    from suite.sweep import Options
+
+    options = Options(
+        workers=_count(workers, "--workers"),
+        population=_count(population, "--population"),
+        device=device,
+        storage=storage,
+        resume=resume,
+        trial_seconds=trial_timeout,
+        trial_memory=round(memory_limit * 2**30) if memory_limit else None,
+    )
+    status = _run(plan, root, name, options, quiet)
     rows = show.gather(root, name, sort="accuracy")
     if as_json:
         print(store.dump_json({"status": status.model_dump(), "rows": [leaderboard.as_dict(r) for r in rows]}))
     else:
         show.print_leaderboard(rows, leaderboard.DEFAULT, sort="accuracy", top=15, title=f"Study {name}")
+
+
+def _count(text: str, option: str) -> int:
+    """A number of trials, or 0 for 'auto'."""
+    if text == "auto":
+        return 0
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= 256:
+        raise InputError(f"{option} takes a number from 1 to 256, or auto; not '{text}'.")
+    return int(text)
 
 
 def _capped(plan: Experiment, flops: float | None, params: float | None, milliseconds: float | None) -> Experiment:
@@ -506,30 +531,27 @@ def _run(
     experiment: Experiment,
     root: Path,
     name: str,
-    workers: int,
-    device: str,
-    storage: str | None,
-    resume: bool,
+    options: Options,
     quiet: bool,
-    trial_seconds: float | None = None,
-    trial_memory: int | None = None,
 ) -> Any:
     """Drive a study to its end, showing how it goes; leaves by exit code where it was stopped or failed."""
     from suite import show, store
 
     store.make_writable(root)
-    if storage is None and (kind := store.on_network_disk(root)):
+    if options.storage is None and (kind := store.on_network_disk(root)):
         show.err.print(
             f"warning: {root} is on a network disk ({kind}), where SQLite can lose data; "
             "consider --storage postgresql+psycopg://..."
         )
-    from suite.sweep import Options, Stop, sweep
+    from dataclasses import replace
+
+    from suite.sweep import Stop, sweep
 
     stop = Stop()
     command = " ".join(["mnist-suite", *sys.argv[1:]])
-    if storage is not None:
-        command = command.replace(storage, "STORAGE")  # it may hold a password
-    options = Options(workers, device, storage, resume, command, trial_seconds, trial_memory)
+    if options.storage is not None:
+        command = command.replace(options.storage, "STORAGE")  # it may hold a password
+    options = replace(options, command=command)
     said: set[str] = set()
 
     def say(text: str) -> None:
@@ -815,13 +837,16 @@ def tui(
 
 @app.command()
 def bench(
-    name: Annotated[str | None, typer.Argument(help="startup, leaderboard, tui or train; all where left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One of them (a wrong name lists all); all where left out, about 15 minutes.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure this machine: ours beside the plain alternative, in one run, as ratios.
 
     \b
-    Example: mnist-suite bench train
+    Examples: mnist-suite bench train
+              mnist-suite bench --json > bench.json
     """
     from suite import bench as benchmarks
     from suite import show, store
@@ -996,6 +1021,7 @@ def report(
 ) -> None:
     """One page about a study: question, protocol, figures with their uncertainty, pictures, costs, provenance.
 
+    \b
     Example: mnist-suite report mnist --to report.html
     """
     from suite import show, store
@@ -1013,19 +1039,24 @@ def report(
 def convert(
     study: str,
     to: Annotated[Path, typer.Option("--to", help="Folder to write into.")],
+    parquet: Annotated[bool, typer.Option("--parquet", help="Parquet instead of CSV.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Event files instead of CSV.")] = False,
     results: Results = None,
 ) -> None:
-    """Write a study for other tools: trials.csv and events.csv, or TensorBoard's event files.
+    """Write a study for other tools: trials and events as CSV or Parquet, or TensorBoard's event files.
 
+    \b
     Examples: mnist-suite convert mnist --to tables
+              mnist-suite convert mnist --to tables --parquet
               mnist-suite convert mnist --to runs --tensorboard
     """
     from suite import convert as write
     from suite import show, store
 
+    if parquet and tensorboard:
+        raise InputError("Take one of --parquet and --tensorboard.")
     directory = store.open_study(store.results_dir(results), study)
-    trials, events = (write.tensorboard if tensorboard else write.tables)(directory, to)
+    trials, events = write.tensorboard(directory, to) if tensorboard else write.tables(directory, to, parquet=parquet)
     show.out.print(f"{trials} trials with {events} events of study {study} are in {to}")
 
 

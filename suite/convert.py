@@ -1,36 +1,92 @@
-"""A study for other tools: CSV tables of trials and events, and TensorBoard's event files."""
+"""A study for other tools: CSV or Parquet tables of trials and events, and TensorBoard's event files."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from suite import leaderboard
 from suite.errors import InputError
-from suite.spec import Line
+from suite.spec import Event, Line
 from suite.store import EventReader, StudyDir, TrialState, write_atomic
 
 SCALARS = ("loss", "lr", "images_per_second", "accuracy")  # of events, as far as they have them
+Columns = Mapping[str, list[Any]]
+Types = Mapping[str, set[type]]  # of the columns' values, beside None
 
 
-def tables(study: StudyDir, to: Path) -> tuple[int, int]:
-    """Write trials.csv, one row a trial, and events.csv, one row an event; returns how many of each."""
-    to.mkdir(parents=True, exist_ok=True)
+def tables(study: StudyDir, to: Path, *, parquet: bool = False) -> tuple[int, int]:
+    """Write `trials`, one row a trial, and `events`, one row an event; returns how many of each.
+
+    Columns and their types are the same for every study, but for the tuned values. Raises InputError where Parquet
+    is asked for and pyarrow is not installed.
+    """
     states = study.states()
     rows = leaderboard.rank([leaderboard.row(study.name, state) for state in states])
-    write_atomic(to / "trials.csv", leaderboard.as_csv(rows))
     lines = [
         {"trial": s.id, "arm": s.trial.arm, "seq": line.seq, "time": line.time, **line.event.model_dump()}
         for s, line in _events(study, states)
     ]
-    keys = list(dict.fromkeys(key for line in lines for key in line))
-    with open(to / "events.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, keys or ["trial"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-    return len(states), len(lines)
+    types = _event_types()
+    events = {key: [line.get(key) for line in lines] for key in types}
+    if parquet:
+        of_rows = {name: _types(hint) for name, hint in get_type_hints(leaderboard.Row).items()}
+        files = {
+            "trials.parquet": _parquet(leaderboard.as_columns(rows), of_rows),
+            "events.parquet": _parquet(events, types),
+        }
+    else:
+        files = {"trials.csv": leaderboard.as_csv(rows), "events.csv": _csv(events)}
+    to.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomic(to / name, content)
+    return len(rows), len(lines)
+
+
+def _event_types() -> dict[str, set[type]]:
+    """All that an event may tell."""
+    found: dict[str, set[type]] = {"trial": {str}, "arm": {str}, "seq": {int}, "time": {float}}
+    for model in get_args(get_args(Event)[0]):
+        for name, field in model.model_fields.items():
+            found[name] = found.get(name, set()) | _types(field.annotation)
+    return found
+
+
+def _types(annotation: Any) -> set[type]:
+    """float | None -> {float}"""
+    return {kind for kind in (*get_args(annotation), annotation) if kind in (str, bool, int, float)}
+
+
+def _csv(columns: Columns) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values()))
+    return out.getvalue()
+
+
+def _parquet(columns: Columns, types: Types) -> bytes:
+    """A Parquet file, with columns of the given types, or else of what their values have in common."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise InputError(
+            "Parquet files need pyarrow, which is not installed; `pip install 'mnist-suite[parquet]'` brings it. "
+            "Without --parquet the same tables are written as CSV."
+        ) from None
+    known = {str: pyarrow.string(), bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}
+    arrays: dict[str, Any] = {}
+    for name, values in columns.items():
+        kinds = types.get(name) or {type(value) for value in values if value is not None}
+        kind = next(iter(kinds)) if len(kinds) == 1 else float if kinds == {int, float} else str
+        arrays[name] = pyarrow.array([None if value is None else kind(value) for value in values], known[kind])
+    sink = io.BytesIO()
+    parquet.write_table(pyarrow.table(arrays), sink)
+    return sink.getvalue()
 
 
 def tensorboard(study: StudyDir, to: Path) -> tuple[int, int]:

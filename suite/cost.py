@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from suite.spec import Caps
 
-RAPL = Path("/sys/class/powercap")
+RAPL = Path("/sys/class/powercap")  # Intel's and AMD's counters of the joules of each processor package
+MOST_WATTS = 2000.0  # more than a package or GPU draws: beyond it a counter has wrapped round unseen, or begun anew
+TICK_SECONDS = 10.0  # between two readings
+ALONE = 0.9  # of all processor time: with less, what the package drew was not this process's
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,30 @@ class Counted:
     training_flops: int  # per image: forward, and backward through what is trained
 
 
+def architecture(model: nn.Module) -> Hashable:
+    """Equal for models that cost the same: alike in modules, shapes and what is trained."""
+    parameters = tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters())
+    return repr(model), parameters, tuple((name, b.shape) for name, b in model.named_buffers())
+
+
+_counted: dict[Hashable, Counted] = {}
+_latencies: dict[Hashable, float] = {}
+
+
 def count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
     """Parameters and FLOPs of a model that takes one input of `shape`; a multiply-add is two FLOPs.
 
     Counted from the operators that run on the meta device, where attention is not hidden in one fused CPU
     kernel; convolutions and matrix products count, elementwise work does not (torch.utils.flop_counter).
+    Counted once in a process for each architecture.
     """
+    key = (architecture(model), shape)
+    if key not in _counted:
+        _counted[key] = _count(model, shape)
+    return _counted[key]
+
+
+def _count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     ghost = copy.deepcopy(model).to("meta")
@@ -49,7 +71,7 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
 
 
 class Meter:
-    """Peak memory and energy between its making and `read`."""
+    """Peak memory and energy since its making."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -57,7 +79,8 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             reset_resident_peak()
-        self._energy, self.energy_source = _energy_counter(device)
+        self._counters, self._read = _energy_counters(device), time.monotonic()
+        self._joules, self._busy = 0.0, _processor_seconds()
 
     def memory(self) -> tuple[int, str]:
         """Peak bytes, and where the figure comes from."""
@@ -65,14 +88,45 @@ class Meter:
             return torch.cuda.max_memory_allocated(self.device), "cuda allocator"
         return resident_peak(), "resident set"
 
+    def tick(self) -> None:
+        """Call it now and then: the counters of a processor wrap round within minutes, and a GPU may get company."""
+        if time.monotonic() - self._read > TICK_SECONDS:
+            self._take()
+
+    def add(self, joules: float | None) -> None:
+        """Count what an earlier attempt at the same work drew; None: not known, so neither is the sum."""
+        if joules is not None:
+            self._joules += joules
+        elif not isinstance(self._counters, str):
+            self._counters = "unavailable (of an earlier attempt)"
+
     def energy(self) -> tuple[float | None, str]:
         """Joules since the start, and the source or why there are none."""
-        if self._energy is None:
-            return None, self.energy_source
-        now, source = _energy_counter(self.device)
-        if now is None or now < self._energy:  # gone, wrapped round, or no longer ours alone
-            return None, source if now is None else "unavailable"
-        return now - self._energy, source
+        self._take()
+        if isinstance(self._counters, str):
+            return None, self._counters
+        if self.device.type == "cuda":
+            return self._joules, "nvml"
+        own, everyone = (now - before for now, before in zip(_processor_seconds(), self._busy))
+        if own < ALONE * everyone:
+            return None, "unattributable (the processor is shared)"
+        return self._joules, "rapl"
+
+    def _take(self) -> None:
+        """Add up what the counters have counted since they were last read; once they fail they stay out."""
+        before, since = self._counters, time.monotonic() - self._read
+        if isinstance(before, str):
+            return
+        now = _energy_counters(self.device)
+        self._counters, self._read = now, time.monotonic()
+        if isinstance(now, str):
+            return
+        for (first, range_), (last, _) in zip(before, now):
+            drawn, most = (last - first) % range_, since * MOST_WATTS
+            if not drawn <= most < range_ or len(now) != len(before):
+                self._counters = "unavailable"
+                return
+            self._joules += drawn
 
 
 def reset_resident_peak() -> None:
@@ -95,20 +149,25 @@ def resident_peak() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _energy_counter(device: torch.device) -> tuple[float | None, str]:
-    """A running count of joules and its source; None with the reason where there is none."""
+Counter = tuple[float, float]  # joules so far, and at how many it starts again from 0
+
+
+def _energy_counters(device: torch.device) -> list[Counter] | str:
+    """Running counts of joules, one a processor package or GPU; the reason where there are none."""
     if device.type == "cuda":
         return _nvml_energy(device)
+    packages = sorted(p for p in RAPL.glob("intel-rapl:*") if p.name.count(":") == 1) if device.type == "cpu" else []
     try:
-        packages = [p / "energy_uj" for p in RAPL.glob("intel-rapl:*") if p.name.count(":") == 1]
-        if packages:
-            return sum(int(p.read_text()) for p in packages) / 1e6, "rapl"
-    except OSError:
-        pass
-    return None, "unavailable"
+        return [(_joules(p / "energy_uj"), _joules(p / "max_energy_range_uj")) for p in packages] or "unavailable"
+    except (OSError, ValueError):  # readable for root alone on most systems
+        return "unavailable"
 
 
-def _nvml_energy(device: torch.device) -> tuple[float | None, str]:
+def _joules(file: Path) -> float:
+    return int(file.read_text()) / 1e6
+
+
+def _nvml_energy(device: torch.device) -> list[Counter] | str:
     try:
         import pynvml
 
@@ -117,32 +176,48 @@ def _nvml_energy(device: torch.device) -> tuple[float | None, str]:
         handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         others = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)} - {os.getpid()}
         if others:
-            return None, "unattributable (the GPU is shared)"
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000, "nvml"
+            return "unattributable (the GPU is shared)"
+        return [(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000, math.inf)]
     except Exception:  # pynvml raises its own errors, one a cause; all mean the same here
-        return None, "unavailable"
+        return "unavailable"
+
+
+def _processor_seconds() -> tuple[float, float]:
+    """Processor time of this process, and that of everything on this machine, since some moment of the past."""
+    import psutil
+
+    own, all_ = os.times(), psutil.cpu_times()._asdict()
+    counted_twice_or_idle = ("idle", "iowait", "steal", "guest", "guest_nice")
+    return own.user + own.system, sum(seconds for kind, seconds in all_.items() if kind not in counted_twice_or_idle)
 
 
 @torch.inference_mode()
 def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, repeats: int = 15, batch: int = 1) -> float:
-    """Median seconds for a batch of inputs of `shape`, in fp32, after a short warm-up."""
+    """Seconds for a batch of inputs of `shape`, in fp32, after a short warm-up; once in a process for each architecture.
+
+    The fastest of `repeats`: whatever else this machine does can only add to it, as `timeit` argues too.
+    """
+    key = (architecture(model), shape, device, batch, torch.get_num_threads())
+    if key in _latencies:
+        return _latencies[key]
     model.eval()
     inputs = torch.zeros(batch, *shape, device=device)
     if len(shape) == 3:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     times: list[float] = []
-    for _ in range(repeats + 3):
+    for _ in range(repeats + 2):
         start = time.perf_counter()
         model(inputs)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    return sorted(times[3:])[repeats // 2]
+    _latencies[key] = min(times[2:])
+    return _latencies[key]
 
 
 def latency_256(model: nn.Module, shape: tuple[int, ...], device: torch.device, one: float) -> float | None:
     """`latency` of 256 inputs at once; None where, going by `one` input, it would take more than a few seconds."""
-    return latency(model, shape, device, repeats=3, batch=256) if 256 * one < 1.0 else None
+    return latency(model, shape, device, repeats=2, batch=256) if 256 * one < 1.0 else None
 
 
 def beyond(caps: Caps | None, counted: Counted, measure: Callable[[], float]) -> str | None:

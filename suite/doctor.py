@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from suite import data, device, store, weights
+from suite import data, device, store, tune, weights
 from suite.errors import InputError
 from suite.runner import packages, version
 
@@ -20,6 +20,7 @@ def examine(results: Path) -> dict[str, dict[str, Any]]:
         "versions": {"mnist-suite": version(), "python": platform.python_version(), **packages()},
         "devices": _devices(),
         "precision": _precision(),
+        "measured": tune.as_rows() or {"nothing yet": "each kind of training is tried once, when it first runs"},
         "data": _data(),
         "weights": _weights(),
         "disk": _disk(results),

@@ -8,6 +8,7 @@ This is the only module that reads the test images, and it takes every reading d
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -27,7 +28,7 @@ from suite.checkpoint import save_tensors
 from suite.errors import InputError, WorkError
 from suite.leaderboard import wilson
 from suite.replay import content, find, replay
-from suite.runner import confusion
+from suite.runner import commit, errors, version
 from suite.spec import Augment, Status, Trial
 from suite.store import STALE_SECONDS, StudyDir, TrialState, studies, write_atomic
 from suite.sweep import Stop
@@ -172,6 +173,8 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
     reading = {
         "time": time.time(),
         "command": plan.command,
+        "version": version(),
+        "commit": commit(),
         "dataset": dataset,
         "models": [s.id for s in new],
         "earlier": len(readings(study)),
@@ -182,6 +185,7 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
         file.flush()
         os.fsync(file.fileno())
     test, info = data.test_split(dataset)
+    digest = hashlib.sha256(test.images.tobytes() + test.labels.tobytes()).hexdigest()
     where = device.pick(place)
     examples = Examples(torch.from_numpy(test.images).to(where), torch.from_numpy(test.labels).to(where))
     for done, state in enumerate(new):
@@ -196,17 +200,10 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
             "accuracy": scores.accuracy,
             "loss": scores.loss,
             "images": len(examples),
-            **calibration(scores.logits, examples.labels.cpu()),
-            **confusion(scores.logits, examples, info.classes),
+            "test_sha256": digest,
+            **errors(scores.logits, examples, info.classes),
         }
         write_atomic(path / ERRORS, json.dumps(facts))
-
-
-def calibration(logits: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Expected calibration error and the bins behind it. logits: (N, classes); labels: (N,)."""
-    probability, predicted = logits.double().softmax(1).max(1)
-    bins = stats.reliability(probability.numpy(), (predicted == labels).numpy())
-    return {"ece": stats.calibration_error(bins), "bins": [asdict(b) for b in bins]}
 
 
 def tested_facts(directory: StudyDir, trial_id: str) -> dict[str, Any] | None:
@@ -286,6 +283,7 @@ def _finalist(directory: StudyDir, state: TrialState, runs: Sequence[TrialState]
             "validation": asdict(stats.sample([s.best or 0.0 for s, _ in tested])),
             "wilson": wilson(accuracies[0], images),
             "ece": asdict(stats.sample([facts["ece"] for _, facts in tested])),
+            "test_sha256": tested[0][1]["test_sha256"],
         }
     return row
 

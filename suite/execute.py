@@ -1,4 +1,5 @@
-"""Where trials run: in this process, or in worker processes. One picklable job, one stream of events back."""
+"""Where trials run: in this process, one or several at a time, or in worker processes. One picklable job, one stream of
+events back."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from suite.errors import WorkError
-from suite.spec import Evaluated, Event, Trial, Verdict
+from suite.spec import Evaluated, Event, Spec, Trial, Verdict
 from suite.store import TrialDir, disk_fault
 
 POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # ask for a clean stop
@@ -80,11 +81,12 @@ def console_to(path: Path) -> Iterator[None]:
         yield
 
 
-def _events(job: Job) -> Any:
+def _events(job: Job, together: bool = False) -> Any:
     from suite.runner import run_trial
 
+    directory = TrialDir(Path(job.directory))
     return run_trial(
-        job.trial, TrialDir(Path(job.directory)), Path(job.results), attempt=job.attempt, command=job.command
+        job.trial, directory, Path(job.results), attempt=job.attempt, command=job.command, together=together
     )
 
 
@@ -132,6 +134,104 @@ class Inline:
     def close(self) -> None:
         if self._stream is not None:
             self._stream.close()
+
+
+@dataclass(eq=False)
+class _Member:
+    """One of the trials that run together."""
+
+    job: Job
+    stream: Any
+    console: TextIO
+    verdict: Verdict | None = None
+    asks: bool = False  # whether it stands still for an answer
+    step: Any = None  # the optimiser's step that it stands at
+    spoke: bool = False  # whether an event was the last that came of it, rather than a step
+    failure: Exception | None = None  # of its last step
+
+
+class Together:
+    """Several trials at once in this process: those alike are trained as one stacked model, others one by one."""
+
+    def __init__(self, slots: int, everywhere: bool) -> None:
+        from suite.population import Population
+
+        self.slots = slots
+        self._population = Population(everywhere)
+        self._members: list[_Member] = []
+        self._alone: _Member | None = None  # runs to its end by itself: nothing else may draw random numbers meanwhile
+
+    def free(self) -> int:
+        return self.slots - len(self._members)
+
+    def submit(self, job: Job) -> None:
+        directory = Path(job.directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        console = open(directory / "console.log", "a", buffering=1, errors="replace")
+        self._members.append(_Member(job, _events(job, together=True), console))
+
+    def poll(self, timeout: float) -> list[Message]:
+        messages: list[Message] = []
+        end = time.monotonic() + timeout
+        while not messages and time.monotonic() < end:
+            for member in [self._alone] if self._alone else list(self._members):
+                if member.step is None and not member.asks and (message := self._advance(member)) is not None:
+                    messages.append(message)
+                if member.step is not None and self._population.kind(member.step) is None:
+                    self._alone = member
+                    break
+            ready = [self._alone] if self._alone else self._members
+            if not messages:
+                self._take([member for member in ready if member.step is not None])
+        return messages
+
+    def _take(self, members: list[_Member]) -> None:
+        try:
+            self._population.take([member.step for member in members])
+        except Exception as error:  # out of memory, as a rule: each trial says so for itself
+            for member in members:
+                member.failure = error
+        for member in members:
+            member.step = None
+
+    def _advance(self, member: _Member) -> Message | None:
+        """On to the next event or step of one trial."""
+        job = member.job
+        with contextlib.redirect_stdout(member.console), contextlib.redirect_stderr(member.console):
+            try:
+                if member.failure is not None:
+                    failure, member.failure = member.failure, None
+                    found = member.stream.throw(failure)
+                elif member.spoke:
+                    verdict, member.verdict = member.verdict, None
+                    found = member.stream.send(verdict)
+                else:
+                    found = next(member.stream)
+            except StopIteration:
+                self._members.remove(member)
+                member.console.close()
+                self._alone = None if self._alone is member else self._alone
+                _release()
+                return Message(job.trial_id, job.attempt)
+        member.spoke = isinstance(found, Spec)
+        if not member.spoke:
+            member.step = found
+            return None
+        member.asks = awaits_verdict(job.trial, found)
+        return Message(job.trial_id, job.attempt, found)
+
+    def reply(self, trial_id: str, verdict: Verdict | None) -> None:
+        for member in self._members:
+            if member.job.trial_id == trial_id:
+                if member.verdict != "prune":  # a rung's verdict would not be asked for again
+                    member.verdict = verdict or member.verdict
+                member.asks = False
+
+    def close(self) -> None:
+        for member in self._members:
+            member.stream.close()
+            member.console.close()
+        self._members.clear()
 
 
 class Processes:

@@ -65,14 +65,14 @@ def cached(
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     folder = cache_dir() / "features"
     folder.mkdir(parents=True, exist_ok=True)
-    if (found := _find(folder, key, len(images))) is not None:
-        return found.to(images.device), True
+    if (found := _find(folder, key, len(images), images.device)) is not None:
+        return found, True
     with open(folder / f"{key}.lock", "w") as lock:
         while not _locked(lock):
             yield -1
             time.sleep(0.5)
-        if (found := _find(folder, key, len(images))) is not None:
-            return found.to(images.device), True
+        if (found := _find(folder, key, len(images), images.device)) is not None:
+            return found, True
         for left in folder.glob(f".{key}.*.tmp"):  # by a process that was killed while writing
             left.unlink(missing_ok=True)
         features = yield from extract(model, images, expects, dtype)
@@ -86,7 +86,8 @@ def cached(
             os.replace(temporary, folder / f"{key}-{_digest(values)}.npy")
         except OSError:  # a full disk costs the cache, not the trial
             temporary.unlink(missing_ok=True)
-    return features, False
+    kept = _find(folder, key, len(images), images.device)  # as later trials will have it, the very same tensor
+    return features if kept is None else kept, False
 
 
 def _locked(lock: IO[str]) -> bool:
@@ -101,20 +102,25 @@ def _digest(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()[:32]
 
 
-_whole: set[tuple[str, int, int]] = set()  # files that this process has compared with their hash: name, size, time
+# Banks that this process has compared with their hash, by name, size, time and device: one tensor for all trials.
+_whole: dict[tuple[str, int, int, torch.device], Tensor] = {}
+BANKS = 4  # of them kept: the two splits of two backbones
 
 
-def _find(folder: Path, key: str, rows: int) -> Tensor | None:
-    """Memory-mapped, copy on write, so that nothing changes the cached file; None unless it is as it was written."""
+def _find(folder: Path, key: str, rows: int, device: torch.device) -> Tensor | None:
+    """On the device, or on the CPU memory-mapped, copy on write, so that nothing changes the cached file; None unless
+    it is as it was written."""
     for path in folder.glob(f"{key}-*.npy"):
         try:
             status = path.stat()
             found = np.load(path, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError, EOFError):
             continue
-        state = (path.name, status.st_size, status.st_mtime_ns)
-        if state in _whole or path.stem == f"{key}-{_digest(found)}":
-            _whole.add(state)
-            if found.ndim == 2 and len(found) == rows:
-                return torch.from_numpy(found)
+        state = (path.name, status.st_size, status.st_mtime_ns, device)
+        if state not in _whole and path.stem == f"{key}-{_digest(found)}" and found.ndim == 2 and len(found) == rows:
+            while len(_whole) >= BANKS:
+                del _whole[next(iter(_whole))]
+            _whole[state] = torch.from_numpy(found).to(device)
+        if state in _whole:
+            return _whole[state]
     return None

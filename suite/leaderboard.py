@@ -41,8 +41,9 @@ class Row:
     low: float | None = None  # 95 % Wilson interval
     high: float | None = None
     loss: float | None = None
-    epoch: int | None = None
-    curve: tuple[float, ...] = ()
+    epoch: float | None = None
+    curve: tuple[float, ...] = ()  # validation accuracies
+    epochs: tuple[float, ...] = ()  # that they were measured after
     params: int | None = None
     trainable: int | None = None
     flops: int | None = None  # forward, per image
@@ -54,6 +55,7 @@ class Row:
     energy: float | None = None  # joules
     energy_source: str | None = None
     latency: float | None = None  # seconds for one image
+    latency_256: float | None = None  # for 256 at once
     tuned: dict[str, Any] = field(default_factory=dict)
     reason: str | None = None
     seed: int = 0
@@ -92,7 +94,7 @@ def _seconds(value: float) -> str:
         return f"{value / 60:.1f} min"
     if value >= 0.1:
         return f"{value:.1f} s"
-    return f"{value * 1000:.2g} ms"
+    return f"{value * 1e3:.2g} ms" if value >= 1e-4 else f"{value * 1e6:.2g} µs"
 
 
 def _percent(value: float) -> str:
@@ -113,7 +115,7 @@ COLUMNS: dict[str, Column] = {
         Column("low", "95% low", _percent, "high"),
         Column("high", "95% high", _percent, "high"),
         Column("loss", "val loss", lambda v: f"{v:.4f}", "low"),
-        Column("epoch", "epoch", str),
+        Column("epoch", "epoch", lambda v: f"{v:g}"),
         Column("flops", "FLOPs/img", _number, "low", cost=True),
         Column("params", "params", _number, "low", cost=True),
         Column("trainable", "trainable", _number, "low", cost=True),
@@ -181,6 +183,7 @@ def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
         accuracy=state.best,
         epoch=state.curve[-1][0] if state.curve else None,
         curve=tuple(accuracy for _, accuracy in state.curve),
+        epochs=tuple(epoch for epoch, _ in state.curve),
         tuned=dict(trial.params),
         reason=state.reason,
         seed=trial.seed,
@@ -208,6 +211,7 @@ def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
                 energy=cost.energy_joules,
                 energy_source=cost.energy_source,
                 latency=cost.latency_seconds,
+                latency_256=cost.latency_256_seconds,
             )
     return base
 
@@ -262,19 +266,23 @@ def pareto(rows: Sequence[Row], cost: str) -> list[Row]:
 
 def as_dict(row: Row) -> dict[str, Any]:
     """Everything known of a row, for JSON."""
-    return {**row.__dict__, "curve": list(row.curve), "tuned": dict(row.tuned)}
+    return {**row.__dict__, "curve": list(row.curve), "epochs": list(row.epochs), "tuned": dict(row.tuned)}
+
+
+def as_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """A column a fact and tuned value, None where a row lacks it, for tables of other programs."""
+    keys = ["trial", *COLUMNS, "energy_source", "latency_256", "pareto"]
+    found = {"trial_id" if key == "trial" else key: [getattr(r, key) for r in rows] for key in keys if key != "tuned"}
+    return found | {name: [r.tuned.get(name) for r in rows] for name in sorted({k for r in rows for k in r.tuned})}
 
 
 def as_csv(rows: Iterable[Row]) -> str:
     out = io.StringIO()
-    rows = list(rows)
-    tuned = sorted({key for r in rows for key in r.tuned})
-    keys = [k for k in COLUMNS if k != "tuned"]
+    columns = as_columns(list(rows))
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["trial_id", *keys, "pareto", *tuned])
-    for r in rows:
-        values = ["" if getattr(r, k) is None else getattr(r, k) for k in keys]
-        cells = [r.trial, *values, int(r.pareto), *(r.tuned.get(k, "") for k in tuned)]
+    writer.writerow([printable(key) for key in columns])
+    for values in zip(*columns.values()):
+        cells = ["" if v is None else int(v) if isinstance(v, bool) else v for v in values]
         writer.writerow([printable(cell) if isinstance(cell, str) else cell for cell in cells])
     return out.getvalue()
 

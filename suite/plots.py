@@ -21,7 +21,7 @@ from suite.spec import Choice, LogFloat, Range
 from suite.stats import Bin, sample
 
 WIDTH = 4.6  # inches
-DPI = 160  # of PNGs
+DPI = 200  # of PNGs: some 900 pixels wide, as a README shows them
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito, 2008
 MARKERS = "os^Dv<>P*X"
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1)), (0, (3, 1, 1, 1, 1, 1)))
@@ -95,18 +95,23 @@ def error(accuracy: float, images: int) -> float:
     return 100 * max(1 - accuracy, 0.5 / max(images, 1))
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, order: Sequence[str] | None = None) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
+    if order is not None:
+        labels, handles = zip(*sorted(zip(labels, handles), key=lambda pair: order.index(pair[0])))
     assert isinstance(axes.figure, Figure)
     axes.figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+
+
+Share = tuple[float, float, float | None, float | None]  # part of the labels, accuracy, and its interval
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def front(rows: Sequence[Row], found: Mapping[str, Any], images: int, by_arm: Mapping[str, Look]) -> Figure:
+def front(rows: Sequence[Row], found: Mapping[str, Any], title: str, images: int, by_arm: Mapping[str, Look]) -> Figure:
     """Finished trials by cost and error, with the front as a staircase and its knee ringed."""
     made, axes = figure(3.5)
     cost = found["cost"]
@@ -130,14 +135,14 @@ def front(rows: Sequence[Row], found: Mapping[str, Any], images: int, by_arm: Ma
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: column(cost).text(v)))
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_xlabel(found["title"])
+    axes.set_xlabel(title)
     _errors(axes)
     _legend(axes)
     return made
 
 
 def curves(
-    groups: Mapping[str, Sequence[Sequence[tuple[int, float]]]], images: int, by_arm: Mapping[str, Look]
+    groups: Mapping[str, Sequence[Sequence[tuple[float, float]]]], images: int, by_arm: Mapping[str, Look]
 ) -> Figure:
     """Error by epoch, one line an arm. Several curves of an arm are averaged with a 95 % band over them (t);
     a single one has the Wilson band of its images."""
@@ -164,25 +169,23 @@ def curves(
     return made
 
 
-def labels(lines: Mapping[str, Sequence[tuple[float, float]]], images: int) -> Figure:
-    """Error by the share of training labels: {family: (share, accuracy)...}, with Wilson's intervals as bars."""
+def labels(lines: Mapping[str, Sequence[Share]], axis: str, images: int) -> Figure:
+    """Error by the share of training labels used, with intervals as bars where they are known."""
     made, axes = figure()
     for (name, points), look in zip(lines.items(), looks(list(lines)).values()):
-        points = sorted(points)
-        middle = [error(a, images) for _, a in points]
-        bounds = [wilson(a, images) for _, a in points]
-        bars = [
-            [max(0.0, m - error(high, images)) for m, (_, high) in zip(middle, bounds)],
-            [max(0.0, error(low, images) - m) for m, (low, _) in zip(middle, bounds)],
-        ]
-        x = [100 * share for share, _ in points]
+        x = [100 * share for share, *_ in points]
+        middle = [error(accuracy, images) for _, accuracy, *_ in points]
+        below = [m - error(high, images) if high is not None else 0.0 for m, (*_, high) in zip(middle, points)]
+        above = [error(low, images) - m if low is not None else 0.0 for m, (*_, low, _) in zip(middle, points)]
+        bars = [[max(0.0, gap) for gap in side] for side in (below, above)]
         style = {"color": look.color, "marker": look.marker, "linestyle": look.line, "capsize": 2}
         axes.errorbar(x, middle, yerr=bars, label=name, **style)
     axes.set_xscale("log")
+    axes.set_xticks(sorted({100 * share for points in lines.values() for share, *_ in points}))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("training labels used, %")
-    _errors(axes)
+    _errors(axes, axis)
     _legend(axes)
     return made
 
@@ -266,6 +269,93 @@ def slices(rows: Sequence[Row], name: str, choices: Range, images: int, by_arm: 
     return made
 
 
+def parallel(rows: Sequence[Row], space: Mapping[str, Range], images: int, by_arm: Mapping[str, Look]) -> Figure:
+    """Every trial as a line through its hyperparameters to its accuracy, the best at the top.
+
+    Finished trials have their arm's dashes and marks, the best of each arm is bold, pruned trials are faint.
+    """
+    made, axes = figure(3.7)
+    shown = [r for r in rows if r.arm in by_arm and r.accuracy is not None and r.state in ("finished", "pruned")]
+    shown.sort(key=lambda r: (r.state == "finished", r.accuracy))  # the best are drawn last, on top
+    errors = [math.log10(error(r.accuracy or 0.0, images)) for r in shown]
+    most, least = max(errors), min(errors)
+    arms, best = list(by_arm), {r.arm: r for r in shown if r.state == "finished"}
+
+    def height(name: str, value: Any) -> float:
+        choices = space[name]
+        if isinstance(choices, Choice):
+            return (choices.values.index(value) + 0.5) / len(choices.values)
+        low, high = choices.low, choices.high
+        if isinstance(choices, LogFloat):
+            low, high, value = math.log10(low), math.log10(high), math.log10(value)
+        return (value - low) / (high - low) if high > low else 0.5
+
+    def accuracy_height(value: float) -> float:
+        return (most - value) / (most - least) if most > least else 0.5
+
+    for r, wrong in zip(shown, errors):
+        look, finished, leads = by_arm[r.arm], r.state == "finished", best.get(r.arm) is r
+        aside = (arms.index(r.arm) + 0.5) / len(arms) - 0.5  # so that arms that chose the same do not hide each other
+        heights = [
+            height(name, r.tuned[name]) + (0.4 * aside / len(c.values) if isinstance(c, Choice) else 0.0)
+            for name, c in space.items()
+        ]
+        axes.plot(
+            [*heights, accuracy_height(wrong)],
+            color=look.color if finished else "#777777",
+            linestyle=look.line,
+            linewidth=2.4 if leads else 1.0 if finished else 0.7,
+            alpha=1.0 if leads else 0.75 if finished else 0.5,
+            marker=look.marker if finished else None,
+            markersize=6 if leads else 3.5,
+            label=r.arm if leads else None,
+        )
+    ticks = [[(height(name, v), _short(v)) for v in _ticks(choices)] for name, choices in space.items()]
+    of_errors = LogLocator(subs=(1, 2, 5)).tick_values(10**least, 10**most)
+    ticks.append(
+        [(accuracy_height(math.log10(e)), f"{100 - e:g}") for e in of_errors if least <= math.log10(e) <= most]
+    )
+    behind = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+    for x, marks in enumerate(ticks):
+        axes.axvline(x, color="black", linewidth=0.8, zorder=1)
+        last = x == len(ticks) - 1
+        for y, text in marks:
+            axes.annotate(
+                text,
+                (x, y),
+                (5 if last else -5, 0),
+                textcoords="offset points",
+                ha="left" if last else "right",
+                va="center",
+                fontsize=7.5,
+                bbox=behind,
+                zorder=5,
+            )
+    names = [name.rpartition(".")[2] for name in space]
+    axes.set_xticks(range(len(ticks)), [*names, "accuracy, %"], rotation=30 if len(ticks) > 5 else 0)
+    axes.set_xlim(-0.35, len(ticks) - 0.6)
+    axes.set_ylim(-0.04, 1.04)
+    axes.yaxis.set_visible(False)
+    axes.tick_params(axis="x", length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    _legend(axes, arms)
+    return made
+
+
+def _ticks(choices: Range) -> list[Any]:
+    """A few round values of a range, or all of a choice."""
+    if isinstance(choices, Choice):
+        return list(choices.values)
+    locator = LogLocator(subs=(1, 3)) if isinstance(choices, LogFloat) else MaxNLocator(4, steps=[1, 2, 2.5, 5])
+    inside = [float(v) for v in locator.tick_values(choices.low, choices.high) if choices.low <= v <= choices.high]
+    return inside or [choices.low]
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
     """Counts of mistakes by true class and answer; the diagonal, what was right, is left empty."""
     made, axes = figure(4.2 if max(map(len, classes)) < 4 else 4.7)
@@ -332,7 +422,8 @@ def finals(rows: Sequence[Mapping[str, Any]], by_arm: Mapping[str, Look]) -> Fig
         look, test = by_arm[row["arm"]], row["test"]
         axes.plot([100 * a for a in row["accuracies"]], [y + 0.18] * test["n"], "|", color="#555555", markersize=6)
         if test["low"] is not None:
-            axes.plot([100 * test["low"], 100 * test["high"]], [y, y], color=look.color, linewidth=2)
+            bounds = [100 * max(0.0, test["low"]), 100 * min(1.0, test["high"])]
+            axes.plot(bounds, [y, y], color=look.color, linewidth=2)
         axes.plot(100 * test["mean"], y, look.marker, color=look.color, markersize=7)
         axes.plot(100 * row["search_accuracy"], y, "x", color="#777777", markersize=6)
     marks = ["*" if row["represents_arm"] else "" for row in rows]

@@ -33,7 +33,7 @@ def replay(
     stop: Stop,
     workers: int = 1,
     command: str = "",
-    prune_after: int | None = None,
+    prune_after: float | None = None,
 ) -> Iterator[Status]:
     """Bring every one of `trials` to its end below `directory`, in order; yields a Status whenever one
     ends, and every other second.
@@ -68,7 +68,7 @@ class _Replay:
         stop: Stop,
         workers: int,
         command: str,
-        prune_after: int | None,
+        prune_after: float | None,
     ) -> None:
         self.directory, self.results, self.stop = directory, results, stop
         self.workers, self.command, self.prune_after = workers, command, prune_after

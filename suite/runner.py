@@ -16,7 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from suite import checkpoint, cost, data, device, features, heads, models, train
+from suite import checkpoint, cost, data, device, features, heads, models, stats, train, tune
 from suite.augment import Prepare, feature_preparer, image_preparer
 from suite.errors import InputError, WorkError
 from suite.spec import (
@@ -58,7 +58,7 @@ class Overtaken(WorkError):
 
 
 Outcome = Literal["finished", "pruned", "failed"]
-Events = Generator[Event, Verdict | None, None]
+Events = Generator[Event | train.Step, Verdict | None, None]
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ def load_examples(dataset: str, fraction: float, limit: int | None, where: str) 
     return Loaded(resident(splits.train), resident(splits.validation), splits.info)
 
 
-def run_trial(trial: Trial, directory: TrialDir, results: Path, *, attempt: str, command: str = "") -> Events:
+def run_trial(
+    trial: Trial, directory: TrialDir, results: Path, *, attempt: str, command: str = "", together: bool = False
+) -> Events:
     """Run `trial` to its end, from its last whole checkpoint if there is one.
+
+    With `together` the optimiser's steps are yielded between the events, for the caller to take before going on: it
+    may take those of many trials at once.
 
     Failures of the trial itself become a Failed event and a record. A disk that takes no more is not the trial's
     failure: it raises WorkError. That, and closing the generator, leaves the directory as a crash would: resumable.
@@ -91,7 +96,7 @@ def run_trial(trial: Trial, directory: TrialDir, results: Path, *, attempt: str,
         checkpoint.tidy(directory.path)
         directory.best.unlink(missing_ok=True)  # of an attempt that died before its result
         writer = EventWriter(directory.events)
-        run = _Run(trial, directory, results, attempt, command, writer.seq)
+        run = _Run(trial, directory, results, attempt, command, writer.seq, together)
         try:
             yield from _attempt(run, writer)
         finally:
@@ -104,7 +109,17 @@ def _attempt(run: _Run, writer: EventWriter) -> Events:
     directory = run.directory
     try:
         for event in run.events():
-            run.verdict = yield writer.append(event).event
+            if run.meter is not None and not isinstance(event, train.Step):
+                run.meter.tick()
+            asked = time.perf_counter()
+            if isinstance(event, train.Step):
+                yield event
+                share = event.seconds or 0.0
+            else:
+                run.verdict = yield writer.append(event).event
+                share = 0.0
+            if run.together:  # meanwhile the others had their turn
+                run.away += time.perf_counter() - asked - share
     except Exception as error:
         if isinstance(error, Overtaken) or (isinstance(error, OSError) and _of_the_disk(error, directory.path)):
             raise
@@ -124,6 +139,7 @@ def _of_the_disk(error: OSError, place: Path) -> bool:
 def release() -> None:
     """After a trial: give back what it held, so that one that ran out of memory leaves room for the next."""
     gc.collect()
+    gc.freeze()  # what is left are modules and caches for good: the next collection need not walk them again
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
@@ -162,10 +178,17 @@ class _Run:
     """One attempt at one trial."""
 
     def __init__(
-        self, trial: Trial, directory: TrialDir, results: Path, attempt: str, command: str, since: int
+        self,
+        trial: Trial,
+        directory: TrialDir,
+        results: Path,
+        attempt: str,
+        command: str,
+        since: int,
+        together: bool,
     ) -> None:
         self.trial, self.directory, self.results = trial, directory, results
-        self.attempt, self.command, self.since = attempt, command, since
+        self.attempt, self.command, self.since, self.together = attempt, command, since, together
         self.verdict: Verdict | None = None
         self.over = False  # ended before its end: pruned or stopped
         self.tally = Tally()
@@ -177,6 +200,7 @@ class _Run:
         self.began = time.time()
         self.clock = time.perf_counter()
         self.earlier_wall = 0.0  # seconds that former attempts took
+        self.away = 0.0  # of that, seconds in which other trials of the same process had their turn
         self.setup_seconds = 0.0
         self.setup_flops = 0
         self.latency: float | None = None
@@ -187,11 +211,12 @@ class _Run:
 
     # --- the course of a trial ---
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[Event | train.Step]:
         trial = self.trial
         self.device = device.pick(trial.device)
         if trial.threads:
             torch.set_num_threads(trial.threads)
+        tune.keep_memory()
         torch.manual_seed(trial.seed)
         self.meter = cost.Meter(self.device)
         loaded = load_examples(trial.dataset, trial.fraction, trial.limit, str(self.device))
@@ -205,12 +230,16 @@ class _Run:
         else:
             yield from self._gradient(loaded)
 
-    def _gradient(self, loaded: Loaded) -> Iterator[Event]:
+    def _gradient(self, loaded: Loaded) -> Iterator[Event | train.Step]:
         trial, model, expects = self.trial, self._assembled().model, self._assembled().expects
         recipe = trial.recipe
         frozen = models.freeze(trial.strategy, model)
-        self.dtype = device.precision(recipe.precision, self.device, model, training=True)
         saved = checkpoint.load(self.directory.path)
+        if saved is not None:  # as it began, whatever would be chosen now
+            self.dtype = device.DTYPES[saved[1]["precision"]]
+        else:
+            what = f"{trial.backbone} at {expects.size} px, {trial.strategy.kind}"
+            self.dtype = tune.precision(recipe.precision, self.device, model, expects.shape, what)
         self.counted = cost.count(model, expects.shape)
         yield from self._within_caps(model)
         if self.over:
@@ -224,7 +253,7 @@ class _Run:
         if not self.over:
             yield self._finish(model, model, loaded)
 
-    def _head(self, strategy: HeadOnly, loaded: Loaded) -> Iterator[Event]:
+    def _head(self, strategy: HeadOnly, loaded: Loaded) -> Iterator[Event | train.Step]:
         trial, model, expects = self.trial, self._assembled().model, self._assembled().expects
         classes = len(loaded.info.classes)
         model.requires_grad_(False)
@@ -244,14 +273,14 @@ class _Run:
             if self.over:
                 return
         else:
-            self.setup_seconds = time.perf_counter() - self.clock
+            self.setup_seconds = self._wall()
             yield self._started(0)
             if self.verdict == "stop":  # solving cannot be interrupted, and may take minutes
                 self.over = True
                 yield Stopped(reason="asked to stop", step=0)
                 return
             clock = time.perf_counter()
-            head = heads.solve(strategy.head, x.train.inputs, x.train.labels, classes)
+            head, flops = heads.solve(strategy.head, x.train.inputs, x.train.labels, classes)
             self.tally = Tally(step=1, images=len(x.train), seconds=time.perf_counter() - clock)
             scores = train.evaluate(head, x.validation, feature_preparer, self.device, torch.float32)
             if not math.isfinite(scores.loss):
@@ -260,12 +289,13 @@ class _Run:
             self.best_logits = scores.logits
             yield Evaluated(step=1, epoch=1, accuracy=scores.accuracy, loss=scores.loss, seconds=self.tally.seconds)
             solved = sum(p.numel() for p in head.parameters())
-            flops = heads.solving_flops(strategy.head, x.train.inputs.shape[1], classes)
             self.counted = cost.Counted(body.parameters, solved, body.forward_flops, flops)
         whole = models.attach(model, head).requires_grad_(False)
         used = cost.count(whole, expects.shape)  # as it will answer: a head may weigh more than the one it replaced
         self.counted = replace(self.counted, parameters=used.parameters, forward_flops=used.forward_flops)
-        yield self._finish(head, whole, loaded)
+        yield from self._within_caps(whole)
+        if not self.over:
+            yield self._finish(head, whole, loaded)
 
     def _fit(
         self,
@@ -275,7 +305,7 @@ class _Run:
         prepare: Prepare,
         saved: tuple[dict[str, Tensor], dict[str, Any]] | None,
         frozen: Callable[[nn.Module], None] | None,
-    ) -> Iterator[Event]:
+    ) -> Iterator[Event | train.Step]:
         """`fit`, with checkpoints as time passes and an end as soon as the verdict says so.
 
         Leaves the best weights in the model.
@@ -292,27 +322,41 @@ class _Run:
             train.restore(training, tensors, numbers)
             self.earlier_wall = numbers["wall"]
             self.setup_flops += numbers["setup_flops"]
+            if self.meter is not None:
+                self.meter.add(numbers.get("joules"))
         self.tally = training.tally
-        self.setup_seconds = time.perf_counter() - self.clock
+        self.setup_seconds = self._wall() - self.earlier_wall
         yield self._started(train.steps_per_epoch(count, recipe.batch_size) * recipe.epochs)
         saved_at, interval = time.monotonic(), checkpoint_seconds()
-        for event in train.fit(
-            training, examples.train, examples.validation, recipe, prepare, seed=self.trial.seed, freeze=frozen
+        advance = train.course if self.together else train.fit
+        for event in advance(
+            training,
+            examples.train,
+            examples.validation,
+            recipe,
+            prepare,
+            seed=self.trial.seed,
+            freeze=frozen,
+            checks=self.trial.rungs,
         ):
+            if isinstance(event, train.Step):
+                yield event
+                continue
             if isinstance(event, Evaluated) and event.loss is None:
                 self._forget(event.epoch)
-                raise train.Diverged(f"the validation loss is no finite number after epoch {event.epoch}")
+                raise train.Diverged(f"the validation loss is no finite number after epoch {event.epoch:g}")
             yield event
             stop = self.verdict == "stop"
             if self.verdict == "prune" and isinstance(event, Evaluated):
                 self.over = True
-                reason = f"{event.accuracy:.4f} on validation after epoch {event.epoch} is not among the arm's best"
+                reason = f"{event.accuracy:.4f} on validation after epoch {event.epoch:g} is not among the arm's best"
                 self.commit("pruned", reason)
                 yield Pruned(reason=reason, step=self.tally.step)
                 return
             if stop or time.monotonic() - saved_at > interval:
                 self.hold()
-                numbers = {**train.state_numbers(training), "wall": self._wall(), "setup_flops": self.setup_flops}
+                spent = {"wall": self._wall(), "setup_flops": self.setup_flops, "joules": self._joules()}
+                numbers = {**train.state_numbers(training), **spent, "precision": device.name_of(self.dtype)}
                 digest = checkpoint.save(self.directory.path, train.state_tensors(training), numbers)
                 saved_at = time.monotonic()
                 yield Checkpointed(step=self.tally.step, sha256=digest)
@@ -324,19 +368,19 @@ class _Run:
         model.load_state_dict(training.best_state)
         model.eval()
 
-    def _forget(self, epoch: int) -> None:
+    def _forget(self, epoch: float) -> None:
         """An evaluation with NaN or infinity in it is never the best one."""
         tally = self.tally
         if tally.best_epoch == epoch:
-            tally.best_accuracy, tally.best_loss, tally.best_epoch = None, math.inf, 0
+            tally.best_accuracy, tally.best_loss, tally.best_epoch = None, math.inf, 0.0
 
     def _finish(self, trained: nn.Module, whole: nn.Module, loaded: Loaded) -> Event:
         """Save what was trained, look at how it errs, time the whole model as it will be exported, and commit."""
         self.hold()
         self.artifact_sha256 = checkpoint.save_tensors(self.directory.best, trained.state_dict())
         assert self.best_logits is not None and self.tally.best_accuracy is not None
-        errors = confusion(self.best_logits, loaded.validation, loaded.info.classes)
-        write_atomic(self.directory.path / "validation.json", json.dumps(errors))
+        found = errors(self.best_logits, loaded.validation, loaded.info.classes)
+        write_atomic(self.directory.path / "validation.json", json.dumps(found))
         shape = self._assembled().expects.shape
         self.latency = cost.latency(whole, shape, self.device)
         self.latency_256 = cost.latency_256(whole, shape, self.device, self.latency)
@@ -360,15 +404,16 @@ class _Run:
         checkpoint.clear(self.directory.path)
 
     def _within_caps(self, model: nn.Module) -> Iterator[Event]:
-        """End the trial before its training where its model costs more than the experiment allows."""
+        """End the trial where its model costs more than the experiment allows: before its training, if it can be."""
         shape, counted = self._assembled().expects.shape, self.counted
         assert counted is not None
         reason = cost.beyond(self.trial.caps, counted, lambda: cost.latency(model, shape, self.device))
         if reason is not None:
             self.over = True
-            yield self._started(0)
+            if self.tally.step == 0:
+                yield self._started(0)
             self.commit("pruned", reason)
-            yield Pruned(reason=reason, step=0)
+            yield Pruned(reason=reason, step=self.tally.step)
 
     def _assembled(self) -> models.Assembled:
         assert self.assembled is not None
@@ -423,7 +468,10 @@ class _Run:
         models.attach(self._assembled().model, head)
 
     def _wall(self) -> float:
-        return self.earlier_wall + time.perf_counter() - self.clock
+        return self.earlier_wall + time.perf_counter() - self.clock - self.away
+
+    def _joules(self) -> float | None:
+        return self.meter.energy()[0] if self.meter is not None else None
 
     def _started(self, steps: int) -> Started:
         counted = self.counted
@@ -466,6 +514,9 @@ class _Run:
             return None
         memory, memory_source = self.meter.memory()
         joules, energy_source = self.meter.energy()
+        if self.together:
+            memory_source = f"{memory_source} (shared by trials trained together)"
+            joules, energy_source = None, "unattributable (trials trained together)"
         seconds, images = self.tally.seconds, self.tally.images
         return Cost(
             parameters=self.counted.parameters,
@@ -487,31 +538,42 @@ class _Run:
 
     def _provenance(self) -> Provenance:
         given = self.assembled.provenance if self.assembled else None
-        return Provenance(
-            version=version(),
-            command=self.command,
-            commit=commit(),
-            python=platform.python_version(),
-            packages=packages(),
-            host=socket.gethostname(),
-            hardware=device.hardware(self.device),
-            threads=torch.get_num_threads(),
-            precision=device.name_of(self.dtype),
-            weights=given.source if given else None,
-            weights_sha256=given.sha256 if given else None,
-        )
+        made = provenance(self.trial, self.command, self.device, device.name_of(self.dtype))
+        return made.model_copy(update={"weights_sha256": given.sha256, "weights": given.source}) if given else made
 
 
-def confusion(logits: Tensor, examples: Examples, classes: tuple[str, ...]) -> dict[str, object]:
-    """Confusion counts [label][predicted] and the most confident mistakes with their pixels."""
+def provenance(trial: Trial, command: str, where: torch.device, precision: str) -> Provenance:
+    """What made a trial's record, with the weights that it was planned with."""
+    return Provenance(
+        version=version(),
+        command=command,
+        commit=commit(),
+        python=platform.python_version(),
+        packages=packages(),
+        host=socket.gethostname(),
+        hardware=device.hardware(where),
+        threads=trial.threads or torch.get_num_threads(),
+        precision=precision,
+        data_sha256=trial.data_hash,
+        split_sha256=trial.split_hash,
+        weights=trial.weights.source if trial.weights else None,
+        weights_sha256=trial.weights.sha256 if trial.weights else None,
+    )
+
+
+def errors(logits: Tensor, examples: Examples, classes: tuple[str, ...]) -> dict[str, object]:
+    """How a model errs: confusion counts [label][predicted], calibration, the most confident mistakes with pixels."""
     labels = examples.labels.cpu()
-    probability, predicted = logits.softmax(1).max(1)
+    probability, predicted = logits.double().softmax(1).max(1)
     counts = torch.bincount(labels * len(classes) + predicted, minlength=len(classes) ** 2)
+    bins = stats.reliability(probability.numpy(), (predicted == labels).numpy())
     wrong = (predicted != labels).nonzero().flatten()
     worst = wrong[probability[wrong].argsort(descending=True)][:WORST]
     return {
         "classes": list(classes),
         "confusion": counts.view(len(classes), len(classes)).tolist(),
+        "ece": stats.calibration_error(bins),
+        "bins": [asdict(b) for b in bins],
         "worst": [
             {
                 "index": int(i),

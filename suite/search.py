@@ -89,16 +89,21 @@ def set_aside(path: Path) -> None:
             os.replace(part, path.with_name(f"{path.name}.damaged{suffix}"))
 
 
-def rungs(pruning: Pruning | None, epochs: int) -> tuple[int, ...]:
+def rungs(pruning: Pruning | None, epochs: float) -> tuple[float, ...]:
     """Epochs after which a trial of so many may be pruned: first, first * factor, ... below the last."""
     if pruning is None:
         return ()
-    found: list[int] = []
+    found: list[float] = []
     epoch = pruning.first
     while epoch < epochs:
         found.append(epoch)
         epoch *= pruning.factor
     return tuple(found)
+
+
+def rung_step(epoch: float) -> int:
+    """A rung as Optuna knows it, whose steps are whole numbers: hundredths of an epoch."""
+    return round(100 * epoch)
 
 
 def distribution(choices: Range) -> BaseDistribution:
@@ -171,7 +176,7 @@ class Search:
         self.study.set_user_attr("owner", owner)
 
     def reconcile(
-        self, records: dict[str, Record], params: dict[str, Params], curves: dict[str, list[tuple[int, float]]]
+        self, records: dict[str, Record], params: dict[str, Params], curves: dict[str, list[tuple[float, float]]]
     ) -> bool:
         """Make the database agree with the trial directories, which are the truth: `records` of those that are over,
         `params` and `curves` of all. Says whether it had to be written anew."""
@@ -236,7 +241,7 @@ class Search:
         trial.set_user_attr("id", trial_id)
         self._live[trial_id] = trial
 
-    def _adopt(self, trial_id: str, params: Params, curve: list[tuple[int, float]]) -> None:
+    def _adopt(self, trial_id: str, params: Params, curve: list[tuple[float, float]]) -> None:
         """Take up an unfinished trial of an earlier controller, known to the database or not."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if frozen.user_attrs.get("id") == trial_id:
@@ -253,25 +258,26 @@ class Search:
         )
         self._live[trial_id] = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[-1]._trial_id)
 
-    def _at_rungs(self, curve: Iterable[tuple[int, float]]) -> dict[int, float]:
+    def _at_rungs(self, curve: Iterable[tuple[float, float]]) -> dict[int, float]:
         points = dict(curve)
-        return {epoch: points[epoch] for epoch in rungs(self.pruning, max(points, default=0) + 1) if epoch in points}
+        reached = rungs(self.pruning, max(points, default=0.0) + 1)
+        return {rung_step(epoch): points[epoch] for epoch in reached if epoch in points}
 
-    def should_prune(self, trial_id: str, epoch: int, accuracy: float) -> bool:
+    def should_prune(self, trial_id: str, epoch: float, accuracy: float) -> bool:
         """Successive halving: of this trial and those before it that came this far, the best 1/factor go on.
 
         Decided from their reported values alone, so that one that is run again is judged again, and alike.
         """
         assert self.pruning is not None
-        trial = self._live[trial_id]
+        trial, step = self._live[trial_id], rung_step(epoch)
         values = [accuracy]
         for other in self.study.get_trials(deepcopy=False):
             other_id = other.user_attrs.get("id")
             if other_id == trial_id:
-                if epoch not in other.intermediate_values:
-                    trial.report(accuracy, epoch)
-            elif other_id and epoch in other.intermediate_values and _number(other_id) < _number(trial_id):
-                values.append(other.intermediate_values[epoch])
+                if step not in other.intermediate_values:
+                    trial.report(accuracy, step)
+            elif other_id and step in other.intermediate_values and _number(other_id) < _number(trial_id):
+                values.append(other.intermediate_values[step])
         places = max(1, len(values) // self.pruning.factor)
         return accuracy < sorted(values, reverse=True)[places - 1]
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from suite import leaderboard, plots, stats
-from suite.blocks import Block, Facts, Gallery, Picture, Section, Table, Text
+from suite.blocks import Block, Facts, Gallery, Picture, Section, Table, Text, known
 from suite.bookkeeping import costs, provenance
+from suite.spec import Arm, Choice, Range
 
 SHOWN = 20  # rows of the leaderboard
-COSTS = ("flops", "params", "train_flops", "seconds", "energy", "latency")  # drawn where known
+COSTS = {  # drawn where known
+    "flops": "FLOPs an image",
+    "params": "parameters",
+    "train_flops": "FLOPs of training",
+    "seconds": "time of training",
+    "energy": "energy of training",
+    "latency": "time for one image",
+}
 
 
 def sections(facts: Facts) -> list[Section]:
     """The report from top to bottom; sections without anything to show are left out."""
-    made = [protocol(facts), final(facts), board(facts), pareto(facts), learning(facts), search(facts)]
+    made = [protocol(facts), final(facts), board(facts), pareto(facts), learning(facts), labels(facts), search(facts)]
     made += [mistakes(facts), classes(facts), calibration(facts), costs(facts), provenance(facts)]
     return [section for section in made if section is not None]
 
@@ -32,9 +40,8 @@ def summary(facts: Facts) -> str:
         rows = [row for row in facts.outcome["finalists"] if row["represents_arm"]]
         parts = [f"{row['arm']} {_mean(row['test'])}" for row in sorted(rows, key=lambda r: -r["test"]["mean"])]
         n = facts.outcome["seeds"]
-        return (
-            f"Test accuracy, {f'mean of {n} fresh trainings' if n > 1 else 'one fresh training'}: {'; '.join(parts)}."
-        )
+        trained = f"mean of {n} fresh trainings" if n > 1 else "one fresh training"
+        return f"Test accuracy, {trained}: {'; '.join(parts)}.{_lead(facts.outcome)}"
     best = [(arm, row) for arm in facts.arms if (row := facts.best(arm)) is not None]
     parts = [f"{arm} {percent(row.accuracy)}" for arm, row in sorted(best, key=lambda b: -(b[1].accuracy or 0))]
     return (
@@ -43,12 +50,30 @@ def summary(facts: Facts) -> str:
     )
 
 
+def _lead(found: Mapping[str, Any]) -> str:
+    """By how much the best arm leads the next one, where that can be said."""
+    best = sorted((r for r in found["finalists"] if r["represents_arm"]), key=lambda r: -r["test"]["mean"])[:2]
+    names = [row["arm"] for row in best]
+    for pair in found["comparisons"]:
+        t = pair["paired_t"]
+        if sorted(names) == sorted((pair["first"], pair["second"])) and t["low"] is not None:
+            low, high = sorted(100 * (t[k] if pair["first"] == names[0] else -t[k]) for k in ("low", "high"))
+            sure = "" if low > 0 else ", so it may as well be behind"
+            return f" {names[0]} leads {names[1]} by {low:.2f} to {high:.2f} points (95 %, paired over seeds){sure}."
+    return ""
+
+
 def _mean(test: Mapping[str, Any]) -> str:
     if test["sd"] is None:
         return percent(test["mean"])
-    return (
-        f"{percent(test['mean'])} (sd {100 * test['sd']:.2f}, 95 % {100 * test['low']:.2f} to {100 * test['high']:.2f})"
-    )
+    return f"{percent(test['mean'])} (95 % {interval(test['low'], test['high'])})"
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """Bounds of an accuracy in percent; none goes beyond 0 and 100, as Student's t would with few seeds."""
+    if low is None or high is None:
+        return "-"
+    return f"{100 * max(0.0, low):.{digits}f} to {100 * min(1.0, high):.{digits}f}"
 
 
 # --- sections -----------------------------------------------------------------------------------------------------
@@ -60,14 +85,15 @@ def protocol(facts: Facts) -> Section:
     pruning = "no pruning"
     if plan.pruning is not None:
         pruning = (
-            f"pruning by successive halving, one in {plan.pruning.factor} going on from epoch {plan.pruning.first}"
+            f"pruning by successive halving, one in {plan.pruning.factor} going on from epoch {plan.pruning.first:g}"
         )
     lines = [
-        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms with the same number each; {pruning}. Every "
-        f"arm begins with its own recipe, then Optuna's TPE sampler chooses. One seed for all trials of the search.",
-        f"Data: {plan.dataset}. Validation is a tenth of the official training images, by class and fixed: "
-        f"{facts.images:,} images here. The search sees training and validation images only."
-        + (f" This study was cut to {plan.limit:,} images of each split." if plan.limit else ""),
+        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms, as many for each; {pruning}. Every arm "
+        "begins with its own recipe, then Optuna's TPE sampler chooses. One seed for all trials of the search.",
+        f"Data: {plan.dataset}. The search sees training and validation images only. Validation is {facts.images:,} of "
+        "the official training images, "
+        + (f"as this study was cut to {plan.limit:,} images of each split" if plan.limit else "a tenth of them")
+        + ", the same share of every class and always the same ones.",
     ]
     readings = facts.outcome["readings"] if facts.outcome else []
     if facts.outcome:
@@ -90,7 +116,7 @@ def protocol(facts: Facts) -> Section:
             arm.strategy.kind,
             arm.weights or "random",
             str(arm.size or "native"),
-            f"{arm.fraction:.0%}",
+            f"{100 * arm.fraction:g} %",
         ]
         for name, arm in plan.arms.items()
     ]
@@ -113,8 +139,8 @@ def final(facts: Facts) -> Section | None:
             percent(row["test"]["mean"], 3),
             "-" if row["test"]["sd"] is None else f"{100 * row['test']['sd']:.3f}",
             str(row["test"]["n"]),
-            "-" if row["test"]["low"] is None else f"{100 * row['test']['low']:.2f} to {100 * row['test']['high']:.2f}",
-            f"{100 * row['wilson'][0]:.2f} to {100 * row['wilson'][1]:.2f}",
+            interval(row["test"]["low"], row["test"]["high"]),
+            interval(*row["wilson"]),
             percent(row["search_accuracy"]),
         ]
         for row in found["finalists"]
@@ -145,10 +171,10 @@ def final(facts: Facts) -> Section | None:
         "trainings, never by test. The interval of the mean is Student's t over seeds; that of one model is Wilson's, "
         "for the first seed. Seeds vary the training; weights that several models stand on are shared."
     )
-    blocks: list[Block] = [Table(head, rows), Text(note), Gallery([picture])]
+    blocks: list[Block] = [known(head, rows), Text(note), Gallery([picture])]
     if pairs:
         caption = "Arms in pairs, over seeds and image by image (first seed); p values by Holm's method"
-        blocks.append(Table(pair_head, pairs, caption))
+        blocks.append(known(pair_head, pairs, caption))
     return Section("Final evaluation", blocks)
 
 
@@ -157,17 +183,22 @@ def _p(value: float | None) -> str:
 
 
 def board(facts: Facts) -> Section:
-    keys = ("rank", "number", "arm", "accuracy", "low", "high", "flops", "params", "train_flops", "seconds", "energy")
-    keys = (*keys, "latency", "tuned")
+    keys = ("flops", "params", "train_flops", "seconds", "energy", "latency", "tuned")
     shown = [r for r in facts.rows if r.state == "finished"][:SHOWN]
-    rows = [[leaderboard.text(r, key) for key in keys] for r in shown]
+    rows = [
+        [leaderboard.text(r, key) for key in ("rank", "number", "arm", "accuracy")]
+        + [interval(r.low, r.high), *(leaderboard.text(r, key) for key in keys)]
+        for r in shown
+    ]
     hidden = len(facts.rows) - len(shown)
     note = (
         "By validation accuracy, with Wilson's 95 % interval for its images; optimistic, since the search chose by it. "
-        "A star: nothing finished is as accurate for fewer FLOPs. FLOPs count a multiply-add as two."
-        + (f" {hidden} more trials are not shown: worse, pruned or failed." if hidden > 0 else "")
+        "A star: nothing finished is as accurate for fewer FLOPs an image. FLOPs count a multiply-add as two; latency "
+        "is the time for one image."
+        + (f" {hidden} more trials are not shown: worse, pruned or failed." if hidden else "")
     )
-    return Section("Leaderboard", [Text(note), Table([leaderboard.column(k).title for k in keys], rows)])
+    head = ["#", "trial", "arm", "accuracy", "95 %", *(leaderboard.column(k).title for k in keys)]
+    return Section("Leaderboard", [Text(note), known(head, rows)])
 
 
 def pareto(facts: Facts) -> Section | None:
@@ -176,10 +207,13 @@ def pareto(facts: Facts) -> Section | None:
         return None
 
     def picture(cost: str) -> Picture:
-        found = facts.fronts[cost]
-        title = f"Accuracy and {found['title']}"
-        alt = f"Validation error of every finished trial against {found['title']}, with the front of the best"
-        return Picture(f"pareto-{cost}", title, alt, lambda: plots.front(facts.rows, found, facts.images, facts.looks))
+        alt = f"Validation error of every finished trial against {COSTS[cost]}, with the front of the best"
+        return Picture(
+            f"pareto-{cost}",
+            f"Accuracy and {COSTS[cost]}",
+            alt,
+            lambda: plots.front(facts.rows, facts.fronts[cost], COSTS[cost], facts.images, facts.looks),
+        )
 
     rows: list[list[str]] = []
     for cost in drawn:
@@ -187,7 +221,7 @@ def pareto(facts: Facts) -> Section | None:
         for i, point in enumerate(found["points"]):
             rows.append(
                 [
-                    "" if i else f"{found['title']} ({found['hypervolume']:.3g})",
+                    "" if i else f"{COSTS[cost]} ({found['hypervolume']:.3g})",
                     show(point["cost"]),
                     percent(point["accuracy"]),
                     f"{point['trial'][:4]} {point['arm']}",
@@ -197,7 +231,9 @@ def pareto(facts: Facts) -> Section | None:
             )
     head = ("cost (hypervolume)", "of", "accuracy", "trial", "next 0.1 point costs", "")
     note = (
-        "The staircase joins the trials that nothing beats in accuracy at the same or a lower cost. The knee is the "
+        "The pictures show the error, on a logarithm: lower is better. The cost of training is that of the trial "
+        "alone, without what it stands on: pretraining and the features of frozen backbones are in What it cost. The "
+        "staircase joins the trials that nothing beats in accuracy at the same or a lower cost. The knee is the "
         "point of it farthest above the line between its ends, on the logarithm of the cost. The hypervolume is the "
         "area that it dominates, in accuracy times decades of cost, counted from the dearest and the least accurate "
         "finished trial."
@@ -210,7 +246,7 @@ def learning(facts: Facts) -> Section | None:
     pictures = [
         Picture(
             "curves-best",
-            "Best trial of each arm; bands: Wilson, 95 %",
+            "Best trials; bands: Wilson, 95 %",
             "Validation error by epoch of the best trial of each arm",
             lambda: plots.curves(best, facts.images, facts.looks),
         )
@@ -219,7 +255,7 @@ def learning(facts: Facts) -> Section | None:
         pictures.append(
             Picture(
                 "curves-final",
-                "Each arm's finalist; bands: 95 % of the mean over seeds",
+                "Finalists; bands: 95 % over seeds",
                 "Validation error by epoch, averaged over fresh seeds",
                 lambda: plots.curves(facts.final_curves, facts.images, facts.looks),
             )
@@ -232,61 +268,130 @@ def learning(facts: Facts) -> Section | None:
             lambda: plots.course(facts.rows, facts.images, facts.looks),
         )
     )
-    if (transfer := labels(facts)) is not None:
-        pictures.append(transfer)
     return Section("Learning curves", [Gallery(pictures)]) if best else None
 
 
-def labels(facts: Facts) -> Picture | None:
-    """Error against the part of the labels used, where arms differ in that alone: a line a backbone and strategy."""
+def labels(facts: Facts) -> Section | None:
+    """Accuracy against the part of the labels used, where arms differ in that alone."""
     plan = facts.study.experiment
-    lines: dict[str, list[tuple[float, float]]] = {}
+    families: dict[str, list[str]] = {}
     for name, arm in plan.arms.items():
-        if (best := facts.best(name)) is not None:
-            family = f"{arm.backbone.removeprefix('timm:')} {arm.strategy.kind}"
-            lines.setdefault(family, []).append((arm.fraction, best.accuracy or 0.0))
-    lines = {family: points for family, points in lines.items() if len({share for share, _ in points}) > 1}
-    if not lines:
-        return None
-    return Picture(
-        "labels",
-        "Accuracy and labels used; bars: Wilson, 95 %",
-        "Validation error of the best trial against the share of training labels, by backbone and strategy",
-        lambda: plots.labels(lines, facts.images),
+        families.setdefault(arm.model_dump_json(exclude={"fraction"}), []).append(name)
+    families = {
+        _family(plan.arms[arms[0]], arms): arms
+        for arms in families.values()
+        if len({plan.arms[name].fraction for name in arms}) > 1
+    }
+    finalists = facts.outcome["finalists"] if facts.outcome else []
+    finals = {row["arm"]: row["test"] for row in finalists if row["represents_arm"]}
+    searched: dict[str, list[plots.Share]] = {}
+    tested: dict[str, list[plots.Share]] = {}
+    for family, arms in families.items():
+        for arm in sorted(arms, key=lambda name: plan.arms[name].fraction):
+            share, best, test = plan.arms[arm].fraction, facts.best(arm), finals.get(arm)
+            if best is not None and best.accuracy is not None:
+                searched.setdefault(family, []).append((share, best.accuracy, best.low, best.high))
+            if test is not None:
+                tested.setdefault(family, []).append((share, test["mean"], test["low"], test["high"]))
+    kinds = [
+        ("labels", "Validation", "the best trial, optimistic; bars: Wilson, 95 %", searched),
+        ("labels-test", "Test", "mean over fresh seeds; bars: 95 % of the mean", tested),
+    ]
+    pictures = [
+        Picture(
+            name,
+            f"{which} accuracy and labels used: {how}",
+            f"{which} error against the share of training labels used, a line a way of training",
+            lambda which=which, found=found: plots.labels(found, f"{which.lower()} error, %", facts.images),
+        )
+        for name, which, how, found in kinds
+        if found
+    ]
+    shares = sorted({share for points in searched.values() for share, *_ in points})
+    found = tested or searched
+    rows = [
+        [family, *("-" if (a := {p[0]: p[1] for p in points}.get(share)) is None else percent(a) for share in shares)]
+        for family, points in found.items()
+    ]
+    caption = f"{'Mean test' if tested else 'Best validation'} accuracy by the share of the training labels used"
+    note = "The smaller shares lie within the larger ones, and hold the same part of every class." + (
+        f" This study was cut to {plan.limit:,} images, so large shares may be less than they say."
+        if plan.limit
+        else ""
     )
+    table = Table(("arms", *(f"{100 * share:g} %" for share in shares)), rows, caption)
+    return Section("Labels used", [Text(note), Gallery(pictures), table]) if pictures else None
 
 
-def _curve(facts: Facts, arm: str) -> list[tuple[int, float]]:
+def _family(arm: Arm, names: Sequence[str]) -> str:
+    """What arms that differ in their share of the labels have in common, as a name."""
+    stems = {name.rstrip("0123456789.").rstrip("-_") for name in names}
+    return stems.pop() if len(stems) == 1 else f"{arm.backbone.removeprefix('timm:')} {arm.strategy.kind}"
+
+
+def _curve(facts: Facts, arm: str) -> list[tuple[float, float]]:
     best = facts.best(arm)
     return next((s.curve for s in facts.states if best is not None and s.id == best.trial), [])
 
 
 def search(facts: Facts) -> Section | None:
-    plan = facts.study.experiment
-    spaces = {path: r for arm in plan.arms.values() for path, r in {**plan.space, **arm.space}.items()}
-    pictures = [
-        Picture(
-            f"slice-{name.replace('.', '-')}",
-            name,
-            f"Validation error against {name}",
-            lambda name=name, choices=choices: plots.slices(facts.rows, name, choices, facts.images, facts.looks),
-        )
-        for name, choices in spaces.items()
-        if any(name in r.tuned for r in facts.rows)
-    ]
+    spaces = {arm: space for arm in facts.arms if (space := _tuned(facts, arm))}
+    alike: dict[tuple[tuple[str, str], ...], list[str]] = {}  # arms by what was tuned in them
+    for arm, space in spaces.items():
+        alike.setdefault(tuple((name, choices.kind) for name, choices in space.items()), []).append(arm)
+    pictures: list[Picture] = []
     if facts.importances:
-        first = Picture(
-            "importance",
-            "Importance of the hyperparameters",
-            "Share of each hyperparameter in the variation of accuracy, by arm",
-            lambda: plots.importances(facts.importances, facts.looks),
+        pictures.append(
+            Picture(
+                "importance",
+                "Importance of the hyperparameters",
+                "Share of each hyperparameter in the variation of accuracy, by arm",
+                lambda: plots.importances(facts.importances, facts.looks),
+            )
         )
-        pictures.insert(0, first)
+    for i, arms in enumerate(alike.values()):
+        whole = {name: joined([spaces[arm][name] for arm in arms]) for name in spaces[arms[0]]}
+        looks = {arm: facts.looks[arm] for arm in arms}
+        pictures.append(
+            Picture(
+                f"parallel-{i + 1}" if len(alike) > 1 else "parallel",
+                "All trials, from choices to accuracy" + (f": {', '.join(arms)}" if len(alike) > 1 else ""),
+                f"Parallel coordinates: a line a trial through {', '.join(whole)} to its validation accuracy",
+                lambda whole=whole, looks=looks: plots.parallel(facts.rows, whole, facts.images, looks),
+            )
+        )
+    for name in dict.fromkeys(name for space in spaces.values() for name in space):
+        choices = joined([space[name] for space in spaces.values() if name in space])
+        pictures.append(
+            Picture(
+                f"slice-{name.replace('.', '-')}",
+                f"Accuracy and {name}",
+                f"Validation error against {name}",
+                lambda name=name, choices=choices: plots.slices(facts.rows, name, choices, facts.images, facts.looks),
+            )
+        )
     note = (
-        "Hollow marks were pruned. Importance is fANOVA's (Hutter et al., 2014), from finished trials alone; with a "
-        "dozen trials an arm it is a hint, no more."
+        "Faint lines and hollow marks were pruned; the bold line is the best of its arm. Importance is fANOVA's "
+        "(Hutter et al., 2014), from finished trials alone; with a dozen trials an arm it is a hint, no more."
     )
     return Section("Hyperparameters", [Text(note), Gallery(pictures)]) if pictures else None
+
+
+def _tuned(facts: Facts, arm: str) -> dict[str, Range]:
+    """What was searched in an arm, as far as a trial that came to something tells of it."""
+    plan = facts.study.experiment
+    own = [r for r in facts.rows if r.arm == arm and r.accuracy is not None and r.state in ("finished", "pruned")]
+    space = {**plan.space, **plan.arms[arm].space}
+    return {name: choices for name, choices in space.items() if own and all(name in r.tuned for r in own)}
+
+
+def joined(ranges: Sequence[Range]) -> Range:
+    """One range that holds all those that are of the kind of the first."""
+    first = ranges[0]
+    if isinstance(first, Choice):
+        return Choice(values=tuple(dict.fromkeys(v for r in ranges if isinstance(r, Choice) for v in r.values)))
+    alike = [r for r in ranges if isinstance(r, type(first))]
+    return first.model_copy(update={"low": min(r.low for r in alike), "high": max(r.high for r in alike)})
 
 
 def _errors(facts: Facts) -> tuple[Mapping[str, Mapping[str, Any]], str]:
@@ -341,15 +446,21 @@ def classes(facts: Facts) -> Section | None:
 
 
 def calibration(facts: Facts) -> Section | None:
-    if not facts.tested:
+    found, where = _errors(facts)
+    found = {arm: one for arm, one in found.items() if one.get("bins")}  # studies of before had none on validation
+    if not found:
         return None
-    bins = {arm: [stats.Bin(**b) for b in one["bins"]] for arm, one in facts.tested.items()}
-    rows = [[arm, percent(one["ece"]), f"{one['loss']:.4f}"] for arm, one in facts.tested.items()]
+    bins = {arm: [stats.Bin(**b) for b in one["bins"]] for arm, one in found.items()}
+    rows = [[arm, percent(one["ece"])] for arm, one in found.items()]
     picture = Picture(
         "reliability",
-        "Reliability on the test images",
+        "Reliability: how often it is right when it is so sure",
         "Accuracy against confidence in bins, with the diagonal of perfect calibration",
         lambda: plots.reliability(bins, facts.looks),
     )
-    note = "Expected calibration error over 15 bins of equal width (Guo et al., 2017); 0 is perfect."
-    return Section("Calibration", [Text(note), Gallery([picture]), Table(("arm", "ECE", "cross-entropy"), rows)])
+    note = (
+        f"On the {where}. Marks below the diagonal are too sure of themselves; they grow with the number of images. "
+        "The expected calibration error (ECE) is the mean gap over 15 bins of equal width (Guo et al., 2017): 0 is "
+        "perfect."
+    )
+    return Section("Calibration", [Text(note), Gallery([picture]), Table(("arm", "ECE"), rows)])

@@ -126,7 +126,7 @@ class Display:
                     e = line.event
                     self.live[trial_id] = f"{trial_id[:4]} epoch {e.epoch:.1f} {e.images_per_second:,.0f} img/s"
                 elif isinstance(line.event, Evaluated):
-                    self.live[trial_id] = f"{trial_id[:4]} epoch {line.event.epoch} {100 * line.event.accuracy:.2f}%"
+                    self.live[trial_id] = f"{trial_id[:4]} epoch {line.event.epoch:g} {100 * line.event.accuracy:.2f}%"
         for gone in set(self.live) - set(status.running):
             self.live.pop(gone)
             self.readers.pop(gone, None)

@@ -21,6 +21,7 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 # Bounded, since they are read from files of others and have to fit what computes with them.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+Epoch = Annotated[float, Field(ge=0, lt=2**31)]  # whole, or with the part of one that a rung stands at
 Moment = Annotated[float, Field(ge=0, lt=2**40)]  # seconds since 1970
 
 
@@ -186,7 +187,7 @@ Params = dict[str, bool | int | float | str]
 class Pruning(Spec):
     """Successive halving on validation accuracy: at each rung the best 1/factor of the arm's trials go on."""
 
-    first: int = Field(default=1, ge=1, description="epochs before the first rung")
+    first: float = Field(default=1.0, gt=0, description="epochs before the first rung; may be a part of one")
     factor: int = Field(default=3, ge=2, le=16)
 
 
@@ -350,7 +351,7 @@ class Trial(Spec):
     seed: Count
     device: str
     threads: Count = Field(description="CPU threads; 0: all")
-    rungs: tuple[Count, ...] = ()  # epochs after which the controller may prune
+    rungs: tuple[Epoch, ...] = ()  # epochs after which the controller may prune
     caps: Caps | None = None
 
     @property
@@ -388,7 +389,7 @@ class Progress(Spec):
 class Evaluated(Spec):
     kind: Literal["evaluated"] = "evaluated"
     step: Count
-    epoch: Count
+    epoch: Epoch
     accuracy: Unit  # on validation
     loss: float | None
     seconds: float  # of training so far, evaluation off the clock
@@ -449,17 +450,18 @@ class Cost(Spec):
     parameters: Count
     trainable: Count
     forward_flops: Count  # per image; a multiply-add is two; counted, not timed
-    training_flops: Count  # all images seen: forward + backward through what is trained; 0 for logreg and knn heads
+    training_flops: Count  # all images seen: forward + backward through what is trained; 0 for knn heads
     setup_flops: Count = 0  # feature extraction, where this trial was the one to do it
+    flops_source: str = "torch.utils.flop_counter, eager, meta device"  # how the three above were counted
     wall_seconds: float  # the whole trial, all attempts
-    train_seconds: float  # optimisation alone
+    train_seconds: float  # of the device: optimisation alone, no evaluation in it
     setup_seconds: float  # data, weights, feature extraction where they were not cached
     images_per_second: float
     peak_memory_bytes: Count
     memory_source: str  # "cuda allocator" or "resident set"
     energy_joules: float | None
     energy_source: str  # "nvml", "rapl", "unavailable", "unattributable (...)"
-    latency_seconds: float | None = None  # one image through the finished model, median
+    latency_seconds: float | None = None  # one image through the finished model, in fp32, at its fastest
     latency_256_seconds: float | None = None  # 256 images at once; None where that would have taken long
 
 
@@ -473,6 +475,8 @@ class Provenance(Spec):
     hardware: str
     threads: Count
     precision: str  # what 'auto' came to
+    data_sha256: str | None = None  # of the training files
+    split_sha256: str | None = None  # of which images are for training and which for validation
     weights: str | None = None
     weights_sha256: str | None = None
 
@@ -487,10 +491,10 @@ class Record(Spec):
     attempt: str
     accuracy: Unit | None = None  # best on validation
     loss: float | None = None
-    epoch: Count | None = None  # at which it was best
+    epoch: Epoch | None = None  # at which it was best
     images: Count = 0  # in the validation split
     steps: Count = 0
-    curve: tuple[tuple[Count, Unit], ...] = ()  # (epoch, validation accuracy)
+    curve: tuple[tuple[Epoch, Unit], ...] = ()  # (epoch, validation accuracy)
     reason: str | None = None  # of pruned and failed
     cost: Cost | None = None
     provenance: Provenance | None = None

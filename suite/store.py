@@ -290,7 +290,7 @@ class TrialState:
     record: Record | None = None
     started: Started | None = None
     progress: Progress | None = None
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve: list[tuple[float, float]] = field(default_factory=list)
     reason: str | None = None
     last: float = 0.0  # time of the newest event, seconds since 1970
     bad_lines: int = 0
@@ -325,10 +325,10 @@ class TrialState:
                 case "checkpointed":
                     pass
 
-    _steps: dict[int, int] = field(default_factory=dict, repr=False)
+    _steps: dict[float, int] = field(default_factory=dict, repr=False)
 
-    def _epoch_at(self, step: int) -> int:
-        return max((epoch for epoch, reached in self._steps.items() if reached <= step), default=0)
+    def _epoch_at(self, step: int) -> float:
+        return max((epoch for epoch, reached in self._steps.items() if reached <= step), default=0.0)
 
     def settle(self, record: Record | None) -> None:
         """result.json is the commit marker: it alone makes a trial finished, pruned or failed."""

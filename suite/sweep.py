@@ -23,11 +23,11 @@ from pathlib import Path
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
 
-from suite import backbones, data, device, repair, weights
+from suite import backbones, data, device, repair, tune, weights
 from suite.checkpoint import clear
 from suite.errors import InputError, WorkError
-from suite.execute import Executor, Inline, Job, Limits, Message, Processes, awaits_verdict
-from suite.runner import checkpoint_seconds, packages, version
+from suite.execute import Executor, Inline, Job, Limits, Message, Processes, Together, awaits_verdict
+from suite.runner import checkpoint_seconds, packages, provenance, version
 from suite.search import Search, is_damage, open_storage, rungs, set_aside
 from suite.spec import (
     FROM_RANDOM,
@@ -64,6 +64,8 @@ from suite.train import mix
 MAX_ATTEMPTS = 3  # a trial that loses its worker so often fails
 MAX_SAME_FAILURES = 5  # in a row, of one cause: then the study stops rather than burn the rest
 HEARTBEAT_SECONDS = 2.0
+AUTO_POPULATION_CPU = 8  # of heads, which are one product; a larger share of the search would be blind to the rest
+AUTO_POPULATION_GPU = 32
 
 
 @dataclass
@@ -78,7 +80,8 @@ class Stop:
 class Options:
     """How to run a study, as opposed to what: nothing here may change a figure."""
 
-    workers: int = 1
+    workers: int = 1  # 0: as many as `best_workers` finds
+    population: int = 1  # trials at once in one process, those alike as one stacked model; 0: where that pays
     device: str = "auto"
     storage: str | None = None
     resume: bool = False
@@ -88,6 +91,14 @@ class Options:
 
     def executor(self) -> Executor:
         limits = Limits(self.trial_seconds, self.trial_memory)
+        if self.population != 1:
+            if self.workers > 1 or limits != Limits():
+                raise InputError(
+                    "--population trains trials together in one process: leave out --workers, --trial-timeout and "
+                    "--memory-limit."
+                )
+            many = AUTO_POPULATION_GPU if device.pick(self.device).type == "cuda" else AUTO_POPULATION_CPU
+            return Together(self.population or many, everywhere=self.population > 1)
         return Inline() if self.workers == 1 and limits == Limits() else Processes(self.workers, limits)
 
 
@@ -98,6 +109,8 @@ def sweep(
     directory = StudyDir(results, study or experiment.name)
     check(experiment, results, options)
     make_writable(results)
+    if options.workers == 0:
+        options = replace(options, workers=best_workers(experiment, options.device))
     if experiment.pretraining is not None and any(arm.weights == "experiment" for arm in experiment.arms.values()):
         yield from _pretraining(experiment, results, options, stop)
         if stop.reason:
@@ -158,6 +171,7 @@ def _of_the_database(error: Exception, options: Options, place: Path) -> str:
 def check(experiment: Experiment, results: Path, options: Options) -> None:
     """Refuse what cannot run before anything is written or trained. Raises InputError."""
     device.pick(options.device)
+    options.executor()  # refuses what does not go together
     checkpoint_seconds()
     if options.storage is not None:
         open_storage(results, options.storage)
@@ -175,6 +189,24 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
                 f"Arm '{name}' may use batches of {max(sizes)}, but has only {len(splits.train.labels)} training "
                 "images; take smaller batches (--set batch_size=N) or more data."
             )
+
+
+def best_workers(experiment: Experiment, place: str) -> int:
+    """As many trials at once as every arm gains from; one where anything else than small models on a CPU is trained."""
+    if device.pick(place).type != "cpu":
+        return 1
+    info = data.search_splits(experiment.dataset, limit=experiment.limit).info
+    found = [device.cores()]
+    for arm in experiment.arms.values():
+        if arm.strategy.kind == "head":
+            continue
+        size = arm.size or (info.size if arm.backbone in backbones.BACKBONES else backbones.SMALL_SIZE)
+        model = backbones.build(
+            arm.backbone, classes=len(info.classes), channels=info.channels, size=size, seed=experiment.seed
+        )
+        dtype = device.precision(arm.recipe.precision, device.pick(place), model, training=True)
+        found.append(tune.workers(model, (info.channels, size, size), dtype)[0])
+    return min(found)
 
 
 def single(name: str, arm: Arm, dataset: str, *, seed: int, limit: int | None) -> Experiment:
@@ -220,7 +252,7 @@ def _pretraining(experiment: Experiment, results: Path, options: Options, stop: 
     status = done.status()
     if status is not None and status.state == "done" and any(s.state == "finished" for s in done.states()):
         return
-    alone = replace(options, workers=1, storage=None, resume=True)
+    alone = replace(options, workers=1, population=1, storage=None, resume=True)
     yield from sweep(plan, results, options=alone, stop=stop)
     if stop.reason is None and not any(s.state == "finished" for s in done.states()):
         reasons = ", ".join(s.reason or s.state for s in done.states())
@@ -270,13 +302,13 @@ class _Controller:
         self.experiment = self._open(experiment)
         self.quota = self.experiment.quota()
         self.threads = max(1, device.cores() // options.workers)
+        self.executor = options.executor()
         try:
             self.searches = self._remember()
         except InputError:
             if not directory.trials():
                 (directory.path / "study.json").unlink()  # or the next try, with another name or not, would find it
             raise
-        self.executor = options.executor()
         self.states: dict[str, TrialState] = {}
         self.attempts: Counter[str] = Counter()
         self.tokens: dict[str, str] = {}  # the attempt that counts
@@ -286,6 +318,7 @@ class _Controller:
         self.walls: dict[str, list[float]] = {name: [] for name in self.quota}
         self.same_failures: tuple[str, int] = ("", 0)
         self.message = ""
+        self.arm = ""  # of the newest trial
         self.ended = False
         self.spoke = False  # has written status.json
 
@@ -311,7 +344,7 @@ class _Controller:
                 self.experiment.pruning,
                 seed=mix(self.experiment.seed, number),
                 trials=self.quota[name],
-                parallel=self.options.workers > 1,
+                parallel=self.executor.slots > 1,
             )
             for number, (name, arm) in enumerate(self.experiment.arms.items())
         }
@@ -500,6 +533,9 @@ class _Controller:
         if not open_arms:
             return None
         arm = min(open_arms, key=lambda name: made[name] / self.quota[name])
+        if self.options.population != 1 and self.tokens and self.arm in open_arms:
+            arm = self.arm  # those alike train together: one arm after another
+        self.arm = arm
         asked, params = self.searches[arm].ask(made[arm])
         trial = self._trial(arm, params)
         self.searches[arm].name(asked, trial.id)
@@ -632,6 +668,9 @@ class _Controller:
                 reason=reason,
                 ended=time.time(),
                 curve=tuple(state.curve),
+                provenance=provenance(
+                    state.trial, self.options.command, device.pick(self.options.device), state.trial.recipe.precision
+                ),
             )
             self.directory.trial(state.id).conclude(record)
             self._ended(state)

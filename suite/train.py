@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from suite import graphs
 from suite.augment import Prepare
 from suite.spec import Evaluated, Progress, Recipe
 
@@ -57,10 +58,10 @@ class Tally:
     images: int = 0  # seen, with repetition
     best_accuracy: float | None = None
     best_loss: float = math.inf
-    best_epoch: int = 0
-    curve: list[tuple[int, float]] = field(default_factory=list)  # (epoch, validation accuracy)
+    best_epoch: float = 0.0
+    curve: list[tuple[float, float]] = field(default_factory=list)  # (epoch, validation accuracy)
 
-    def note(self, epoch: int, scores: Scores) -> bool:
+    def note(self, epoch: float, scores: Scores) -> bool:
         """Take an evaluation down; says whether it is the best so far. The lower loss wins a tie."""
         self.curve.append((epoch, scores.accuracy))
         best = (self.best_accuracy if self.best_accuracy is not None else -1.0, -self.best_loss)
@@ -70,7 +71,7 @@ class Tally:
         return True
 
 
-@dataclass
+@dataclass(eq=False)
 class Training:
     """Everything of one training that changes while it runs."""
 
@@ -80,13 +81,45 @@ class Training:
     device: torch.device
     dtype: torch.dtype  # of the arithmetic; weights stay float32
     scaler: torch.amp.GradScaler  # active for float16 alone
+    generator: torch.Generator = field(default_factory=torch.Generator)  # of augmentation, seeded anew at every step
     tally: Tally = field(default_factory=Tally)
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))  # since the last Progress, on the device
+    losses: int = 0  # how many steps it sums
+    recorded: graphs.Recorded | None = None  # the step as one CUDA graph
     best_state: dict[str, Tensor] = field(default_factory=dict)
     best_logits: Tensor | None = None  # on validation, (N, classes)
 
     @property
     def evaluated_model(self) -> nn.Module:
         return self.model if self.ema is None else self.ema.module
+
+
+@dataclass
+class Step:
+    """One optimiser step that `course` asks whoever advances it to carry out before going on."""
+
+    training: Training
+    recipe: Recipe
+    source: Examples
+    rows: Tensor  # (B,) into source
+    seed: int  # of the augmentation's draws
+    rate: float
+    prepare: Prepare
+    seconds: float | None = None  # its share of a step that was taken together with others'; None: all that passed
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Prepared inputs (B, ...) and labels (B,)."""
+        generator = self.training.generator
+        generator.manual_seed(self.seed)
+        return self.prepare(self.source.inputs[self.rows], generator), self.source.labels[self.rows]
+
+    def note(self, loss: Tensor) -> None:
+        """Enter the step's mean loss, a scalar on the device; everything that counts steps follows from here."""
+        training = self.training
+        if training.ema is not None:
+            training.ema.update_parameters(training.model)
+        training.loss_sum += loss
+        training.losses += 1
 
 
 def begin(model: nn.Module, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Training:
@@ -96,20 +129,28 @@ def begin(model: nn.Module, recipe: Recipe, device: torch.device, dtype: torch.d
     if recipe.ema:
         ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    return Training(model, make_optimizer(model, recipe), ema, device, dtype, scaler)
+    training = Training(model, make_optimizer(model, recipe, device), ema, device, dtype, scaler)
+    training.loss_sum = torch.zeros((), device=device)
+    training.generator = torch.Generator(device)
+    return training
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
     """Weight decay leaves biases and norms alone, as is usual."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if not recipe.weight_decay:
+        groups = [{"params": trained}]  # one group is one call
     groups = [group for group in groups if group["params"]]
+    graphed = device.type == "cuda"  # a recorded step reads its rate from memory
+    lr = torch.tensor(recipe.lr, device=device) if graphed else recipe.lr
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, recipe.beta2), fused=True)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+        betas = (recipe.momentum, recipe.beta2)
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True, capturable=graphed)
+    return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
@@ -149,6 +190,13 @@ def epoch_order(seed: int, epoch: int, examples: int, device: torch.device) -> T
     return torch.randperm(examples, generator=generator).to(device)
 
 
+def evaluation_points(epochs: int, per_epoch: int, checks: Sequence[float]) -> list[tuple[int, float]]:
+    """(step, epoch) of every evaluation: after each epoch, and after each of `checks`, which may be parts of one."""
+    points = {max(1, round(epoch * per_epoch)): epoch for epoch in checks if epoch < epochs}
+    points |= {epoch * per_epoch: float(epoch) for epoch in range(1, epochs + 1)}
+    return sorted(points.items())
+
+
 def fit(
     training: Training,
     train: Examples,
@@ -158,26 +206,43 @@ def fit(
     *,
     seed: int,
     freeze: Callable[[nn.Module], None] | None = None,
+    checks: Sequence[float] = (),
 ) -> Iterator[Progress | Evaluated]:
     """Train from `training.tally.step` to the end of the recipe.
 
-    Yields Progress about twice a second and Evaluated after every epoch. `freeze` puts frozen modules back
-    into evaluation mode whenever the model is set to train. Raises Diverged.
+    Yields Progress about twice a second and Evaluated after every epoch, and after those of `checks`. `freeze` puts
+    frozen modules back into evaluation mode whenever the model is set to train. Raises Diverged.
     """
+    for item in course(training, train, validation, recipe, prepare, seed=seed, freeze=freeze, checks=checks):
+        if isinstance(item, Step):
+            take(item)
+        else:
+            yield item
+
+
+def course(
+    training: Training,
+    train: Examples,
+    validation: Examples,
+    recipe: Recipe,
+    prepare: Prepare,
+    *,
+    seed: int,
+    freeze: Callable[[nn.Module], None] | None = None,
+    checks: Sequence[float] = (),
+) -> Iterator[Step | Progress | Evaluated]:
+    """`fit` with its steps left to the caller, who may take those of many trainings at once."""
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     if per_epoch == 0:
         raise ValueError(f"{len(train)} training images do not fill one batch of {recipe.batch_size}")
     total = per_epoch * recipe.epochs
     device, tally = training.device, training.tally
-    generator = torch.Generator(device)
-    scaler = training.scaler
-    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
-    loss_sum, loss_steps, loss_images = torch.zeros((), device=device), 0, 0
-    rate, seconds_at_report = recipe.lr, tally.seconds
+    order, ordered = torch.empty(0), -1
+    rate, seconds_at_report, images_at_report = recipe.lr, tally.seconds, tally.images
 
     def report() -> Progress:
-        nonlocal loss_steps, loss_images, seconds_at_report
-        loss = loss_sum.item() / loss_steps  # the one synchronisation with the device between evaluations
+        nonlocal seconds_at_report, images_at_report
+        loss = training.loss_sum.item() / training.losses  # the one synchronisation with the device between evaluations
         if not math.isfinite(loss):
             raise Diverged(f"the training loss became {loss} before step {tally.step}")
         elapsed = tally.seconds - seconds_at_report
@@ -186,67 +251,97 @@ def fit(
             epoch=tally.step / per_epoch,
             loss=loss,
             lr=rate,
-            images_per_second=loss_images / elapsed if elapsed > 0 else 0.0,
+            images_per_second=(tally.images - images_at_report) / elapsed if elapsed > 0 else 0.0,
             seconds=tally.seconds,
         )
-        loss_sum.zero_()
-        loss_steps, loss_images, seconds_at_report = 0, 0, tally.seconds
+        training.loss_sum.zero_()
+        training.losses, seconds_at_report, images_at_report = 0, tally.seconds, tally.images
         return event
 
-    while (epoch := len(tally.curve)) < recipe.epochs:  # a run may have stopped between an epoch and its evaluation
-        first = tally.step - epoch * per_epoch
+    # A run may have stopped between an epoch and its evaluation: what is evaluated already is what counts.
+    for until, epoch in evaluation_points(recipe.epochs, per_epoch, checks)[len(tally.curve) :]:
         training.model.train()
         if freeze is not None:
             freeze(training.model)
         clock = time.perf_counter()
         spoke = clock
-        order = epoch_order(seed, epoch, len(train), device)
-        for batch in range(first, per_epoch):
+        while tally.step < until:
+            number, batch = divmod(tally.step, per_epoch)
+            if number != ordered:
+                order, ordered = epoch_order(seed, number, len(train), device), number
             rows = order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
-            generator.manual_seed(mix(seed, 2, tally.step))
-            inputs = prepare(train.inputs[rows], generator)
-            labels = train.labels[rows]
             rate = learning_rate(recipe, tally.step, total)
-            for group in training.optimizer.param_groups:
-                group["lr"] = rate
-            with torch.autocast(device.type, training.dtype, enabled=training.dtype != torch.float32):
-                logits = training.model(inputs)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-            training.optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            if recipe.clip_norm:
-                scaler.unscale_(training.optimizer)
-                nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-            scaler.step(training.optimizer)
-            scaler.update()
-            if training.ema is not None:
-                training.ema.update_parameters(training.model)
-            loss_sum += loss.detach()
-            loss_steps += 1
-            loss_images += len(rows)
+            step = Step(training, recipe, train, rows, mix(seed, 2, tally.step), rate, prepare)
+            asked = time.perf_counter()
+            yield step
+            now = time.perf_counter()
+            if step.seconds is not None:
+                clock += (now - asked) - step.seconds
             tally.images += len(rows)
             tally.step += 1
-            now = time.perf_counter()
-            if now - spoke > PROGRESS_SECONDS and batch + 1 < per_epoch:
+            if now - spoke > PROGRESS_SECONDS and tally.step < until:
                 tally.seconds += time.perf_counter() - clock
                 yield report()
                 clock = spoke = time.perf_counter()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         tally.seconds += time.perf_counter() - clock
-        if loss_steps:
+        if training.losses:
             yield report()
         scores = evaluate(training.evaluated_model, validation, prepare, device, training.dtype)
-        if tally.note(epoch + 1, scores):
+        if tally.note(epoch, scores):
             training.best_logits = scores.logits
             training.best_state = {k: v.detach().clone() for k, v in training.evaluated_model.state_dict().items()}
         yield Evaluated(
             step=tally.step,
-            epoch=epoch + 1,
+            epoch=epoch,
             accuracy=scores.accuracy,
             loss=scores.loss if math.isfinite(scores.loss) else None,
             seconds=tally.seconds,
         )
+
+
+def take(step: Step) -> None:
+    """Carry out one step of one training; on a GPU all of it is one recorded graph, where the batch is a full one."""
+    training, recipe = step.training, step.recipe
+    inputs, labels = step.batch()
+    for group in training.optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(step.rate)
+        else:
+            group["lr"] = step.rate
+    whole = len(labels) == recipe.batch_size
+    if training.recorded is None and whole and graphs.usable(training.device, training.dtype):
+        training.recorded = graphs.record(
+            lambda x, y: _learn(training, recipe, x, y), (inputs, labels), lambda: _state(training)
+        )
+    if training.recorded is not None and whole:
+        step.note(training.recorded(inputs, labels))
+    else:
+        step.note(_learn(training, recipe, inputs, labels))
+
+
+def _learn(training: Training, recipe: Recipe, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Forward, backward, update; returns the mean loss, detached. Nothing here waits for the device."""
+    scaler = training.scaler
+    with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
+        logits = training.model(inputs)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    training.optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    if recipe.clip_norm:
+        scaler.unscale_(training.optimizer)
+        parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+    scaler.step(training.optimizer)
+    scaler.update()
+    return loss.detach()
+
+
+def _state(training: Training) -> list[Tensor]:
+    """Every tensor that `_learn` changes."""
+    moments = [v for s in training.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+    return [*training.model.state_dict().values(), *moments]
 
 
 @torch.inference_mode()

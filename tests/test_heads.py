@@ -23,7 +23,7 @@ def digits() -> tuple[Examples, Examples]:
 @pytest.mark.parametrize("spec", [Ridge(l2=3000.0), Logreg(c=0.01), Knn(k=3)], ids=lambda s: s.kind)
 def test_solved_heads_learn_real_digits(digits: tuple[Examples, Examples], spec: HeadSpec) -> None:
     train, validation = digits
-    head = heads.solve(spec, train.inputs, train.labels, 10)
+    head, _ = heads.solve(spec, train.inputs, train.labels, 10)
     accuracy = (head(validation.inputs).argmax(1) == validation.labels).float().mean().item()
     assert accuracy > 0.8
 
@@ -31,7 +31,7 @@ def test_solved_heads_learn_real_digits(digits: tuple[Examples, Examples], spec:
 def test_ridge_is_scikit_learns(digits: tuple[Examples, Examples]) -> None:
     train, validation = digits
     spec = Ridge(l2=50.0)
-    head = heads.solve(spec, train.inputs, train.labels, 10)
+    head, _ = heads.solve(spec, train.inputs, train.labels, 10)
     standardize = heads.Standardize(train.inputs)
     x = standardize(train.inputs).double().numpy()
     theirs = SklearnRidge(alpha=spec.l2 / x.shape[1] * len(x)).fit(x, torch.eye(10)[train.labels].double().numpy())
@@ -58,7 +58,7 @@ def test_constant_features_do_no_harm() -> None:
 def test_logreg_knows_classes_it_never_saw(digits: tuple[Examples, Examples]) -> None:
     train, _ = digits
     few = train.labels < 2
-    head = heads.solve(Logreg(c=0.1), train.inputs[few], train.labels[few], 10)
+    head, _ = heads.solve(Logreg(c=0.1), train.inputs[few], train.labels[few], 10)
     assert set(head(train.inputs[few]).argmax(1).tolist()) == {0, 1}
 
 

@@ -120,6 +120,44 @@ def test_a_sweep_makes_exactly_its_trials_and_the_same_again(
     check_complete(study(tmp_path), 9)
 
 
+def test_trials_trained_together_come_to_the_same_and_are_pruned_within_an_epoch(
+    suite: Suite, tmp_path: Path, experiment: Callable[..., Path]
+) -> None:
+    path = experiment()
+    path.write_text(path.read_text().replace("first=1, factor=2", "first=0.5, factor=2").replace("(16, 32)", "(32,)"))
+    done = suite("sweep", path, "--population", "3", "--quiet")
+    assert done.returncode == 0, done.stderr
+    check_complete(study(tmp_path), 7)
+    states = study(tmp_path).states()
+    records = [s.record for s in states if s.record is not None and s.record.cost is not None]
+    assert len(records) == 7
+    assert any(r.state == "pruned" and r.curve[-1][0] == 0.5 for r in records)
+    assert all("together" in r.cost.energy_source for r in records if r.cost)
+    alone = suite("sweep", path, "--study", "alone", "--quiet")
+    assert alone.returncode == 0, alone.stderr
+    first = {s.trial.arm: s.best for s in reversed(study(tmp_path, "alone").states())}  # each arm's own recipe
+    for arm, best in first.items():
+        together = next(s.best for s in states if s.trial.arm == arm)
+        assert together == pytest.approx(best, abs=0.02)
+    refused = suite("sweep", path, "--study", "third", "--population", "3", "--workers", "2")
+    assert refused.returncode == 2 and "--workers" in refused.stderr
+    assert not study(tmp_path, "third").exists()
+
+
+def test_trials_trained_together_are_stopped_and_resumed(tmp_path: Path, experiment: Callable[..., Path]) -> None:
+    path = experiment(epochs=40)
+    process = start(tmp_path, path, "--population", "3")
+    wait_for(lambda: steps_seen(study(tmp_path)) > 10)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    stopped = [s for s in study(tmp_path).states() if s.state == "stopped"]
+    assert len(stopped) >= 2
+    assert all((study(tmp_path).trial(s.id).path / "checkpoint.json").exists() for s in stopped if s.curve)
+    process = start(tmp_path, path, "--population", "2", "--resume")
+    assert process.wait(240) == 0
+    check_complete(study(tmp_path), 7)
+
+
 def start(tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "suite.cli", "sweep", *map(str, arguments), "--results", str(tmp_path / "results")],

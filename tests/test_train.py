@@ -19,6 +19,7 @@ from suite.train import (
     Training,
     begin,
     epoch_order,
+    evaluation_points,
     fit,
     learning_rate,
     mix,
@@ -112,6 +113,28 @@ def test_a_rate_that_blows_up_is_called_diverged(mnist: tuple[Examples, Examples
     recipe = Recipe(lr=1e9, epochs=3)
     with pytest.raises(Diverged):
         run(new(recipe), mnist, recipe)
+
+
+def test_checks_within_an_epoch_look_and_change_nothing(mnist: tuple[Examples, Examples]) -> None:
+    recipe = Recipe(epochs=2, batch_size=64, lr=0.05)
+    plain, looked = new(recipe), new(recipe)
+    prepare = image_preparer(EXPECTS, recipe.augment, CPU)
+    run(plain, mnist, recipe)
+    events = list(fit(looked, *mnist, recipe, prepare, seed=5, checks=(0.25, 0.75, 1.5, 7.0)))
+    evaluated = [e for e in events if isinstance(e, Evaluated)]
+    assert [e.epoch for e in evaluated] == [0.25, 0.75, 1.0, 1.5, 2.0]
+    per_epoch = steps_per_epoch(len(mnist[0]), 64)
+    assert [e.step for e in evaluated] == [round(e.epoch * per_epoch) for e in evaluated]
+    for a, b in zip(plain.model.parameters(), looked.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@given(st.integers(1, 6), st.integers(1, 500), st.lists(st.floats(0.001, 8), max_size=5))
+def test_evaluation_points_end_every_epoch_and_go_forward(epochs: int, per_epoch: int, checks: list[float]) -> None:
+    points = evaluation_points(epochs, per_epoch, checks)
+    steps = [step for step, _ in points]
+    assert steps == sorted(set(steps)) and steps[0] >= 1 and steps[-1] == epochs * per_epoch
+    assert {(e * per_epoch, float(e)) for e in range(1, epochs + 1)} <= set(points)
 
 
 def test_a_last_batch_of_one_is_left_out() -> None:

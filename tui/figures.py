@@ -121,12 +121,9 @@ def intermediate_figure(runs: Sequence[Run]) -> Figure:
     return Figure(tuple(series), Axis("epoch", whole=True), _accuracy(), notes)
 
 
-def epochs(run: Run) -> list[tuple[int, float]]:
-    """(epoch, accuracy) pairs; a live run's row has the accuracies alone, evaluated once an epoch."""
-    if run.record is not None:
-        return list(run.record.curve)
-    last = run.row.epoch or len(run.row.curve)
-    return [(last - len(run.row.curve) + 1 + i, accuracy) for i, accuracy in enumerate(run.row.curve)]
+def epochs(run: Run) -> list[tuple[float, float]]:
+    """(epoch, accuracy) pairs."""
+    return list(run.record.curve) if run.record is not None else list(zip(run.row.epochs, run.row.curve))
 
 
 def slice_figure(runs: Sequence[Run], key: str) -> Figure:

@@ -39,7 +39,8 @@ def _earlier(run: Run, moment: float) -> Run:
         state="running",
         accuracy=max(curve, default=None),
         curve=curve,
-        epoch=len(curve) or None,
+        epochs=run.row.epochs[: len(curve)],
+        epoch=run.row.epochs[len(curve) - 1] if curve else None,
         seconds=part * run.row.seconds if run.row.seconds is not None else None,
         **unknown,
     )

@@ -158,7 +158,7 @@ def write_trial(study: StudyDir, number: int, state: str, *, epochs: int = 5, tr
     return directory
 
 
-def _events(trial: Trial, state: str, curve: tuple[tuple[int, float], ...], began: float, end: float):
+def _events(trial: Trial, state: str, curve: tuple[tuple[float, float], ...], began: float, end: float):
     arm, step = trial.arm, 0
     planned = 100 * max(len(curve), 5)
     started = Started(
@@ -204,7 +204,7 @@ def _events(trial: Trial, state: str, curve: tuple[tuple[int, float], ...], bega
 
 
 def make_record(
-    trial: Trial, state: str, curve: tuple[tuple[int, float], ...], began: float, rng: random.Random
+    trial: Trial, state: str, curve: tuple[tuple[float, float], ...], began: float, rng: random.Random
 ) -> Record:
     arm, steps = trial.arm, 100 * len(curve)
     best = max(curve, key=lambda point: point[1])

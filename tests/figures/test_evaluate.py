@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from suite import data, evaluate, leaderboard, runner, sources
 from suite.errors import InputError
 from suite.report import gather
 from suite.sections import protocol
+from suite.spec import FROM_RANDOM, Arm, HeadOnly, HeadSpec, Pretraining, Recipe, Strategy
 from suite.store import StudyDir, write_model
 from suite.sweep import Stop
 from suite.totals import final_of
@@ -30,21 +31,37 @@ PACKAGES = [Path(suite.__file__).parent, *(Path(suite.__file__).parents[1] / p f
 # --- the test set is kept apart -----------------------------------------------------------------------------------
 
 
+DOORS = {"test_split", "parse_idx", "files", "check", "data_dir", "ROLES", "_read", "_listed"}  # of the data module
+
+
 def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
-    """By the syntax tree of every module: who names the one function that reads them, or the files themselves."""
-    callers: set[str] = set()
+    """By the syntax tree of every module: who takes what out of the data module leads to the files of the test set."""
+    taken: dict[str, set[str]] = {}
     spoken: set[str] = set()
+    torchvision: set[str] = set()
     modules = [path for package in PACKAGES for path in package.rglob("*.py")]
     assert len(modules) > 30
     for path in modules:
-        for node in ast.walk(ast.parse(path.read_text())):
-            name = getattr(node, "attr", None) or getattr(node, "id", None) or getattr(node, "name", None)
-            if name == "test_split" and not isinstance(node, ast.FunctionDef):
-                callers.add(path.name)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "t10k" in node.value:
-                spoken.add(path.name)
-    assert callers == {"evaluate.py"}
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        imported = [(node.module, one) for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names]
+        names = {one.asname or one.name for module, one in imported if (module, one.name) == ("suite", "data")}
+        found = {one.name for module, one in imported if module == "suite.data"}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {*names, "suite.data"}:
+                found.add(node.attr)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found |= {node.value} & {"test_split", "parse_idx"}  # as getattr would take it
+                spoken |= {path.name} if "t10k" in node.value else set()
+            if isinstance(node, ast.Import | ast.ImportFrom) and "torchvision" in ast.unparse(node):
+                torchvision.add(path.name)
+        if path.name != "data.py" and found & DOORS:
+            taken[path.name] = found & DOORS
+    assert taken.pop("evaluate.py") == {"test_split"}
+    assert "test_split" not in taken.pop("sources.py")  # which brings the files here, and looks whether they are whole
+    assert taken.pop("bench.py") == {"data_dir"}  # where torchvision finds the training images that it times
+    assert not taken
     assert spoken == {"data.py"}
+    assert torchvision == {"sources.py", "bench.py"}
 
 
 def test_within_the_data_module_only_one_function_reads_them() -> None:
@@ -66,9 +83,28 @@ def test_a_search_opens_no_test_file_and_the_evaluation_does(small: Any) -> None
     assert {Path(p).name for p in small.opened_by_evaluation} >= {"t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"}
 
 
+STRATEGIES = get_args(get_args(Strategy)[0])
+HEADS = get_args(get_args(HeadSpec)[0])
+
+
+def every_way() -> dict[str, Arm]:
+    """An arm for every strategy and every head that there is."""
+    recipe = Recipe(epochs=1, batch_size=50, lr=0.05)
+    ways: list[Any] = [kind() for kind in STRATEGIES if kind is not HeadOnly] + [
+        HeadOnly(head=kind()) for kind in HEADS
+    ]
+    return {
+        f"{way.kind}-{way.head.kind}" if isinstance(way, HeadOnly) else way.kind: Arm(
+            backbone="lean-l", strategy=way, recipe=recipe, weights=None if way.kind in FROM_RANDOM else "experiment"
+        )
+        for way in ways
+    }
+
+
 def test_a_search_works_where_there_are_no_test_files(
     tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whatever is trained, and however: what is not on the disk cannot be read."""
     cache = tmp_path / "cache"
     for path in data.files("mnist")[:2]:
         target = cache / path.relative_to(data.cache_dir())
@@ -78,12 +114,16 @@ def test_a_search_works_where_there_are_no_test_files(
     monkeypatch.setattr(sources, "fetch", lambda name, **_: pytest.fail(f"{name} was fetched"))
     for memory in (data._training, runner.load_examples):
         memory.cache_clear()
+    arms = every_way()
+    assert len(arms) == len(STRATEGIES) + len(HEADS) - 1 > 10
     try:
-        study = search(made(trials=2), tmp_path / "results")
+        first = Pretraining(dataset="mnist", backbone="lean-l", recipe=Recipe(epochs=1, lr=0.05))
+        changes = {"arms": arms, "space": {}, "pretraining": first}
+        study = search(made(trials=len(arms)).model_copy(update=changes), tmp_path / "results")
     finally:
         for memory in (data._training, runner.load_examples):
             memory.cache_clear()
-    assert [s.state for s in study.states()] == ["finished", "finished"]
+    assert {s.trial.arm: s.state for s in study.states()} == dict.fromkeys(arms, "finished")
 
 
 def test_without_final_it_refuses_and_says_why(small: Any, suite: Callable[..., Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from suite import convert, plots, report
+from suite import plots, report
 from suite.errors import InputError
 from suite.sections import sections
 from suite.store import StudyDir
@@ -133,29 +132,6 @@ def test_perfect_models_and_long_names_can_be_drawn() -> None:
         plots.confusion([[1] * 47] * 47, [str(i) for i in range(47)]),
     ]
     assert all(plots.as_svg(made).startswith(b"<?xml") for made in pictures)
-
-
-def test_tables_for_other_tools(small: Any, tmp_path: Path) -> None:
-    trials, events = convert.tables(small.study, tmp_path)
-    with open(tmp_path / "trials.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    with open(tmp_path / "events.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert (len(rows), len(lines)) == (trials, events)
-    assert trials == 6
-    evaluated = [line for line in lines if line["kind"] == "evaluated"]
-    assert len(evaluated) == sum(len(s.curve) for s in small.study.states())
-
-
-def test_event_files_for_tensorboard(small: Any, tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    convert.tensorboard(small.study, tmp_path / "runs")
-    for state in small.study.states():
-        found = accumulator.EventAccumulator(str(tmp_path / "runs" / state.id)).Reload()
-        points = found.Scalars("validation/accuracy")
-        assert [p.value for p in points] == pytest.approx([accuracy for _, accuracy in state.curve])
-    with pytest.raises(InputError, match="already holds"):
-        convert.tensorboard(small.study, tmp_path / "runs")
 
 
 @pytest.mark.web

@@ -1,0 +1,63 @@
+"""Recorded steps: what the warm-up changed is put back, and a replay learns what the plain step learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from suite import backbones, data, graphs
+from suite.augment import image_preparer
+from suite.backbones import Preprocess
+from suite.spec import Recipe
+from suite.train import Examples, begin, fit
+
+RECIPES = [
+    Recipe(lr=0.02, epochs=2, batch_size=32),
+    Recipe(optimizer="adamw", lr=0.002, epochs=2, batch_size=32, ema=0.9, clip_norm=1.0, schedule="onecycle"),
+]
+
+
+def test_what_was_there_is_restored_and_what_came_into_being_is_zero() -> None:
+    kept, gone = torch.tensor([1.0, 2.0]), torch.tensor([5.0])
+    before = [(kept, kept.clone())]
+    kept.mul_(7)
+    view = kept.detach()  # as `state_dict` hands out: another object, the same memory
+    graphs._restore(before, [view, gone])
+    assert kept.tolist() == [1.0, 2.0]
+    assert gone.tolist() == [0.0]
+
+
+def test_only_nvidia_gpus_record_and_a_person_can_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda", 0)
+    assert graphs.usable(cuda, torch.bfloat16)
+    assert not graphs.usable(cuda, torch.float16)
+    assert not graphs.usable(torch.device("cpu"), torch.bfloat16)
+    monkeypatch.setenv("MNIST_SUITE_CUDA_GRAPHS", "0")
+    assert not graphs.usable(cuda, torch.bfloat16)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", RECIPES, ids=["sgd", "adamw"])
+@pytest.mark.parametrize("backbone", ["cnn", "lean-l"])
+def test_a_replayed_training_is_the_plain_one(recipe: Recipe, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    where = torch.device("cuda", 0)
+    splits = data.search_splits("mnist", limit=400)
+    train, validation = (
+        Examples(torch.from_numpy(p.images).to(where), torch.from_numpy(p.labels).to(where))
+        for p in (splits.train, splits.validation)
+    )
+    prepare = image_preparer(Preprocess(1, 28, (0.1307,), (0.3081,), "none"), recipe.augment, where)
+
+    def trained(graphed: bool) -> list[torch.Tensor]:
+        monkeypatch.setenv("MNIST_SUITE_CUDA_GRAPHS", "1" if graphed else "0")
+        model = backbones.build(backbone, classes=10, channels=1, size=28, seed=0)
+        training = begin(model, recipe, where, torch.float32)
+        for _ in fit(training, train, validation, recipe, prepare, seed=3):
+            pass
+        assert (training.recorded is not None) == graphed
+        return [p.detach().cpu() for p in model.parameters()]
+
+    for a, b in zip(trained(True), trained(False), strict=True):
+        assert torch.allclose(a, b, atol=5e-3, rtol=1e-2)
