@@ -213,6 +213,9 @@ class Search:
                 value = record.accuracy if _state(record) is TrialState.COMPLETE else None
                 if trial.state is not _state(record) or (value is not None and trial.value != value):
                     return False
+                points = {rung_step(epoch): accuracy for epoch, accuracy in record.curve}
+                if any(points.get(step) != reported for step, reported in trial.intermediate_values.items()):
+                    return False
         missing = params.keys() - set(ids)
         return ids == sorted(set(ids), key=_number) and all(
             _number(m) > max(map(_number, ids), default=-1) for m in missing
@@ -308,7 +311,7 @@ class Search:
                 params=dict(params),
                 distributions=self.distributions,
                 user_attrs={"id": record.trial},
-                intermediate_values=self._at_rungs(record.curve),
+                intermediate_values=self._at_rungs(record.curve[:-1] if record.state == "finished" else record.curve),
             )
         )
 

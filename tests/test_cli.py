@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from suite import data, export
 from suite.cli import main
-from suite.store import StudyDir
+from suite.store import EventReader, StudyDir
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = ["", "data", "pretrain", "finetune", "sweep", "stop", "status", "leaderboard", "export", "predict", "doctor"]
@@ -61,6 +61,7 @@ BAD = [
     (["sweep", "--device", "quantum"], "auto, cpu, cuda"),
     (["sweep", "--device", "cuda:99"], "CUDA devices"),
     (["sweep", "--engine", "warp"], "local"),
+    (["sweep", "--engine", "ray"], "local"),
     (["sweep", "--set", "lr"], "key=value"),
     (["sweep", "--set", "nothing=1"], "there is no 'nothing'"),
     (["sweep", "--set", "momentum=2"], "momentum"),
@@ -74,6 +75,7 @@ BAD = [
     (["pretrain", "--limit", "30"], "batches"),
     (["finetune", "--backbone", "cnn"], "--from"),
     (["finetune", "--backbone", "cnn", "--from", "nowhere"], "nowhere"),
+    (["finetune", "--backbone", "cnn", "--from", "/dev/zero"], "no plain file"),
     (["finetune", "--backbone", "timm:resnet18", "--strategy", "magic"], "strategy"),
     (["finetune", "--backbone", "timm:resnet18", "--pretrained"], "No pretrained weights for timm:resnet18"),
     (["leaderboard"], "no studies"),
@@ -115,6 +117,50 @@ def test_an_unwritable_results_directory(suite: Suite, tmp_path: Path) -> None:
     done = suite("pretrain", *QUICK, "--results", tmp_path / "file" / "results")
     assert done.returncode == 2
     assert "Cannot write" in done.stderr
+
+
+def test_without_standard_streams_nothing_is_written_into_other_files(suite: Suite, tmp_path: Path) -> None:
+    """Started as a daemon may be, the first files opened would get the numbers of the missing streams."""
+    code = (
+        "import os, sys\nfor number in range(3): os.close(number)\n"
+        f"os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'suite.cli', *sys.argv[1:]])"
+    )
+    results = tmp_path / "results"
+    arguments = ["pretrain", "--backbone", "net", "--study", "one", *QUICK[:-1], "--results", str(results)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], timeout=240, cwd=tmp_path)
+    assert done.returncode == 0
+    directory = StudyDir(results, "one")
+    assert [s.state for s in directory.states()] == ["finished"]
+    assert EventReader(directory.trials()[0].events).bad == 0
+    look = suite("doctor", "one")
+    assert look.returncode == 0, look.stdout
+    assert subprocess.run([sys.executable, "-c", code, "status", "--results", str(results)]).returncode == 0
+
+
+def test_square_brackets_are_text(suite: Suite, tmp_path: Path) -> None:
+    place = tmp_path / "a[/b]" / "[red]"
+    done = suite("status", "--results", place)
+    assert done.returncode == 0, done.stderr
+    assert str(place) in done.stdout
+
+
+def test_a_wrong_setting_is_found_before_anything_runs(suite: Suite, tmp_path: Path) -> None:
+    done = suite("pretrain", *QUICK, MNIST_SUITE_CHECKPOINT_SECONDS="soon")
+    assert done.returncode == 2
+    assert "no number of seconds" in done.stderr
+    assert not list((tmp_path / "results").glob("*/study.json"))
+
+
+def test_a_network_disk_is_warned_about(tmp_path: Path) -> None:
+    (tmp_path / "self").mkdir()
+    # what the kernel says of mounts, as it would be there
+    (tmp_path / "self/mounts").write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
+    code = "import psutil, sys\npsutil.PROCFS_PATH = sys.argv.pop(1)\nfrom suite.cli import main\nmain()"
+    words = ["pretrain", "--device", "cuda:99", "--results", tmp_path / "results"]  # ends before it trains
+    done = subprocess.run([sys.executable, "-c", code, tmp_path, *words], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is on a network disk (nfs4)" in done.stderr
+    assert "--storage postgresql" in done.stderr
 
 
 def test_an_experiment_file_that_breaks(suite: Suite, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,17 +16,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel
 
-from suite import checkpoint, export, leaderboard, repair
+from suite import backbones, checkpoint, data, export, leaderboard, repair
 from suite.cli import main
 from suite.errors import InputError
 from suite.spec import (
     UNHASHED,
     Arm,
+    Cost,
     Evaluated,
     Experiment,
     Finished,
     Line,
     Progress,
+    Provenance,
     Record,
     Started,
     Status,
@@ -50,11 +53,18 @@ def genuine(make_trial: Callable[..., Trial]) -> dict[str, BaseModel]:
         "status.json": Status(study="s", state="running", pid=1, host="h", started=1.0, heartbeat=2.0, planned=3),
         "trial.json": trial,
         "result.json": Record(
-            trial=trial.id, arm="a", state="finished", attempt="x", accuracy=0.5, curve=((1, 0.25), (2, 0.5))
+            trial=trial.id, arm="a", state="finished", attempt="x", accuracy=0.5, curve=((1, 0.25), (2, 0.5)), images=4,
+            loss=1.0, epoch=2, steps=20, artifact="best.safetensors", artifact_sha256="0" * 64,
+            cost=Cost(parameters=1, trainable=1, forward_flops=1, training_flops=1, wall_seconds=1.0, train_seconds=1.0,
+                      setup_seconds=1.0, images_per_second=1.0, peak_memory_bytes=1, memory_source="m",
+                      energy_joules=1.0, energy_source="e", latency_seconds=1.0, latency_256_seconds=1.0),
+            provenance=Provenance(version="1", command="c", commit=None, python="3", packages={"torch": "1"}, host="h",
+                                  hardware="w", threads=1, precision="fp32"),
         ),
     }  # fmt: skip
 
 
+FILES = ["study.json", "status.json", "trial.json", "result.json", "events.jsonl"]
 EVENTS = [
     Started(attempt="x", pid=1, host="h", steps=20),
     Progress(step=5, epoch=0.5, loss=1.0, lr=0.1, images_per_second=9.0, seconds=1.0),
@@ -65,10 +75,10 @@ EVENTS = [
 LINES = [Line(seq=i, time=float(i), event=event) for i, event in enumerate(EVENTS)]
 
 
-def write_study(results: Path, make_trial: Callable[..., Trial]) -> StudyDir:
-    files = genuine(make_trial)
+def write_study(results: Path, make_trial: Callable[..., Trial], **changes: object) -> StudyDir:
+    files = genuine(lambda: make_trial(**changes))
     directory = StudyDir(results, "s")
-    place = directory.trial(make_trial().id)
+    place = directory.trial(make_trial(**changes).id)
     place.path.mkdir(parents=True)
     for name, model in files.items():
         write_model((directory.path if name in ("study.json", "status.json") else place.path) / name, model)
@@ -99,9 +109,7 @@ def mutations(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 
 
 @quick
-@given(
-    name=st.sampled_from(["study.json", "status.json", "trial.json", "result.json", "events.jsonl"]), how=mutations()
-)
+@given(name=st.sampled_from(FILES), how=mutations())
 def test_readers_of_a_mutated_study_neither_crash_nor_invent(
     name: str,
     how: Callable[[bytes], bytes],
@@ -178,6 +186,73 @@ def test_a_mutated_checkpoint_is_whole_older_or_none(
         assert numbers in ({"step": 1}, {"step": 2})
 
 
+# --- files that are whole, and strange ------------------------------------------------------------------------------
+
+STRANGE: dict[type, list[Any]] = {
+    int: [-1, 0, 2**31, 2**63, 10**400],
+    float: [-1.0, -1e300, 5e-324, 1e308, float("nan"), float("inf")],
+    str: ["", "x" * 3000, "\x1b[31mred", "[/b]", "\u202e", "../../etc/passwd", "/dev/zero", "a\nb", "<script>"],
+    list: [[], [[]]],
+    dict: [{}],
+    type(None): [1, 10**400, 1e308, "\x1b[31m"],
+}
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths to everything in a tree of JSON that can be replaced."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [path] * bool(path) + [leaf for key, value in inner for leaf in leaves(value, (*path, key))]
+
+
+@st.composite
+def replaced(draw: st.DrawFn, tree: Any) -> Any:
+    """A tree in which one value is a strange one of the same type."""
+    path = draw(st.sampled_from(leaves(tree)))
+    changed = json.loads(json.dumps(tree))
+    node = changed
+    for key in path[:-1]:
+        node = node[key]
+    kind = int if isinstance(node[path[-1]], bool) else type(node[path[-1]])
+    node[path[-1]] = draw(st.sampled_from(STRANGE[kind]))
+    return changed
+
+
+LOOKS = [["leaderboard", "s"], ["leaderboard", "s", "--csv"], ["leaderboard", "s", "--markdown"],
+         ["leaderboard", "s", "--pareto", "--json"], ["status"], ["doctor", "s"],
+         ["convert", "s", "--to", "tables"]]  # fmt: skip
+
+
+@quick
+@given(drawn=st.data(), name=st.sampled_from(FILES), look=st.sampled_from(LOOKS))
+def test_strange_values_in_a_study_are_shown_or_left_out(
+    drawn: st.DataObject,
+    name: str,
+    look: list[str],
+    make_trial: Callable[..., Trial],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """No traceback, nothing that drives the terminal, and no path that is followed."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    directory = write_study(folder / "results", make_trial, params={"lr": 0.1, "x": "y"})
+    path = next(directory.path.rglob(name))
+    if name == "events.jsonl":
+        path.with_name("result.json").unlink()
+        lines = [json.loads(line.model_dump_json()) for line in LINES]
+        path.write_text("".join(json.dumps(line) + "\n" for line in drawn.draw(replaced(lines))))
+    else:
+        path.write_text(json.dumps(drawn.draw(replaced(json.loads(path.read_text())))))
+    capfd.readouterr()
+    code = run(look, folder, monkeypatch)
+    out, errors = capfd.readouterr()
+    assert code in (0, 1, 2), errors
+    assert "Traceback" not in errors
+    if "--json" not in look:
+        assert "\x1b" not in out + errors
+        assert "\u202e" not in out + errors
+
+
 # --- the command line ----------------------------------------------------------------------------------------------
 
 
@@ -202,19 +277,24 @@ option = st.one_of(
     st.tuples(
         st.sampled_from(["--trials", "--limit", "--seed", "--workers", "--trial-timeout", "--memory-limit"]), value
     ),
+    st.tuples(st.sampled_from(["--backbone", "--strategy", "--head", "--size", "--fraction", "--precision"]), value),
 )
 
 
+TRAINING = [["sweep", "tutorial"], ["pretrain"], ["finetune", "--backbone", "cnn", "--strategy", "scratch"]]
+
+
 @quick
-@given(options=st.lists(option, min_size=1, max_size=3))
+@given(command=st.sampled_from(TRAINING), options=st.lists(option, min_size=1, max_size=3))
 def test_arbitrary_options_get_one_paragraph(
+    command: list[str],
     options: list[tuple[str, str]],
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """--dry-run, so that what happens to be right is shown and not trained."""
-    arguments = ["sweep", "tutorial", "--dry-run", *(text for pair in options for text in pair)]
+    arguments = [*command, "--dry-run", *(text for pair in options for text in pair)]
     code = run(arguments, tmp_path_factory.mktemp("fuzz"), monkeypatch)
     out, errors = capfd.readouterr()
     assert code in (0, 2), errors
@@ -227,17 +307,21 @@ def test_arbitrary_options_get_one_paragraph(
         Experiment.model_validate_json(out)
 
 
+NAMED = [["export"], ["leaderboard"], ["stop"], ["status"], ["doctor"], ["evaluate", "--final"], ["rerun"], ["report"],
+         ["convert", "--to", "tables"], ["predict", "model"], ["data", "fetch"], ["data", "verify"]]  # fmt: skip
+
+
 @quick
-@given(command=st.sampled_from(["export", "leaderboard", "stop", "status", "doctor"]), name=value)
+@given(command=st.sampled_from(NAMED), name=value)
 def test_arbitrary_names_get_one_paragraph(
-    command: str,
+    command: list[str],
     name: str,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
-    code = run([command, "--", name], folder, monkeypatch)
+    code = run([*command, "--", name], folder, monkeypatch)
     errors = capfd.readouterr().err
     assert code == 2, errors
     assert errors.startswith("mnist-suite: ") or "Usage" in errors
@@ -253,7 +337,8 @@ def test_arbitrary_names_get_one_paragraph(
         b"from suite.spec import *\nEXPERIMENT = Experiment(name='../x', question='?', dataset='mnist', arms={})",
         b"from suite.spec import *\nEXPERIMENT = Experiment(name='x', question='?', dataset='mnist',"
         b" arms={'a': Arm(backbone='cnn')}, space={'lr': LogFloat(low=1, high=float('inf'))})",
-        b"raise KeyError", b"assert False", b"1/0", b"(" * 500, b"#" * 100, "# \u2028".encode(), b"\xff\xfe",
+        b"raise KeyError", b"raise GeneratorExit", b"class X(BaseException): pass\nraise X('a')",
+        b"assert False", b"1/0", b"(" * 500, b"#" * 100, "# \u2028".encode(), b"\xff\xfe",
     ]),
 ))  # fmt: skip
 def test_arbitrary_experiment_files_get_one_paragraph(
@@ -306,9 +391,46 @@ def test_mutated_pictures_are_read_or_refused(
             assert "picture.png" in str(error)
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small model, and a picture."""
+    folder = tmp_path_factory.mktemp("exported")
+    model = backbones.build("net", classes=2, channels=1, size=28, seed=0)
+    digest = checkpoint.save_tensors(folder / export.WEIGHTS, model.state_dict())
+    facts = card(1).model_copy(update={"backbone": "net", "sha256": digest})
+    (folder / export.CARD).write_text(facts.model_dump_json())
+    (folder / "picture.png").write_bytes(encoded("PNG"))
+    return folder
+
+
+@quick
+@given(drawn=st.data())
+def test_a_model_with_a_strange_card_is_used_or_refused(
+    drawn: st.DataObject, exported: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its author may have meant harm: no crash, no picture of a billion pixels, no figure that is none."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / export.WEIGHTS).symlink_to(exported / export.WEIGHTS)
+    tree = json.loads((exported / export.CARD).read_text())
+    head = drawn.draw(st.sampled_from([None, {"kind": "mlp", "hidden": 16}, {"kind": "knn", "k": 5}]))
+    (folder / export.CARD).write_text(json.dumps(drawn.draw(replaced(tree | {"head": head}))))
+    try:
+        answer = export.Predictor(folder).file(exported / "picture.png")
+    except InputError as error:
+        assert str(folder) in str(error) or "backbone" in str(error)
+    else:
+        assert abs(sum(answer["probabilities"].values()) - 1) < 1e-3
+
+
 def test_only_plain_picture_formats_are_opened(tmp_path: Path) -> None:
     """Others bring interpreters along: PostScript is a language."""
-    path = tmp_path / "picture.png"
+    path = tmp_path / "a" / "picture.png"
+    for folder in (path.parent, tmp_path / "b"):
+        folder.mkdir()
+        for number in range(4):
+            Image.new("L", (20, 20), number).save(folder / f"{number}.png")
     Image.new("L", (20, 20)).save(path, "EPS")
     with pytest.raises(InputError, match="picture"):
         export.picture(path, card(1))
+    with pytest.raises(InputError, match="picture"):
+        data.search_splits(f"folder:{tmp_path}")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite import checkpoint
 from suite.errors import InputError
 from suite.spec import Evaluated, Finished, Line, Progress, Record, Started, Stopped, Trial
 from suite.store import (
@@ -19,6 +20,7 @@ from suite.store import (
     TrialDir,
     TrialState,
     check_name,
+    on_network_disk,
     read_model,
     write_atomic,
     write_model,
@@ -100,6 +102,47 @@ def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
         write_atomic(path, None)  # type: ignore[arg-type]
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_the_call_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut asks for. The calls are watched, and carried out."""
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(handle: int) -> None:
+        done.append("fsync of the folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "fsync of the file")
+        fsync(handle)
+
+    def watched_replace(source: Path, target: Path) -> None:
+        done.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    write_atomic(tmp_path / "file", "new")
+    assert done == ["fsync of the file", "rename", "fsync of the folder"]
+    done.clear()
+    checkpoint.save(tmp_path, {}, {"step": 1})
+    assert done == ["fsync of the file", "rename", "fsync of the folder"] * 2
+
+
+def test_network_disks_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a table of mounts as Linux shows it; a link that leads onto such a disk is seen through."""
+    import psutil
+
+    kinds = {"nfs4": "nfs4", "smb": "cifs", "sshfs": "fuse.sshfs", "plain": "ext4", "memory": "tmpfs"}
+    (tmp_path / "self").mkdir()
+    table = "".join(f"server:/x {tmp_path / name} {kind} rw 0 0\n" for name, kind in kinds.items())
+    (tmp_path / "self/mounts").write_text(f"/dev/sda / ext4 rw 0 0\n{table}")
+    for name in kinds:
+        (tmp_path / name).mkdir()
+    (tmp_path / "plain/link").symlink_to(tmp_path / "nfs4")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    found = {name: on_network_disk(tmp_path / name / "results") for name in kinds}
+    assert found == {"nfs4": "nfs4", "smb": "cifs", "sshfs": "fuse.sshfs", "plain": None, "memory": None}
+    assert on_network_disk(tmp_path / "plain/link/results") == "nfs4"
 
 
 def test_only_the_latest_attempt_may_commit(tmp_path: Path) -> None:

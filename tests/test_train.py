@@ -1,5 +1,6 @@
 """The training loop: it learns, repeats itself bit for bit, and goes on where it stopped."""
 
+import json
 import math
 from collections.abc import Callable
 
@@ -107,6 +108,31 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert whole.tally.curve == second.tally.curve
     assert whole.best_state.keys() == second.best_state.keys()
     assert all(torch.equal(whole.best_state[k], second.best_state[k]) for k in whole.best_state)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_the_scale_of_half_precision_is_resumed(mnist: tuple[Examples, Examples], clip_norm: float) -> None:
+    recipe = Recipe(lr=0.02, epochs=2, batch_size=100, clip_norm=clip_norm)
+
+    def half() -> Training:
+        model = backbones.build("net", classes=10, channels=1, size=28, seed=0)
+        made = begin(model, recipe, CPU, torch.float16)
+        made.scaler.set_growth_interval(4)  # so that it changes, and stands between two changes
+        return made
+
+    whole, first, second = half(), half(), half()
+    run(whole, mnist, recipe)
+    for event in fit(first, *mnist, recipe, image_preparer(EXPECTS, recipe.augment, CPU), seed=5):
+        if isinstance(event, Evaluated):
+            break
+    saved = state_numbers(first)
+    assert saved["scaler"]["scale"] != half().scaler.state_dict()["scale"]
+    assert saved["scaler"]["_growth_tracker"] > 0
+    restore(second, state_tensors(first), json.loads(json.dumps(saved)))
+    run(second, mnist, recipe)
+    assert second.scaler.state_dict() == whole.scaler.state_dict()
+    for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_rate_that_blows_up_is_called_diverged(mnist: tuple[Examples, Examples]) -> None:

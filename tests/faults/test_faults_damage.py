@@ -113,3 +113,38 @@ def test_another_experiment_is_never_mixed_in(
     assert run.wait() == 2, run.errors
     assert "another experiment" in run.errors
     assert not (results / "small" / "study.json").exists()
+
+
+def test_what_a_newer_version_wrote_is_left_alone(
+    start, experiment: Path, killed: Path, tmp_path: Path, figures, faults
+) -> None:
+    for name in ("result.json", "trial.json", "study.json"):
+        results = tmp_path / name
+        shutil.copytree(killed, results)
+        directory = StudyDir(results, "small")
+        path = next(directory.path.rglob(name))
+        path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+        figures.fault("newer version")
+        before = {p: p.read_bytes() for p in directory.trials_path.rglob("*") if p.is_file()}
+        for command in (["sweep", experiment, "--resume"], ["doctor", "small", "--repair"]):
+            run = start(*command, "--results", results)
+            assert run.wait() == (2 if command[0] == "sweep" else 1), run.errors
+            assert "newer version" in run.errors + run.output
+        assert {p: p.read_bytes() for p in directory.trials_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_study_that_is_being_run_looks_sound_at_any_moment(
+    start, experiment: Path, tmp_path: Path, figures, faults
+) -> None:
+    directory = StudyDir(tmp_path, "small")
+    run = start("sweep", experiment, "--workers", 2, "--results", tmp_path)
+    faults.wait_for(lambda: run.poll() is not None or directory.exists())
+    looks = 0
+    while run.poll() is None:
+        look = start("doctor", "small", "--results", tmp_path)
+        assert look.wait() == 0, look.output + look.errors
+        looks += 1
+    assert looks
+    figures.fault("viewer")
+    assert run.wait() == 0, run.errors
+    faults.check_promise(directory, figures)

@@ -69,3 +69,41 @@ def test_a_full_disk_costs_time_and_nothing_else(
     faults.check_promise(directory, figures)
     if workers == 1:
         faults.check_identical(directory, reference, figures)
+
+
+def mount(*words: object) -> bool:
+    return subprocess.run(["mount", *map(str, words)], capture_output=True).returncode == 0
+
+
+def test_a_disk_that_turns_read_only(start, experiment: Path, reference, tiny: Path, figures, faults) -> None:
+    """Under a running study, and under one that lies there: it may be looked at, and goes on when it can be written."""
+    directory = StudyDir(tiny / "results", "small")
+    command = ("sweep", experiment, "--resume", "--results", directory.path.parent)
+    run = start(*command)
+    faults.wait_for(lambda: run.poll() is not None or any(s.record for s in directory.states()))
+    assert mount("--bind", tiny, tiny)
+    try:
+        faults.wait_for(lambda: run.poll() is not None or mount("-o", "remount,bind,ro", tiny))
+        figures.fault("read-only disk")
+        assert run.wait() == 1, run.errors
+        assert "Traceback" not in run.errors
+        assert "Read-only file system" in run.errors or "readonly database" in run.errors
+        assert "--resume" in run.errors
+        again = start(*command)
+        assert again.wait() == 1, again.errors
+        assert "Read-only file system" in again.errors
+        for looking in (
+            ["leaderboard", "small"],
+            ["status"],
+            ["doctor", "small"],
+            ["export", "small", "--to", tiny / "m"],
+        ):
+            look = start(*looking, "--results", directory.path.parent)
+            assert look.wait() == int(looking[0] == "export"), look.errors
+            assert "Traceback" not in look.errors
+    finally:
+        subprocess.run(["umount", "-l", str(tiny)], check=True)
+    last = start(*command)
+    assert last.wait() == 0, last.errors
+    faults.check_promise(directory, figures)
+    faults.check_identical(directory, reference, figures)
