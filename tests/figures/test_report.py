@@ -176,7 +176,7 @@ def names(section: Any) -> set[str]:
 def test_arms_that_differ_in_their_labels_alone_are_drawn_against_them(
     tmp_path: Path, search: Callable[..., StudyDir], small: Any
 ) -> None:
-    arm = Arm(backbone="net", recipe=Recipe(epochs=1, batch_size=27, lr=0.05))
+    arm = Arm(backbone="net", recipe=Recipe(epochs=1, batch_size=54, lr=0.05))
     shares = (0.002, 0.01)
     plan = Experiment(
         name="few",
@@ -187,7 +187,7 @@ def test_arms_that_differ_in_their_labels_alone_are_drawn_against_them(
         pruning=None,
     )
     study = search(plan, tmp_path)
-    assert [s.record.steps for s in study.states() if s.record] == [4, 20]  # of 108 and 540 images
+    assert [s.record.steps for s in study.states() if s.record] == [3, 10]  # of some 110 and of 540 images
     for _ in evaluate.train(final := evaluate.plan(tmp_path, study, top=1, seeds=2, place="cpu"), stop=Stop()):
         pass
     found = {row["arm"]: row["test"]["mean"] for row in evaluate.judge(final)["finalists"]}
