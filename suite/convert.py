@@ -56,8 +56,9 @@ def _event_types() -> dict[str, set[type]]:
 
 
 def _types(annotation: Any) -> set[type]:
-    """float | None -> {float}"""
-    return {kind for kind in (*get_args(annotation), annotation) if kind in (str, bool, int, float)}
+    """The plain types in it: float | None -> {float}"""
+    inner = [kind for part in get_args(annotation) for kind in _types(part)]
+    return {kind for kind in (annotation, *inner) if kind in (str, bool, int, float)}
 
 
 def _csv(columns: Columns) -> str:

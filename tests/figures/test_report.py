@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from suite import plots, report
+from suite import evaluate, plots, report
+from suite.blocks import Gallery, Table
 from suite.errors import InputError
-from suite.sections import sections
+from suite.sections import joined, labels, sections
+from suite.sections import search as hyperparameters
+from suite.spec import Arm, Choice, Experiment, LogFloat, Recipe, Uniform
 from suite.store import StudyDir
+from suite.sweep import Stop
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -123,6 +129,76 @@ def test_arms_differ_in_more_than_colour() -> None:
     assert len({look.marker for look in looks[:10]}) == 10
 
 
+def test_parallel_coordinates_have_a_line_a_trial(small: Any) -> None:
+    facts = report.gather(small.results, small.study)
+    space = small.study.study().experiment.space
+    drawn = plots.parallel(facts.rows, space, facts.images, facts.looks)
+    lines = [line for line in drawn.axes[0].lines if len(line.get_xdata()) == len(space) + 1]
+    rows = sorted(facts.rows, key=lambda r: (r.state == "finished", r.accuracy))
+    assert len(lines) == len(rows) == 6
+    heights = [line.get_ydata()[-1] for line in lines]
+    assert heights[-1] == max(heights) == 1.0
+    for state in ("finished", "pruned"):  # the more accurate the higher
+        own = [(r.accuracy, h) for r, h in zip(rows, heights) if r.state == state]
+        assert [h for _, h in own] == sorted(h for _, h in own)
+    faint = [line for line, r in zip(lines, rows) if r.state == "pruned"]
+    assert faint
+    assert all(line.get_alpha() <= 0.5 and line.get_marker() == "None" for line in faint)
+    bold = {r.arm: line for line, r in zip(lines, rows) if line.get_linewidth() > 2}
+    assert set(bold) == set(facts.arms)
+    assert len({(line.get_marker(), line.get_linestyle()) for line in bold.values()}) == 2  # without colour as well
+    rates = [math.log(r.tuned["lr"] / 1e-2) / math.log(20) for r in rows]
+    assert [line.get_ydata()[0] for line in lines] == pytest.approx(rates)
+
+
+def test_arms_with_spaces_of_their_own_have_pictures_of_their_own(small: Any) -> None:
+    facts = report.gather(small.results, small.study)
+    plan = facts.study.experiment
+    wider = plan.arms["net-head"].model_copy(update={"space": {"lr": LogFloat(low=1e-4, high=1.0)}})
+    plan = plan.model_copy(update={"arms": {**plan.arms, "net-head": wider}})
+    facts = replace(facts, study=facts.study.model_copy(update={"experiment": plan}))
+    assert names(hyperparameters(facts)) >= {"parallel", "slice-lr", "slice-batch_size"}  # the same names: one picture
+    other = plan.arms["net-head"].model_copy(update={"space": {"momentum": Uniform(low=0.1, high=0.9)}})
+    plan = plan.model_copy(update={"space": {}, "arms": {**plan.arms, "net-head": other}})
+    assert names(hyperparameters(replace(facts, study=facts.study.model_copy(update={"experiment": plan})))) == set()
+    assert joined([LogFloat(low=1e-2, high=0.1), LogFloat(low=1e-3, high=1e-2)]) == LogFloat(low=1e-3, high=0.1)
+    assert joined([Choice(values=(1, 2)), Choice(values=(2, 4))]) == Choice(values=(1, 2, 4))
+
+
+def names(section: Any) -> set[str]:
+    """Of the pictures in a section; all can be drawn."""
+    blocks = section.blocks if section is not None else []
+    pictures = [p for block in blocks if isinstance(block, Gallery) for p in block.pictures]
+    assert all(plots.as_svg(p.draw()).startswith(b"<?xml") for p in pictures)
+    return {p.name for p in pictures}
+
+
+def test_arms_that_differ_in_their_labels_alone_are_drawn_against_them(
+    tmp_path: Path, search: Callable[..., StudyDir], small: Any
+) -> None:
+    arm = Arm(backbone="net", recipe=Recipe(epochs=1, batch_size=54, lr=0.05))
+    shares = (0.002, 0.01)
+    plan = Experiment(
+        name="few",
+        question="How many labels?",
+        dataset="mnist",
+        arms={f"net-{100 * share:g}": arm.model_copy(update={"fraction": share}) for share in shares},
+        trials=2,
+        pruning=None,
+    )
+    study = search(plan, tmp_path)
+    assert [s.record.steps for s in study.states() if s.record] == [3, 10]  # of some 110 and of 540 images
+    for _ in evaluate.train(final := evaluate.plan(tmp_path, study, top=1, seeds=2, place="cpu"), stop=Stop()):
+        pass
+    found = {row["arm"]: row["test"]["mean"] for row in evaluate.judge(final)["finalists"]}
+    section = labels(report.gather(tmp_path, study))
+    assert names(section) == {"labels", "labels-test"}
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert list(table.head) == ["arms", "0.2 %", "1 %"]
+    assert table.rows == [["net", *(f"{100 * found[arm]:.2f} %" for arm in plan.arms)]]
+    assert labels(report.gather(small.results, small.study)) is None  # arms that differ in more than that
+
+
 def test_perfect_models_and_long_names_can_be_drawn() -> None:
     looks = plots.looks(["a"])
     pictures: list[Figure] = [
@@ -134,25 +210,19 @@ def test_perfect_models_and_long_names_can_be_drawn() -> None:
     assert all(plots.as_svg(made).startswith(b"<?xml") for made in pictures)
 
 
+def chromium(*arguments: str, profile: Path) -> None:
+    """Runs it without a window; whatever it writes to its console is a failure."""
+    command = [str(CHROMIUM), *QUIET.split(), f"--user-data-dir={profile}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr
+
+
 @pytest.mark.web
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("width", [375, 1280])
 def test_a_browser_draws_it_without_complaint(html: Path, tmp_path: Path, width: int) -> None:
     shot = tmp_path / "shot.png"
-    done = subprocess.run(
-        [
-            str(CHROMIUM),
-            *QUIET.split(),
-            f"--user-data-dir={tmp_path / 'profile'}",
-            f"--window-size={width},3000",
-            f"--screenshot={shot}",
-            html.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
+    chromium(f"--window-size={width},3000", f"--screenshot={shot}", html.as_uri(), profile=tmp_path / "profile")
     with Image.open(shot) as image:
         assert image.size == (width, 3000)
         greys = image.convert("L")
@@ -160,3 +230,13 @@ def test_a_browser_draws_it_without_complaint(html: Path, tmp_path: Path, width:
         assert greys.getextrema()[0] < 60
         edge = greys.crop((width - 4, 0, width, 3000))
         assert edge.getextrema() == (255, 255)  # nothing runs over the edge of the screen
+
+
+@pytest.mark.web
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_it_can_be_printed_on_a4(html: Path, tmp_path: Path) -> None:
+    printed = tmp_path / "report.pdf"
+    chromium("--no-pdf-header-footer", f"--print-to-pdf={printed}", html.as_uri(), profile=tmp_path / "profile")
+    boxes = re.findall(rb"/MediaBox\s*\[([^]]+)\]", printed.read_bytes())
+    assert 4 <= len(boxes) <= 20
+    assert all([round(float(edge)) for edge in box.split()] == [0, 0, 595, 842] for box in boxes)  # points
