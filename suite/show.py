@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.segment import Segment
 from rich.text import Text
 
 from suite import leaderboard, store
@@ -46,20 +48,51 @@ out, err = _console(_Plain, sys.stdout), _console(_Progress, sys.stderr)
 def gather(results: Path, study: str | None, *, sort: str, cost: str | None = None) -> list[Row]:
     """Ranked rows of one study, or of all."""
     chosen = [store.open_study(results, study)] if study else store.studies(results)
-    rows = [leaderboard.row(s.name, state) for s in chosen for state in s.states()]
-    return leaderboard.rank(rows, sort=sort, cost=cost)
+    with store.uncollected():
+        rows = [leaderboard.row(s.name, state) for s in chosen for state in s.states()]
+        return leaderboard.rank(rows, sort=sort, cost=cost)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines with their styles. Ours, as rich's own table takes a millisecond a row and squeezes every column alike
+    where the terminal is narrow; here a line that is too long loses its end."""
+
+    lines: Sequence[tuple[str, str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        width = options.max_width if console.is_terminal else None
+        styles = {name: console.get_style(name) for name in {style for _, style in self.lines}}
+        for text, style in self.lines:
+            yield Segment(text if width is None else cut(text, width), styles[style])
+            yield Segment.line()
+
+
+def cut(text: str, width: int) -> str:
+    """At most so many cells of a line, with an ellipsis where something is missing."""
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def table(rows: Sequence[Row], columns: Sequence[str], *, top: int | None = None, title: str = "") -> Table:
-    """The leaderboard as a rich table; rows that did not finish are dimmed, Pareto rows carry a star."""
-    made = Table(title=title or None, box=None, header_style="bold", pad_edge=False, title_justify="left")
-    for key in columns:
-        known = leaderboard.column(key)
-        made.add_column(known.title, justify="right" if known.best or key == "rank" else "left", no_wrap=True)
-    for row in rows[:top]:
-        style = "bold green" if row.pareto else "" if row.state == "finished" else "dim"
-        made.add_row(*(leaderboard.text(row, key) for key in columns), style=style)
-    return made
+    """The leaderboard; rows that did not finish are dimmed, Pareto rows carry a star."""
+    rows = rows[:top]
+    known = [leaderboard.column(key) for key in columns]
+    numbers = [bool(c.best or c.key == "rank") for c in known]  # they stand to the right
+    cells = [_aligned([c.title, *leaderboard.texts(rows, c.key)], right) for c, right in zip(known, numbers)]
+    lines = ["  ".join(line).rstrip() for line in zip(*cells, strict=True)]
+    styles = ["bold green" if row.pareto else "none" if row.state == "finished" else "dim" for row in rows]
+    heading = [(title, "italic")] if title else []
+    return Table([*heading, *zip(lines, ["bold", *styles], strict=True)])
+
+
+def _aligned(cells: list[str], right: bool) -> list[str]:
+    """Cells of equal width."""
+    if "".join(cells).isascii():
+        width = max(map(len, cells))
+        return [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
+    width = max(map(cell_len, cells))
+    blanks = [" " * (width - cell_len(cell)) for cell in cells]
+    return [blank + cell if right else cell + blank for cell, blank in zip(cells, blanks, strict=True)]
 
 
 def summary(rows: Sequence[Row], cost: str) -> str:
@@ -72,7 +105,7 @@ def summary(rows: Sequence[Row], cost: str) -> str:
 
 def print_leaderboard(rows: Sequence[Row], columns: Sequence[str], *, sort: str, top: int | None, title: str) -> None:
     cost = sort if sort in leaderboard.COSTS else "flops"
-    out.print(table(rows, columns, top=top, title=title))
+    out.print(table(rows, columns, top=top, title=title), crop=False)  # it has cut its lines itself
     hidden = len(rows) - len(rows[:top])
     out.print((f"{hidden} more rows (--top {len(rows)} shows all). " if hidden > 0 else "") + summary(rows, cost))
 

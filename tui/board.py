@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -196,9 +196,9 @@ def _merged(runs: list[Run]) -> BoardLine:
     if len(accuracies) > 1:
         half = t_half_width(accuracies)
         values |= {"low": values["accuracy"] - half, "high": values["accuracy"] + half}
-    merged = replace(row, **values)
+    merged = row._replace(**values)
     # the first is the one the line stands for: its key must not change while seeds come in
-    return BoardLine(replace(merged, trial=runs[0].row.trial, number=runs[0].row.number), tuple(runs))
+    return BoardLine(merged._replace(trial=runs[0].row.trial, number=runs[0].row.number), tuple(runs))
 
 
 def t_half_width(values: Sequence[float]) -> float:

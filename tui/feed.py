@@ -167,13 +167,14 @@ class Watcher:
         if not study.changed("trials") and not overdue:
             return False
         study.listed = now
-        names = {t.id: t for t in study.directory.trials()}
+        names = dict.fromkeys(study.directory.trial_ids())
         gone = [name for name in study.trials if name not in names]
         for name in gone:
             del study.trials[name]
         new = [name for name in names if name not in study.trials]
         for name in new:
-            study.trials[name] = Watched(names[name], EventReader(names[name].events))
+            directory = study.directory.trial(name)
+            study.trials[name] = Watched(directory, EventReader(directory.events))
         study.live = [name for name in study.live if name in study.trials]
         study.fresh = [name for name in study.fresh if name in study.trials] + new
         return bool(gone)

@@ -34,8 +34,7 @@ def _earlier(run: Run, moment: float) -> Run:
     part = (moment - run.began) / (end(run) - run.began)
     curve = run.row.curve[: int(part * len(run.row.curve))]
     unknown = dict.fromkeys(("low", "high", "loss", "train_flops", "wall", "memory", "energy", "latency", "reason"))
-    row = replace(
-        run.row,
+    row = run.row._replace(
         state="running",
         accuracy=max(curve, default=None),
         curve=curve,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from suite.sweep import Stop
 
 
 def row(number: int, accuracy: float, **facts: Any) -> Row:
-    return replace(Row("s", f"{number:04d}", number, "a", "cnn", "scratch", "finished", accuracy), **facts)
+    return Row("s", f"{number:04d}", number, "a", "cnn", "scratch", "finished", accuracy)._replace(**facts)
 
 
 def test_search_final_training_and_pretraining_add_up(small: Any) -> None:
@@ -128,7 +127,7 @@ def test_a_front_by_hand() -> None:
         row(3, 0.96, flops=10**9),
         row(4, 0.94, flops=10**8),  # beaten by 2
         row(5, 0.97, flops=None),
-        replace(row(6, 0.99, flops=1), state="pruned"),
+        row(6, 0.99, flops=1)._replace(state="pruned"),
     ]
     found = front(rows, "flops")
     assert found is not None

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def test_unfinished_and_unknown_come_last_in_both_directions(runs: list[Run]) ->
         rows = [line.row for line in arrange(runs, View(sort="energy", reverse=reverse)).lines]
         done = [row.state == "finished" for row in rows]
         assert done == sorted(done, reverse=True)
-    nan = replace(runs[0].row, energy=float("nan"))
+    nan = runs[0].row._replace(energy=float("nan"))
     assert order(nan, "energy") > order(runs[0].row, "energy")
 
 

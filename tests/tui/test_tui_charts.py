@@ -130,7 +130,7 @@ def test_importance_finds_what_matters(tmp_path: Path) -> None:
     write_study(tmp_path, "s", ["finished"] * 30, epochs=1)
     runs = Watcher(tmp_path).poll().runs
     made = [
-        replace(r, row=replace(r.row, tuned={"a": i, "b": (i * 7) % 11, "c": "xy"[i % 2]}, accuracy=0.5 + i / 100))
+        replace(r, row=r.row._replace(tuned={"a": i, "b": (i * 7) % 11, "c": "xy"[i % 2]}, accuracy=0.5 + i / 100))
         for i, r in enumerate(runs)
     ]
     found = importances(made)
