@@ -39,6 +39,7 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
     taken: dict[str, set[str]] = {}
     spoken: set[str] = set()
     torchvision: set[str] = set()
+    importers: dict[str, set[str]] = {"races": set(), "plain": set()}
     modules = [path for package in PACKAGES for path in package.rglob("*.py")]
     assert len(modules) > 30
     for path in modules:
@@ -46,6 +47,9 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
         imported = [(node.module, one) for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names]
         names = {one.asname or one.name for module, one in imported if (module, one.name) == ("suite", "data")}
         found = {one.name for module, one in imported if module == "suite.data"}
+        for module, one in imported:
+            for name in {one.name, str(module).rpartition(".")[2]} & importers.keys():
+                importers[name].add(path.name)
         for node in nodes:
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {*names, "suite.data"}:
                 found.add(node.attr)
@@ -58,10 +62,13 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
             taken[path.name] = found & DOORS
     assert taken.pop("evaluate.py") == {"test_split"}
     assert "test_split" not in taken.pop("sources.py")  # which brings the files here, and looks whether they are whole
-    assert taken.pop("bench.py") == {"data_dir"}  # where torchvision finds the training images that it times
+    # `bench time-to-99` says how long recipes of old take to a test accuracy; it chooses nothing, and no search calls it.
+    assert taken.pop("races.py") == {"test_split", "data_dir"}
+    assert taken.pop("plain.py") == {"data_dir"}  # where torchvision finds the images of the plain loops
     assert not taken
     assert spoken == {"data.py"}
-    assert torchvision == {"sources.py", "bench.py"}
+    assert torchvision == {"sources.py", "plain.py"}
+    assert importers == {"races": {"bench.py"}, "plain": {"races.py"}}
 
 
 def test_within_the_data_module_only_one_function_reads_them() -> None:
