@@ -62,7 +62,7 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
             taken[path.name] = found & DOORS
     assert taken.pop("evaluate.py") == {"test_split"}
     assert "test_split" not in taken.pop("sources.py")  # which brings the files here, and looks whether they are whole
-    # `bench time-to-99` says how long recipes of old take to a test accuracy; it chooses nothing, and no search calls it.
+    # `bench time-to-99` says how long known recipes take to a test accuracy; it chooses nothing, no search calls it.
     assert taken.pop("races.py") == {"test_split", "data_dir"}
     assert taken.pop("plain.py") == {"data_dir"}  # where torchvision finds the images of the plain loops
     assert not taken
