@@ -889,7 +889,7 @@ def doctor(
     for part, facts in report.items():
         show.out.print(f"{part}")
         for key, value in facts.items():
-            show.out.print(f"  {key:28} {value}")
+            show.out.print(f"  {key:44} {value}")
 
 
 def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
