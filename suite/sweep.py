@@ -110,7 +110,7 @@ def sweep(
     check(experiment, results, options)
     make_writable(results)
     if options.workers == 0:
-        options = replace(options, workers=best_workers(experiment, options.device))
+        options = replace(options, workers=best_workers(experiment, options.device) if options.population == 1 else 1)
     if experiment.pretraining is not None and any(arm.weights == "experiment" for arm in experiment.arms.values()):
         yield from _pretraining(experiment, results, options, stop)
         if stop.reason:

@@ -142,6 +142,9 @@ def test_trials_trained_together_come_to_the_same_and_are_pruned_within_an_epoch
         ]
         for (epoch, one), (same, other) in zip(*curves, strict=True):
             assert epoch == same and one == pytest.approx(other, abs=tolerance)
+    measured = suite("sweep", path, "--study", "measured", "--workers", "auto", "--trials", "2", "--json", "--quiet")
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads(measured.stdout)["status"]["workers"] in (1, 2, os.cpu_count())
     refused = suite("sweep", path, "--study", "third", "--population", "3", "--workers", "2")
     assert refused.returncode == 2 and "--workers" in refused.stderr
     assert not study(tmp_path, "third").exists()
