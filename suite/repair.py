@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from suite.spec import SCHEMA, Line
+from suite.spec import SCHEMA, Line, Record
 from suite.store import EventReader, StudyDir, TrialDir, file_sha256
 
 DATABASE_FILES = ("", "-wal", "-shm")
+SUMMED = ("result.json", "trial.json", "validation.json")  # besides the weights
 SETTLED = 1.0  # seconds after which what a live study was just writing is whole
 
 
@@ -69,12 +70,31 @@ def result_fault(directory: TrialDir) -> str | None:
         return "was written by a newer version" if newer(path) else "is damaged"
     if (sum_then := directory.sums().get("result.json")) is not None and sum_then != file_sha256(path):
         return "is not as it was written: its SHA-256 differs"
+    if (fault := _sums_fault(directory, record)) is not None:
+        return fault
     trial = directory.trial()
     if record.trial != directory.id or (trial is not None and record.arm != trial.arm):
         return f"speaks of trial {record.trial}"
     best = max((accuracy for _, accuracy in record.curve), default=None)
     if record.state == "finished" and (record.accuracy is None or record.accuracy != best):
         return f"says accuracy {record.accuracy}, its curve says {best}"
+    return None
+
+
+def _sums_fault(directory: TrialDir, record: Record) -> str | None:
+    """Whether SHA256SUMS is damaged or says of any file what is not so. Which of the two is wrong cannot be told: that
+    the trial runs again, and comes to the same, settles it."""
+    for name, digest in directory.sums().items():
+        if name == "trial.json" and not directory.sound():
+            continue  # a matter of its own
+        if name == record.artifact:
+            right = digest == record.artifact_sha256  # the weights themselves are read by `doctor` alone
+        else:
+            right = (
+                name in SUMMED and (directory.path / name).is_file() and digest == file_sha256(directory.path / name)
+            )
+        if not right:
+            return f"and SHA256SUMS do not agree on {name[:40]!r}"
     return None
 
 
@@ -114,7 +134,7 @@ def _database(study: StudyDir) -> list[Finding]:
         answer = _soundness(f"file:{quote(str(study.database))}?mode=ro")
     else:
         answer = _soundness_of_a_copy(study)
-    if answer == "ok":
+    if answer == "ok" or (answer.startswith("no such table") and not study.trials()):  # it is just being made
         return []
     remedy = "set aside; the next controller rebuilds it from the trials"
     return [Finding("optuna.db", f"is damaged ({answer.splitlines()[0]})", remedy)]

@@ -377,6 +377,17 @@ def uncollected() -> Iterator[None]:
 # --- one study -----------------------------------------------------------------------------------------------------
 
 
+def _runs(pid: int) -> bool:
+    """Whether a process of this host is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True
+
+
 class StudyDir:
     def __init__(self, results: Path, name: str) -> None:
         self.name = check_name(name, "Study")
@@ -435,7 +446,9 @@ class StudyDir:
         """The status of a controller that showed a sign of life within STALE_SECONDS."""
         status = self.status()
         fresh = status is not None and time.time() - status.heartbeat < STALE_SECONDS
-        return status if status is not None and status.state == "running" and fresh else None
+        if status is None or status.state != "running" or not fresh:
+            return None
+        return status if status.host != socket.gethostname() or _runs(status.pid) else None
 
     def elsewhere(self) -> Status | None:
         """`live`, if it is on another host."""
