@@ -20,6 +20,7 @@ from suite.spec import Caps
 
 RAPL = Path("/sys/class/powercap")  # Intel's and AMD's counters of the joules of each processor package
 MOST_WATTS = 2000.0  # more than a package or GPU draws: beyond it a counter has wrapped round unseen, or begun anew
+LATENCY_SECONDS = 1.0  # about as long is spent on timing a model
 TICK_SECONDS = 10.0  # between two readings
 ALONE = 0.9  # of all processor time: with less, what the package drew was not this process's
 
@@ -192,10 +193,11 @@ def _processor_seconds() -> tuple[float, float]:
 
 
 @torch.inference_mode()
-def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, repeats: int = 15, batch: int = 1) -> float:
-    """Seconds for a batch of inputs of `shape`, in fp32, after a warm-up; once in a process for each architecture.
+def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, batch: int = 1) -> float:
+    """Seconds for a batch of inputs of `shape`, in fp32: the fastest of up to 18 passes, of fewer where they are long.
 
-    The fastest of `repeats`: whatever else this machine does can only add to it, as `timeit` argues too.
+    The fastest, since whatever else this machine does can only add to it, as `timeit` argues too. Measured once in a
+    process for each architecture.
     """
     key = (architecture(model), shape, device, batch, torch.get_num_threads())
     if key in _latencies:
@@ -205,19 +207,19 @@ def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, repe
     if len(shape) == 3:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     times: list[float] = []
-    for _ in range(repeats + 2):
+    while len(times) < 2 or (len(times) < 18 and sum(times) < LATENCY_SECONDS):
         start = time.perf_counter()
         model(inputs)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    _latencies[key] = min(times[2:])
+    _latencies[key] = min(times[1:])
     return _latencies[key]
 
 
 def latency_256(model: nn.Module, shape: tuple[int, ...], device: torch.device, one: float) -> float | None:
-    """`latency` of 256 inputs at once; None where, going by `one` input, it would take more than a few seconds."""
-    return latency(model, shape, device, repeats=2, batch=256) if 256 * one < 1.0 else None
+    """`latency` of 256 inputs at once; None where, going by `one` input, a pass might take half a minute."""
+    return latency(model, shape, device, batch=256) if 256 * one < 30.0 else None
 
 
 def beyond(caps: Caps | None, counted: Counted, measure: Callable[[], float]) -> str | None:

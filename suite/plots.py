@@ -14,7 +14,15 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    ScalarFormatter,
+)
 
 from suite.leaderboard import Row, column, wilson
 from suite.spec import Choice, LogFloat, Range
@@ -82,12 +90,15 @@ def as_png(made: Figure) -> bytes:
 def _errors(axes: Axes, label: str = "validation error, %") -> None:
     """A logarithmic axis of error rates with plain numbers on it."""
     axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    few = high < 8 * low  # powers of ten and their halves would be one or two ticks
-    axes.yaxis.set_major_locator(MaxNLocator(5) if few else LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(_error_locator(*axes.get_ylim()))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel(label)
+
+
+def _error_locator(low: float, high: float) -> Locator:
+    """Where marks stand: in less than a decade, powers of ten and their multiples would be one or two."""
+    return MaxNLocator(5) if high < 8 * low else LogLocator(subs=(1, 2, 5))
 
 
 def error(accuracy: float, images: int) -> float:
@@ -162,8 +173,10 @@ def curves(
             high.append(error(b, images))
         axes.fill_between(epochs, low, high, color=look.color, alpha=0.15, linewidth=0)
         axes.plot(epochs, middle, color=look.color, linestyle=look.line, marker=look.marker, markersize=4.5, label=arm)
+    middles = [y for line in axes.lines for y in line.get_ydata()]  # a band of two seeds may be wider than it tells
+    if middles:
+        axes.set_ylim(min(middles) / 1.6, min(100.0, max(middles) * 1.6))
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
     _errors(axes)
     _legend(axes)
     return made
@@ -311,10 +324,8 @@ def parallel(rows: Sequence[Row], space: Mapping[str, Range], images: int, by_ar
             label=r.arm if leads else None,
         )
     ticks = [[(height(name, v), _short(v)) for v in _ticks(choices)] for name, choices in space.items()]
-    of_errors = LogLocator(subs=(1, 2, 5)).tick_values(10**least, 10**most)
-    ticks.append(
-        [(accuracy_height(math.log10(e)), f"{100 - e:g}") for e in of_errors if least <= math.log10(e) <= most]
-    )
+    of_errors = _error_locator(10**least, 10**most).tick_values(10**least, 10**most)
+    ticks.append([(accuracy_height(math.log10(e)), f"{100 - e:g}") for e in of_errors if 10**least <= e <= 10**most])
     behind = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
     for x, marks in enumerate(ticks):
         axes.axvline(x, color="black", linewidth=0.8, zorder=1)
@@ -429,6 +440,6 @@ def finals(rows: Sequence[Mapping[str, Any]], by_arm: Mapping[str, Look]) -> Fig
     marks = ["*" if row["represents_arm"] else "" for row in rows]
     axes.set_yticks(range(len(rows)), [f"{m}{r['arm']} {r['trial'][:4]}" for m, r in zip(marks, rows)])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("test accuracy, %  (| seeds, x search on validation)")
+    axes.set_xlabel("test accuracy, %   (| seeds, x in the search)")
     axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     return made

@@ -88,7 +88,7 @@ def protocol(facts: Facts) -> Section:
             f"pruning by successive halving, one in {plan.pruning.factor} going on from epoch {plan.pruning.first:g}"
         )
     lines = [
-        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms, as many for each; {pruning}. Every arm "
+        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms in equal shares; {pruning}. Every arm "
         "begins with its own recipe, then Optuna's TPE sampler chooses. One seed for all trials of the search.",
         f"Data: {plan.dataset}. The search sees training and validation images only. Validation is {facts.images:,} of "
         "the official training images, "
@@ -100,8 +100,8 @@ def protocol(facts: Facts) -> Section:
         first = time.strftime("%Y-%m-%d %H:%M", time.localtime(readings[0]["time"]))
         other = readings[-1]["earlier_in_other_studies"]
         lines.append(
-            f"Final evaluation: the best {facts.outcome['top']} of each arm by validation accuracy were trained again "
-            f"with {facts.outcome['seeds']} fresh seeds. The test images were read {_times(len(readings))} for this "
+            f"Final evaluation: {_best(facts.outcome['top'])} of each arm by validation accuracy, trained again with "
+            f"{facts.outcome['seeds']} fresh seeds. The test images were read {_times(len(readings))} for this "
             f"study, first on {first}" + (f", and {_times(other)} by other studies here." if other else ".")
         )
         if late := sum(s.record.ended > readings[0]["time"] for s in facts.states if s.record):
@@ -109,12 +109,13 @@ def protocol(facts: Facts) -> Section:
                 f"Careful: {late} trials of the search ended after the test images were first read; whoever went on "
                 "searching had seen their figures."
             )
+    own = f"pretrained on {plan.pretraining.dataset}" if plan.pretraining else "pretrained"
     arms = [
         [
             name,
             arm.backbone,
             arm.strategy.kind,
-            arm.weights or "random",
+            {None: "random", "pretrained": "published", "experiment": own}.get(arm.weights, arm.weights),
             str(arm.size or "native"),
             f"{100 * arm.fraction:g} %",
         ]
@@ -122,6 +123,10 @@ def protocol(facts: Facts) -> Section:
     ]
     table = Table(("arm", "backbone", "strategy", "weights", "input size", "labels used"), arms)
     return Section("Protocol", [*map(Text, lines), table])
+
+
+def _best(n: int) -> str:
+    return "the best" if n == 1 else f"the best {n}"
 
 
 def _times(n: int) -> str:
@@ -145,7 +150,7 @@ def final(facts: Facts) -> Section | None:
         ]
         for row in found["finalists"]
     ]
-    head = ("arm", "trial", "test", "sd", "n", "95 % of the mean", "95 % of one model", "search (optimistic)")
+    head = ("arm", "trial", "test", "sd", "n", "mean, 95 % interval", "one model, 95 %", "search (optimistic)")
     pairs = [
         [
             f"{p['first']} - {p['second']}",
@@ -294,13 +299,13 @@ def labels(facts: Facts) -> Section | None:
             if test is not None:
                 tested.setdefault(family, []).append((share, test["mean"], test["low"], test["high"]))
     kinds = [
-        ("labels", "Validation", "the best trial, optimistic; bars: Wilson, 95 %", searched),
-        ("labels-test", "Test", "mean over fresh seeds; bars: 95 % of the mean", tested),
+        ("labels", "Validation", "best trials; bars: Wilson, 95 %", searched),
+        ("labels-test", "Test", "finalists; bars: 95 % over seeds", tested),
     ]
     pictures = [
         Picture(
             name,
-            f"{which} accuracy and labels used: {how}",
+            f"{which}, {how}",
             f"{which} error against the share of training labels used, a line a way of training",
             lambda which=which, found=found: plots.labels(found, f"{which.lower()} error, %", facts.images),
         )
@@ -454,7 +459,7 @@ def calibration(facts: Facts) -> Section | None:
     rows = [[arm, percent(one["ece"])] for arm, one in found.items()]
     picture = Picture(
         "reliability",
-        "Reliability: how often it is right when it is so sure",
+        "Reliability: right as often as sure?",
         "Accuracy against confidence in bins, with the diagonal of perfect calibration",
         lambda: plots.reliability(bins, facts.looks),
     )
