@@ -211,7 +211,8 @@ class Together:
                 self._members.remove(member)
                 member.console.close()
                 self._alone = None if self._alone is member else self._alone
-                _release()
+                if not self._members:  # what the others hold must not be taken for what stays
+                    _release()
                 return Message(job.trial_id, job.attempt)
         member.spoke = isinstance(found, Spec)
         if not member.spoke:

@@ -216,6 +216,14 @@ def test_from_pretraining_to_a_prediction(suite: Suite, tmp_path: Path) -> None:
         out = suite("export", study, "--to", f"models/{study}", "--json")
         assert out.returncode == 0, out.stderr
     assert suite("export", "base", "--to", "models/base").returncode == 2
+    for name in ("x" * 300, "x" * 250, "models/base/model.safetensors/below"):
+        refused = suite("export", "base", "--to", name)
+        assert refused.returncode == 2, refused.stderr
+        assert "Traceback" not in refused.stderr
+    odd = suite("export", "base", "--to", "a\x1b[31mb\nü")
+    assert odd.returncode == 0, odd.stderr
+    assert "\x1b" not in odd.stdout
+    assert export.read_card(tmp_path / "a\x1b[31mb\nü").backbone == "cnn"
     model = export.load(tmp_path / "models" / "base")
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert oct((tmp_path / "models/base/model.safetensors").stat().st_mode)[-3:] == "644"

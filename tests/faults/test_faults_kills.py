@@ -52,6 +52,27 @@ def test_a_sequential_study_is_killed_again_and_again_and_comes_out_bit_for_bit(
         faults.check_identical(directory, reference, figures)
 
 
+def test_trials_that_train_together_are_killed_together(
+    start, experiment: Path, tmp_path: Path, seed: int, figures, faults
+) -> None:
+    """One process, four trials at once as one stacked model."""
+    chance = random.Random(seed)
+    directory = StudyDir(tmp_path, "small")
+    command = ("sweep", experiment, "--resume", "--population", 4, "--results", tmp_path)
+    for _ in range(KILLS // 4):
+        run = start(*command)
+        before = faults.events_of(tmp_path)
+        faults.wait_for(lambda: run.poll() is not None or faults.events_of(tmp_path) > before)
+        time.sleep(chance.uniform(0, 0.5))
+        run.signal(signal.SIGKILL)
+        if run.wait() == 0:
+            break
+        figures.fault("controller")
+    last = start(*command)
+    assert last.wait() == 0, last.errors
+    faults.check_promise(directory, figures)
+
+
 @pytest.mark.slow
 def test_workers_are_killed_and_their_controller_too(
     start, experiment: Path, tmp_path: Path, seed: int, figures, faults
