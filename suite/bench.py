@@ -5,6 +5,8 @@ Every benchmark is a generator of (name, value, unit, how it was obtained); `ben
 
 from __future__ import annotations
 
+import os
+import random
 import statistics
 import subprocess
 import sys
@@ -14,10 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from suite.errors import InputError
+from suite.errors import InputError, WorkError
 
 ROUNDS = 3  # of each side, in turn; the median counts
 RECORDS = 10_000  # rows of `leaderboard`
+SIZES = (10, 100, 1_000, 5_000)  # trials that a study has when `scale` measures what more of them cost
+REAL = 20  # trials trained at each of these sizes
 
 Figure = tuple[str, float, str, str]
 
@@ -48,6 +52,104 @@ def leaderboard() -> Iterator[Figure]:
         yield "leaderboard.rank", statistics.median(times), "s", f"{len(rows)} rows, median of {ROUNDS}"
 
 
+def scale() -> Iterator[Figure]:
+    """What the suite itself takes for a trial, and the memory of its controller, while one study grows.
+
+    Made-up trials fill the study; then a controller resumes it for real ones, which learn so little that nearly all
+    of their time is the suite's. All of them belong to one arm, the worst case for the sampler.
+    """
+    from suite import sources
+    from suite.store import StudyDir
+
+    sources.fetch("mnist")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "tiny.py").write_text(TINY)
+        for size in SIZES:
+            fill(root, size)
+            command = [sys.executable, "-m", "suite.cli", "sweep", str(root / "tiny.py"), "--trials", str(size + REAL)]
+            begin = time.time()
+            controller = subprocess.Popen(
+                [*command, "--results", folder, "--resume", "--quiet"], stdout=subprocess.DEVNULL
+            )
+            _, code, used = os.wait4(controller.pid, 0)
+            if code:
+                raise WorkError(f"`{' '.join(command)}` failed.")
+            trials = [t for t in StudyDir(root, "tiny").trials() if int(t.id[:4]) >= size]
+            asked = [(t.path / "trial.json").stat().st_mtime for t in trials]
+            trained = [record.cost.train_seconds for t in trials if (record := t.record()) and record.cost]
+            own = [later - at - seconds for at, later, seconds in zip(asked, asked[1:], trained)]
+            how = f"from trial {size} of one arm on"
+            yield f"scale.{size}.trial", statistics.median(own), "s", f"the suite's own, median of {len(own)}, {how}"
+            yield f"scale.{size}.resume", asked[0] - begin, "s", "from the start of Python until the first new trial"
+            yield (
+                f"scale.{size}.memory",
+                used.ru_maxrss / 2**10,
+                "MiB",
+                "peak resident, the controller with its training",
+            )
+
+
+TINY = """
+from suite.spec import Arm, Choice, Experiment, LogFloat, Pruning, Recipe, Uniform
+
+EXPERIMENT = Experiment(
+    name="tiny",
+    question="What does the suite itself take for a trial?",
+    dataset="mnist",
+    arms={"net": Arm(backbone="net", recipe=Recipe(epochs=4, batch_size=32))},
+    space={
+        "lr": LogFloat(low=1e-4, high=1.0),
+        "momentum": Uniform(low=0.0, high=0.99),
+        "batch_size": Choice(values=(16, 32, 64)),
+    },
+    pruning=Pruning(first=1, factor=2),
+    limit=100,
+)
+"""
+
+
+def fill(root: Path, size: int) -> None:
+    """Make the study of TINY one of `size` trials, with made-up ones that fit it."""
+    from suite import data, declared, search
+    from suite.spec import Trial, resolved
+    from suite.store import StudyDir
+    from tui.synthetic import write_trial
+
+    experiment = declared.load(str(root / "tiny.py"))
+    study = StudyDir(root, "tiny")
+    info = data.search_splits(experiment.dataset, limit=experiment.limit).info
+    arm = experiment.arms["net"]
+    for number in range(len(study.trial_ids()), size):
+        rng = random.Random(number)
+        params = {
+            "lr": 10 ** rng.uniform(-4, 0),
+            "momentum": rng.uniform(0, 0.99),
+            "batch_size": rng.choice((16, 32, 64)),
+        }
+        trial = Trial(
+            study="tiny",
+            arm="net",
+            number=number,
+            dataset=experiment.dataset,
+            data_hash=info.data_hash,
+            split_hash=info.split_hash,
+            fraction=arm.fraction,
+            limit=experiment.limit,
+            backbone=arm.backbone,
+            weights=None,
+            size=arm.size,
+            strategy=arm.strategy,
+            recipe=resolved(arm, params).recipe,
+            params=params,
+            seed=0,
+            device="auto",
+            threads=0,
+            rungs=search.rungs(experiment.pruning, arm.recipe.epochs),
+        )
+        write_trial(study, number, rng.choice(("finished", "pruned", "pruned")), epochs=arm.recipe.epochs, trial=trial)
+
+
 def tui() -> Iterator[Figure]:
     """The dashboard's budgets."""
     from tui.bench import BUDGETS
@@ -72,6 +174,7 @@ def _race(name: str) -> Callable[[], Iterator[Figure]]:
 BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
     "startup": startup,
     "leaderboard": leaderboard,
+    "scale": scale,
     "tui": tui,
     **{
         name: _race(name)

@@ -47,8 +47,8 @@ ARMS = {
     "head": Arm(backbone="timm:tf_efficientnet_lite0", strategy=HeadOnly(), weights="pretrained"),
     "full": Arm(backbone="timm:tf_efficientnet_lite0", strategy=Full(), weights="pretrained"),
 }
-FLOPS = {"cnn": 24_000_000, "head": 810_000_000, "full": 810_000_000}
-PARAMETERS = {"cnn": 1_200_000, "head": 3_400_000, "full": 3_400_000}
+FLOPS = {"cnn": 24_000_000, "net": 960_000, "timm:tf_efficientnet_lite0": 810_000_000}
+PARAMETERS = {"cnn": 1_200_000, "net": 21_840, "timm:tf_efficientnet_lite0": 3_400_000}
 
 
 def experiment(name: str, trials: int) -> Experiment:
@@ -159,16 +159,16 @@ def write_trial(study: StudyDir, number: int, state: str, *, epochs: int = 5, tr
 
 
 def _events(trial: Trial, state: str, curve: tuple[tuple[float, float], ...], began: float, end: float):
-    arm, step = trial.arm, 0
+    backbone, step = trial.backbone, 0
     planned = 100 * max(len(curve), 5)
     started = Started(
         attempt="a",
         pid=999_999_999,
         host=HOST,
         steps=planned,
-        parameters=PARAMETERS[arm],
-        trainable=PARAMETERS[arm],
-        forward_flops=FLOPS[arm],
+        parameters=PARAMETERS[backbone],
+        trainable=PARAMETERS[backbone],
+        forward_flops=FLOPS[backbone],
     )
     pairs: list[tuple[float, Event]] = [(began, started)]
     for epoch, accuracy in curve:
@@ -206,12 +206,12 @@ def _events(trial: Trial, state: str, curve: tuple[tuple[float, float], ...], be
 def make_record(
     trial: Trial, state: str, curve: tuple[tuple[float, float], ...], began: float, rng: random.Random
 ) -> Record:
-    arm, steps = trial.arm, 100 * len(curve)
+    backbone, steps = trial.backbone, 100 * len(curve)
     best = max(curve, key=lambda point: point[1])
     seconds = steps / 10
     return Record(
         trial=trial.id,
-        arm=arm,
+        arm=trial.arm,
         state="finished" if state == "finished" else "pruned" if state == "pruned" else "failed",
         attempt="a",
         accuracy=best[1],
@@ -222,10 +222,10 @@ def make_record(
         curve=curve,
         reason=None if state == "finished" else f"{state} (made up)",
         cost=Cost(
-            parameters=PARAMETERS[arm],
-            trainable=PARAMETERS[arm] if arm != "head" else 12_810,
-            forward_flops=FLOPS[arm],
-            training_flops=3 * FLOPS[arm] * steps * 64,
+            parameters=PARAMETERS[backbone],
+            trainable=PARAMETERS[backbone] if trial.strategy.kind != "head" else 12_810,
+            forward_flops=FLOPS[backbone],
+            training_flops=3 * FLOPS[backbone] * steps * 64,
             wall_seconds=seconds * 1.2,
             train_seconds=seconds,
             setup_seconds=1.5,
