@@ -1,0 +1,54 @@
+from experiments.tutorial import RECIPE as TUTORIAL
+from suite.spec import Arm, Augment, Experiment, Recipe
+
+EXPERIMENT = Experiment(
+    name="accuracy",
+    question="How do I raise accuracy, and what does it cost?",
+    dataset="mnist",
+    arms={
+        "tutorial": Arm(backbone="cnn", recipe=TUTORIAL),
+        "quick": Arm(
+            backbone="lean-s",
+            recipe=Recipe(
+                optimizer="adamw",
+                lr=0.01,
+                momentum=0.7,
+                beta2=0.9,
+                schedule="onecycle",
+                epochs=1,
+                batch_size=256,
+                label_smoothing=0.1,
+            ),
+        ),
+        "middle": Arm(
+            backbone="lean-m",
+            recipe=Recipe(
+                optimizer="adamw",
+                lr=0.01,
+                momentum=0.7,
+                beta2=0.9,
+                schedule="onecycle",
+                epochs=2,
+                batch_size=256,
+                label_smoothing=0.1,
+                augment=Augment(shift=1.5, rotate=8.0, scale=0.08),
+            ),
+        ),
+        "long": Arm(
+            backbone="lean-l",
+            recipe=Recipe(
+                optimizer="adamw",
+                lr=0.01,
+                momentum=0.85,
+                beta2=0.99,
+                weight_decay=0.02,
+                schedule="onecycle",
+                epochs=20,
+                batch_size=256,
+                augment=Augment(shift=2.0, rotate=10.0, scale=0.1),
+            ),
+        ),
+    },
+    trials=4,
+    pruning=None,
+)
