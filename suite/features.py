@@ -70,12 +70,17 @@ def cached(
     with open(folder / f"{key}.lock", "w") as lock:
         while not _locked(lock):
             yield -1
-            time.sleep(0.5)
+            if key not in _extracting:  # by another process: ask again later
+                time.sleep(0.5)
         if (found := _find(folder, key, len(images), images.device)) is not None:
             return found, True
         for left in folder.glob(f".{key}.*.tmp"):  # by a process that was killed while writing
             left.unlink(missing_ok=True)
-        features = yield from extract(model, images, expects, dtype)
+        _extracting.add(key)
+        try:
+            features = yield from extract(model, images, expects, dtype)
+        finally:
+            _extracting.discard(key)
         temporary = folder / f".{key}.{os.getpid()}.tmp"
         try:
             values = features.cpu().numpy()
@@ -88,6 +93,9 @@ def cached(
             temporary.unlink(missing_ok=True)
     kept = _find(folder, key, len(images), images.device)  # as later trials will have it, the very same tensor
     return features if kept is None else kept, False
+
+
+_extracting: set[str] = set()  # by trials of this very process, which wait for each other's turn
 
 
 def _locked(lock: IO[str]) -> bool:
