@@ -71,10 +71,8 @@ def main() -> NoReturn:
         sys.exit(0)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        no_path = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST)
-        _complain(
-            f"{error.strerror or error}{where}. Nothing already written was lost.", 2 if error.errno in no_path else 1
-        )
+        no_path = error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST)
+        _complain(f"{error.strerror or error}{where}. Nothing already written was lost.", 2 if no_path else 1)
     except RecursionError:
         _complain("A value is nested too deeply.", 2)
     sys.exit(0)

@@ -417,7 +417,7 @@ def test_a_model_with_a_strange_card_is_used_or_refused(
     try:
         answer = export.Predictor(folder).file(exported / "picture.png")
     except InputError as error:
-        assert str(folder) in str(error) or "backbone" in str(error)
+        assert len(str(error).splitlines()) == 1
     else:
         assert abs(sum(answer["probabilities"].values()) - 1) < 1e-3
 
