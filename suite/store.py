@@ -469,9 +469,11 @@ class StudyDir:
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().decode(errors="replace").strip() or "another process"
+                advice = f", stop it (`mnist-suite stop {self.name}`), or give this run another name with --study NAME"
                 raise InputError(
-                    f"Study '{self.name}' already has a controller: {holder}. Wait for it, stop it with "
-                    f"`mnist-suite stop {self.name}`, or give this run another name with --study NAME."
+                    f"Study '{self.name}' already has a controller: {holder}. Wait for it"
+                    + (advice if self.exists() else " or end that process")  # of a final evaluation, for example
+                    + "."
                 ) from None
             except OSError as error:
                 raise InputError(

@@ -171,6 +171,7 @@ def test_a_hung_worker_fails_its_trial_by_the_time_limit(
     faults.wait_for(lambda: run.poll() is not None or directory.states()[0].record)
     state = directory.states()[0]
     assert (state.state, state.reason) == ("failed", "time limit: not done after 25 s")
+    assert state.record.provenance.data_sha256 == state.trial.data_hash  # it says what made it all the same
     assert not faults.alive(worker)
     faults.wait_for(lambda: run.poll() is not None or len(faults.pids(directory)) == 2)  # the next one runs
     run.signal(signal.SIGTERM)

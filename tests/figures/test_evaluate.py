@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import shutil
 import time
@@ -171,11 +172,14 @@ def test_final_trainings_have_seeds_of_their_own_and_the_same_recipe(small: Any)
 
 def test_figures_from_the_saved_answers_by_other_means(small: Any) -> None:
     labels = data.parse_idx(data.files("mnist")[3])
+    images = data.parse_idx(data.files("mnist")[2])
+    digest = hashlib.sha256(images.tobytes() + labels.astype(np.int64).tobytes()).hexdigest()
     right: dict[str, list[np.ndarray]] = {}
     for row in small.outcome["finalists"]:
         logits = [load_file(final_of(small.study).trial(r).path / evaluate.ANSWERS)["logits"] for r in row["runs"]]
         hits = right[row["arm"]] = [one.argmax(1) == labels for one in logits]
         accuracies = [h.mean() for h in hits]
+        assert row["test_sha256"] == digest
         assert row["accuracies"] == pytest.approx(accuracies)
         assert row["test"]["mean"] == pytest.approx(np.mean(accuracies))
         assert row["test"]["sd"] == pytest.approx(np.std(accuracies, ddof=1))
@@ -206,6 +210,7 @@ def test_every_reading_is_counted_and_none_is_repeated_needlessly(small: Any, tm
     assert len(first) == 1
     assert first[0]["earlier"] == 0
     assert first[0]["command"] == "the evaluation"
+    assert first[0]["version"] == study.study().version  # type: ignore[union-attr]
     assert len(first[0]["models"]) == 4
 
     again = evaluate.plan(results, study, top=1, seeds=2, place="cpu")

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from suite.errors import InputError
 from suite.rerun import rerun, surroundings
 from suite.store import StudyDir, write_model
 from suite.sweep import Stop
+from suite.totals import final_of
+
+
+def test_every_record_says_what_made_it(small: Any) -> None:
+    file = small.study.study()
+    commands = {small.study: "the search", final_of(small.study): "the evaluation"}
+    for study, command in commands.items():
+        for state in study.states():
+            made = state.record.provenance
+            assert made.command == command
+            assert made.version == file.version
+            assert made.commit or not (Path(__file__).parents[2] / ".git").exists()
+            assert made.packages["torch"].split("+")[0] == torch.__version__.split("+")[0]
+            assert made.hardware and made.host and made.python and made.threads
+            assert (made.data_sha256, made.split_sha256) == (file.data_hash, file.split_hash)
+            if state.trial.arm == "net-head":
+                weights = small.results / state.trial.weights.source
+                assert made.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+            if state.record.artifact is not None:
+                artifact = study.trial(state.id).path / state.record.artifact
+                assert state.record.artifact_sha256 == hashlib.sha256(artifact.read_bytes()).hexdigest()
 
 
 def test_finished_and_pruned_trials_come_out_the_same(small: Any) -> None:
