@@ -1,3 +1,12 @@
+"""How do I raise accuracy on MNIST, and what does it cost? The tutorial's recipe and three levels of our own.
+
+    mnist-suite sweep accuracy
+
+Nothing is searched: one trial an arm. The recipes were chosen on the 6,000 validation images. In bf16 a training costs
+3.3 seconds of one core (quick), 20 (middle) and 270 (long). Quick reaches 99.07 % on validation and 99.16 % on test
+(standard deviation 0.07, n = 10 fresh seeds, test read once); long 99.62 % and 99.56 % (n = 2, test read once).
+"""
+
 from experiments.tutorial import RECIPE as TUTORIAL
 from suite.spec import Arm, Augment, Experiment, Recipe
 
