@@ -467,8 +467,14 @@ class StudyDir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                file.seek(0)
-                holder = file.read().decode(errors="replace").strip() or "another process"
+                holder = ""
+                for _ in range(40):  # it may have taken the lock this very moment, and still be writing its name
+                    file.seek(0)
+                    holder = file.read().decode(errors="replace").strip()
+                    if holder:
+                        break
+                    time.sleep(0.05)
+                holder = holder or "another process"
                 advice = f", stop it (`mnist-suite stop {self.name}`), or give this run another name with --study NAME"
                 raise InputError(
                     f"Study '{self.name}' already has a controller: {holder}. Wait for it"

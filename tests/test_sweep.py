@@ -220,6 +220,7 @@ def test_a_killed_controller_loses_nothing_even_without_its_database(
     process = start(tmp_path, path, "--workers", "2")
     directory = study(tmp_path)
     wait_for(lambda: sum(s.record is not None for s in directory.states()) >= 2)
+    process.send_signal(signal.SIGSTOP)  # it shall not come to its end meanwhile
     refused = suite("sweep", path, "--resume")
     assert refused.returncode == 2
     assert f"pid {process.pid}" in refused.stderr
