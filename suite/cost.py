@@ -207,7 +207,7 @@ def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, batc
     if len(shape) == 3:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     times: list[float] = []
-    while len(times) < 2 or (len(times) < 18 and sum(times) < LATENCY_SECONDS):
+    while len(times) < 3 or (len(times) < 18 and sum(times) < LATENCY_SECONDS):
         start = time.perf_counter()
         model(inputs)
         if device.type == "cuda":

@@ -162,4 +162,4 @@ def test_joules_of_a_shared_processor_or_a_lost_attempt_are_nobodys(
 def test_latency_is_the_time_of_one_image() -> None:
     small = cost.latency(built("net"), (1, 28, 28), CPU)
     large = cost.latency(built("timm:resnet18", 64), (1, 64, 64), CPU)
-    assert 0 < small < large < 1
+    assert 0 < small < large
