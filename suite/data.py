@@ -379,7 +379,7 @@ def search_splits(name: str, *, fraction: float = 1.0, seed: int = 0, limit: int
 
 
 def test_split(name: str) -> tuple[Labelled, Info]:
-    """The official test images. For the final evaluation, and a benchmark of recipes long chosen. Raises InputError, WorkError."""
+    """The official test images: for the final evaluation, and a benchmark. Raises InputError, WorkError."""
     known = search_splits(name).info
     if name.startswith(FOLDER):
         found, labels, _ = _listed(_root(name), test=True)
