@@ -391,7 +391,9 @@ def sweep(
     population: Annotated[
         str, typer.Option(help="Train so many alike trials as one stacked model; auto: where that is faster.")
     ] = "1",
-    engine: Annotated[str, typer.Option(help="local.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: on the Ray cluster of RAY_ADDRESS, else one started here.")
+    ] = "local",
     storage: Annotated[
         str | None,
         typer.Option(
@@ -428,11 +430,12 @@ def sweep(
               mnist-suite sweep --study fashion --resume
               mnist-suite sweep --trials 50 --max-flops 10e6
               mnist-suite sweep --trials 50 --population auto
+              RAY_ADDRESS=10.0.0.1:6379 mnist-suite sweep --trials 500 --engine ray --workers auto
     """
     from suite import declared, leaderboard, show, store
 
-    if engine != "local":
-        raise InputError(f"There is no engine '{engine}'; this version has: local.")
+    if engine not in ("local", "ray"):
+        raise InputError(f"There is no engine '{engine}'; this version has: local, ray.")
     root = store.results_dir(results)
     if experiment is None and resume and study and (begun := store.open_study(root, study).study()):
         declaration = begun.experiment  # as the study began, with what the command line changed then
@@ -449,6 +452,7 @@ def sweep(
     options = Options(
         workers=_count(workers, "--workers"),
         population=_count(population, "--population"),
+        engine=engine,
         device=device,
         storage=storage,
         resume=resume,

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from suite.device import cores
 from suite.errors import WorkError
 from suite.spec import Evaluated, Event, Spec, Trial, Verdict
 from suite.store import TrialDir, disk_fault
@@ -57,6 +58,7 @@ class Limits:
 
 class Executor(Protocol):
     slots: int
+    threads: int  # for each trial
 
     def free(self) -> int: ...
     def submit(self, job: Job) -> None: ...
@@ -96,6 +98,7 @@ class Inline:
     slots = 1
 
     def __init__(self) -> None:
+        self.threads = cores()
         self._job: Job | None = None
         self._stream: Any = None
         self._verdict: Verdict | None = None
@@ -156,7 +159,7 @@ class Together:
     def __init__(self, slots: int, everywhere: bool) -> None:
         from suite.population import Population
 
-        self.slots = slots
+        self.slots, self.threads = slots, cores()
         self._population = Population(everywhere)
         self._members: list[_Member] = []
         self._alone: _Member | None = None  # runs to its end by itself: nothing else may draw random numbers meanwhile
@@ -240,6 +243,7 @@ class Processes:
 
     def __init__(self, workers: int, limits: Limits = Limits()) -> None:
         self.slots, self.limits = workers, limits
+        self.threads = max(1, cores() // workers)
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
         self._looked = time.monotonic()
@@ -361,7 +365,7 @@ def _work(pipe: Connection, controller: int, limits: Limits) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)
     _die_with(controller)
-    _limit_memory(limits.memory)
+    limit_memory(limits.memory)
     while True:
         try:
             job = pipe.recv()
@@ -424,7 +428,7 @@ def _release() -> None:
     release()
 
 
-def _limit_memory(limit: int | None) -> None:
+def limit_memory(limit: int | None) -> None:
     """Let allocations beyond the limit fail in the trial that makes them, instead of the machine."""
     if limit is None:
         return

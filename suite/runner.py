@@ -553,7 +553,12 @@ class _Run:
     def _provenance(self) -> Provenance:
         given = self.assembled.provenance if self.assembled else None
         made = provenance(self.trial, self.command, self.device, device.name_of(self.dtype))
-        return made.model_copy(update={"weights_sha256": given.sha256, "weights": given.source}) if given else made
+        if given is None:
+            return made
+        public = made.weights == "pretrained"  # else named as the trial names them: below the results directory
+        return made.model_copy(
+            update={"weights_sha256": given.sha256, "weights": given.source if public else made.weights}
+        )
 
 
 def provenance(trial: Trial, command: str, where: torch.device, precision: str) -> Provenance:

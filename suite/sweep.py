@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,6 +37,7 @@ from suite.spec import (
     Experiment,
     Line,
     Params,
+    Provenance,
     Record,
     Space,
     Started,
@@ -88,15 +90,32 @@ class Options:
     command: str = ""
     trial_seconds: float | None = None  # that one attempt at a trial may take
     trial_memory: int | None = None  # bytes of main memory that it may take
+    engine: Literal["local", "ray"] = "local"
 
-    def executor(self) -> Executor:
-        limits = Limits(self.trial_seconds, self.trial_memory)
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.trial_seconds, self.trial_memory)
+
+    def check(self) -> None:
+        """Refuse what does not go together. Raises InputError."""
+        if self.population != 1 and (self.workers > 1 or self.limits != Limits() or self.engine != "local"):
+            raise InputError(
+                "--population trains trials together in one process: leave out --workers, --trial-timeout, "
+                "--memory-limit and --engine."
+            )
+        if self.engine == "local":
+            device.pick(self.device)
+        elif self.device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"--device {self.device}: on a cluster it is auto, cpu or cuda.")
+
+    def executor(self, results: Path) -> Executor:
+        """Raises InputError where the engine is not to be had."""
+        limits = self.limits
+        if self.engine == "ray":
+            from suite.cluster import Cluster
+
+            return Cluster(self.workers, limits, self.device, results)
         if self.population != 1:
-            if self.workers > 1 or limits != Limits():
-                raise InputError(
-                    "--population trains trials together in one process: leave out --workers, --trial-timeout and "
-                    "--memory-limit."
-                )
             many = AUTO_POPULATION_GPU if device.pick(self.device).type == "cuda" else AUTO_POPULATION_CPU
             return Together(self.population or many, everywhere=self.population > 1)
         return Inline() if self.workers == 1 and limits == Limits() else Processes(self.workers, limits)
@@ -109,7 +128,7 @@ def sweep(
     directory = StudyDir(results, study or experiment.name)
     check(experiment, results, options)
     make_writable(results)
-    if options.workers == 0:
+    if options.workers == 0 and options.engine == "local":
         options = replace(options, workers=best_workers(experiment, options.device) if options.population == 1 else 1)
     if experiment.pretraining is not None and any(arm.weights == "experiment" for arm in experiment.arms.values()):
         yield from _pretraining(experiment, results, options, stop)
@@ -170,8 +189,7 @@ def _of_the_database(error: Exception, options: Options, place: Path) -> str:
 
 def check(experiment: Experiment, results: Path, options: Options) -> None:
     """Refuse what cannot run before anything is written or trained. Raises InputError."""
-    device.pick(options.device)
-    options.executor()  # refuses what does not go together
+    options.check()
     checkpoint_seconds()
     if options.storage is not None:
         open_storage(results, options.storage)
@@ -301,14 +319,17 @@ class _Controller:
         self.reopened = False  # study.json had to be written anew
         self.experiment = self._open(experiment)
         self.quota = self.experiment.quota()
-        self.threads = max(1, device.cores() // options.workers)
-        self.executor = options.executor()
+        executor: Executor | None = None
         try:
+            self.executor = executor = options.executor(results)
             self.searches = self._remember()
-        except InputError:
-            if not directory.trials():
+        except BaseException as error:
+            if executor is not None:
+                executor.close()
+            if isinstance(error, InputError) and not directory.trials():
                 (directory.path / "study.json").unlink()  # or the next try, with another name or not, would find it
             raise
+        self.workers = 1 if options.population != 1 else self.executor.slots
         self.states: dict[str, TrialState] = {}
         self.attempts: Counter[str] = Counter()
         self.tokens: dict[str, str] = {}  # the attempt that counts
@@ -582,7 +603,7 @@ class _Controller:
             params=params,
             seed=mix(experiment.seed, 7) % 2**31,  # one seed for all: trials differ by their parameters alone
             device=self.options.device,
-            threads=self.threads,
+            threads=self.executor.threads,
             rungs=steps,
             caps=experiment.caps,
         )
@@ -668,12 +689,20 @@ class _Controller:
                 reason=reason,
                 ended=time.time(),
                 curve=tuple(state.curve),
-                provenance=provenance(
-                    state.trial, self.options.command, device.pick(self.options.device), state.trial.recipe.precision
-                ),
+                provenance=self._provenance(state),
             )
             self.directory.trial(state.id).conclude(record)
             self._ended(state)
+
+    def _provenance(self, state: TrialState) -> Provenance:
+        """Of a trial that is lost, as far as it is known here."""
+        local = self.options.engine == "local"
+        where = device.pick(self.options.device if local else "cpu")
+        found = provenance(state.trial, self.options.command, where, state.trial.recipe.precision)
+        if local:
+            return found
+        host = state.started.host if state.started else "unknown"
+        return found.model_copy(update={"host": host, "hardware": "unknown"})
 
     # --- telling others ---
 
@@ -703,7 +732,7 @@ class _Controller:
             best_trial=best.id if best else None,
             best_accuracy=best.best if best else None,
             eta_seconds=self._eta() if state == "running" else None,
-            workers=self.options.workers,
+            workers=self.workers,
             message=self.stop.reason or self.message or "; ".join(self.notes),
         )
         write_model(self.directory.status_path, status, durable=state != "running")
@@ -717,7 +746,7 @@ class _Controller:
         if not everything:
             return None
         mean = {n: sum(w) / len(w) if w else sum(everything) / len(everything) for n, w in self.walls.items()}
-        return sum(left[name] * mean[name] for name in left) / self.options.workers
+        return sum(left[name] * mean[name] for name in left) / self.workers
 
 
 def _refuse_newer(path: Path) -> None:
