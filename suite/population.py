@@ -53,6 +53,8 @@ class Stack:
 
     def __post_init__(self) -> None:
         first = self.members[0]
+        for member in self.members:
+            member.recorded = None  # of the time alone: it knows where the parameters were
         self.net = first.model
         self.device = first.device
         self.names = [name for name, p in first.model.named_parameters() if p.requires_grad]
@@ -66,11 +68,12 @@ class Stack:
         kind = {"device": self.device, "dtype": next(iter(self.parameters.values())).dtype}
         self.rates = torch.zeros(len(self.members), **kind)
         self.momenta = torch.tensor([self._momentum(m) for m in self.members], **kind)
-        self.counts = torch.tensor([self._count(m) for m in self.members], **kind)  # steps of AdamW so far
+        # Steps of AdamW so far, (K, parameters): each parameter counts for itself, as it does alone.
+        self.counts = torch.tensor([[self._count(m)] * len(self.names) for m in self.members], **kind)
         if self._adaptive:
             for i, member in enumerate(self.members):
-                for state in member.optimizer.state.values():
-                    state["step"] = self.counts[i]
+                for j, state in enumerate(member.optimizer.state.values()):
+                    state["step"] = self.counts[i, j]
         self.recorded: dict[tuple[bool, int], graphs.Recorded] = {}  # by whether all see one batch, and its size
 
     # --- gathering what the members are made of, and pointing them at it ---
@@ -218,7 +221,7 @@ class Stack:
         """Loshchilov and Hutter, 2019 (arXiv:1711.05101)."""
         parameter = self.parameters[name]
         mean, square = self.moments["exp_avg"][name], self.moments["exp_avg_sq"][name]
-        rate, beta1, count = (_along(v, gradient) for v in (self.rates, self.momenta, self.counts))
+        rate, beta1, count = (_along(v, gradient) for v in (self.rates, self.momenta, self.counts[:, 0]))
         if decay:
             parameter.mul_(1 - rate * decay)
         mean.lerp_(gradient, (1 - beta1).expand_as(gradient))

@@ -143,6 +143,22 @@ def test_members_may_come_late_have_seeds_of_their_own_and_leave_early(sets: tup
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_one_is_alone_before_and_after_the_others(sets: tuple[Examples, Examples], name: str, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    long = RECIPES[name]
+    short = long.model_copy(update={"epochs": 1})
+    alone = [member(0, sets, "net", long), member(1, sets, "net", short)]
+    first, second = member(0, sets, "net", long, device=device), member(1, sets, "net", short, device=device)
+    run_alone([items for _, items in alone])
+    run_together([first[1]], [second[1]])
+    for (a, _), (b, _) in zip(alone, (first, second), strict=True):
+        b.model.cpu()
+        equal(a, b, tolerance=1e-8 if device == "cpu" else 1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_member_is_saved_and_goes_on_alone(sets: tuple[Examples, Examples], name: str) -> None:
     recipe = RECIPES[name]
     through = [member(i, sets, "net", recipe) for i in range(3)]
