@@ -189,12 +189,9 @@ class Together:
         return messages
 
     def _take(self, members: list[_Member]) -> None:
-        try:
-            self._population.take([member.step for member in members])
-        except Exception as error:  # out of memory, as a rule: each trial says so for itself
-            for member in members:
-                member.failure = error
+        failures = self._population.take([member.step for member in members])
         for member in members:
+            member.failure = failures.get(member.step.training)  # which each trial then says for itself
             member.step = None
 
     def _advance(self, member: _Member) -> Message | None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from suite.memory import ran_out
+
 WARM_UP = 3  # runs before recording, so that libraries have chosen their algorithms and buffers exist
 
 Recorded = Callable[[Tensor, Tensor], Tensor]
@@ -23,28 +25,35 @@ def usable(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cuda" and dtype != torch.float16 and os.environ.get("MNIST_SUITE_CUDA_GRAPHS") != "0"
 
 
-def record(work: Work, example: tuple[Tensor, Tensor], state: Callable[[], list[Tensor]]) -> Recorded:
-    """`work` as a graph, for inputs shaped as `example`. Everything in `state()`, what work changes, is left as it was.
+def record(
+    work: Work, example: tuple[Tensor, Tensor], state: Callable[[], list[Tensor]], *, must_fit: bool = False
+) -> Recorded:
+    """`work` as a graph, for inputs shaped as `example`. Everything in `state()`, what work changes, is left as it was,
+    also when this raises.
 
     The optimiser's buffers that the warm-up brings into being start at zero, as it would start them itself. What
-    cannot be recorded is done step by step as before.
+    cannot be recorded is done step by step as before; with `must_fit` a graph that lacks memory raises instead.
     """
     inputs, labels = (part.clone(memory_format=torch.preserve_format) for part in example)
     before = [(tensor, tensor.clone()) for tensor in state()]
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            work(inputs, labels)
-    torch.cuda.current_stream().wait_stream(stream)
-    _restore(before, state())
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                work(inputs, labels)
+    finally:
+        torch.cuda.current_stream().wait_stream(stream)
+        _restore(before, state())
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
             loss = work(inputs, labels)
-    except RuntimeError:  # an operator of this model waits for the host
+    except (RuntimeError, MemoryError) as error:  # an operator of this model waits for the host, or memory is short
         torch.cuda.synchronize()
         _restore(before, state())
+        if must_fit and ran_out(error):
+            raise
         return work
 
     def replay(new_inputs: Tensor, new_labels: Tensor) -> Tensor:

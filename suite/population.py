@@ -8,7 +8,8 @@ that evaluating, saving and restoring it are what they always are, and it may le
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,8 @@ from torch.nn import functional as F
 
 from suite import graphs
 from suite.heads import Head
+from suite.memory import make_room, ran_out
+from suite.spec import Recipe
 from suite.train import Step, Training, take, wide
 
 EPSILON = 1e-8  # of AdamW, as torch.optim has it
@@ -45,35 +48,65 @@ def alike(step: Step) -> Hashable:
     return made_of, trained, recipe.model_dump_json(), inputs.shape[1:], training.device, training.dtype
 
 
+class TooLarge(MemoryError):
+    """The stack ran out of memory before anything of its step was applied: its members are as they were."""
+
+
+@contextmanager
+def _nothing_applied() -> Iterator[None]:
+    """Running out of memory in here spoils no figure, whatever else fails does not get another chance."""
+    try:
+        yield
+    except Exception as error:
+        if ran_out(error):
+            raise TooLarge(str(error)) from None
+        raise
+
+
 @dataclass
 class Stack:
-    """K trainings as one model. `members` are in the order of the stacked tensors' first dimension."""
+    """K trainings as one model. `members` are in the order of the stacked tensors' first dimension.
+
+    Raises TooLarge, which leaves every member able to go on alone or in another stack.
+    """
 
     members: list[Training]
+    graphed: bool = True  # whether to record graphs, each of which keeps the memory that a step takes for itself
 
     def __post_init__(self) -> None:
-        first = self.members[0]
-        self.net = first.model
-        self.device = first.device
-        self.names = [name for name, p in first.model.named_parameters() if p.requires_grad]
-        self.parameters = {name: self._gather(name) for name in self.names}
-        self.fixed = {name: p.detach() for name, p in first.model.named_parameters() if not p.requires_grad}
-        self.buffers, self.buffers_at = self._gather_buffers()
-        self.moments = {key: self._gather_moments(key) for key in self._moment_keys()}
-        self.losses = torch.stack([m.loss_sum for m in self.members])
-        for i, member in enumerate(self.members):
-            member.loss_sum = self.losses[i]
-        kind = {"device": self.device, "dtype": next(iter(self.parameters.values())).dtype}
-        self.rates = torch.zeros(len(self.members), **kind)
-        self.momenta = torch.tensor([self._momentum(m) for m in self.members], **kind)
-        self.counts = torch.tensor([self._count(m) for m in self.members], **kind)  # steps of AdamW so far
-        if self._adaptive:
-            for i, member in enumerate(self.members):
-                for state in member.optimizer.state.values():
-                    state["step"] = self.counts[i]
+        fresh = [member for member in self.members if not any(member.optimizer.state.values())]
+        try:
+            with _nothing_applied():
+                self._gather()
+        except TooLarge:
+            for member in fresh:
+                member.optimizer.state.clear()  # zeros for some parameters: an optimiser wants all or none
+            raise
         self.recorded: dict[tuple[bool, int], graphs.Recorded] = {}  # by whether all see one batch, and its size
 
     # --- gathering what the members are made of, and pointing them at it ---
+
+    def _gather(self) -> None:
+        first = self.members[0]
+        for member in self.members:
+            member.recorded = None  # of the time alone: it knows where the parameters were
+        self.net = first.model
+        self.device = first.device
+        self.names = [name for name, p in first.model.named_parameters() if p.requires_grad]
+        self.fixed = {name: p.detach() for name, p in first.model.named_parameters() if not p.requires_grad}
+        self.buffers, self.buffers_at = self._gather_buffers()
+        self.losses = torch.stack([m.loss_sum for m in self.members])
+        for i, member in enumerate(self.members):
+            member.loss_sum = self.losses[i]
+        kind = {"device": self.device, "dtype": dict(self.net.named_parameters())[self.names[0]].dtype}
+        self.rates = torch.zeros(len(self.members), **kind)
+        self.momenta = torch.tensor([self._momentum(m) for m in self.members], **kind)
+        # Steps of AdamW so far, (K, parameters): each parameter counts for itself, as it does alone.
+        self.counts = torch.tensor([[self._count(m)] * len(self.names) for m in self.members], **kind)
+        self.parameters: dict[str, Tensor] = {}
+        self.moments: dict[str, dict[str, Tensor]] = {key: {} for key in self._moment_keys()}
+        for j, name in enumerate(self.names):
+            self._gather_parameter(j, name)
 
     @property
     def _adaptive(self) -> bool:
@@ -90,13 +123,23 @@ class Stack:
     def _count(member: Training) -> float:
         return next((float(s["step"]) for s in member.optimizer.state.values() if "step" in s), 0.0)
 
-    def _gather(self, name: str) -> Tensor:
+    def _gather_parameter(self, number: int, name: str) -> None:
+        """A parameter with all that its optimiser keeps: a fused one wants them to lie in memory alike, so that where
+        memory runs out either all of them have moved or none."""
         own = [dict(m.model.named_parameters())[name] for m in self.members]
+        states = [m.optimizer.state.get(p, {}) for m, p in zip(self.members, own, strict=True)]
         stacked = torch.stack([p.detach() for p in own]).contiguous()
-        for i, p in enumerate(own):
+        zero = torch.zeros_like(stacked[0])
+        for key, found in self.moments.items():
+            values = [zero if s.get(key) is None else s[key] for s in states]
+            found[name] = torch.stack(values).contiguous()
+        for i, (member, p) in enumerate(zip(self.members, own, strict=True)):
             p.data = stacked[i]
             p.grad = None
-        return stacked.requires_grad_()
+            member.optimizer.state[p].update({key: found[name][i] for key, found in self.moments.items()})
+            if self._adaptive:
+                member.optimizer.state[p]["step"] = self.counts[i, number]
+        self.parameters[name] = stacked.requires_grad_()
 
     def _gather_buffers(self) -> tuple[dict[str, Tensor], int | None]:
         """Stacked, and the dimension that vmap takes apart: None where they are the same for all, as a rule."""
@@ -106,31 +149,28 @@ class Stack:
             return first, None
         return {name: torch.stack([own[name] for own in everyone]) for name in first}, 0
 
-    def _gather_moments(self, key: str) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for name in self.names:
-            states = [m.optimizer.state[dict(m.model.named_parameters())[name]] for m in self.members]
-            like = self.parameters[name].detach()
-            values = [s[key] if s.get(key) is not None else torch.zeros_like(like[0]) for s in states]
-            found[name] = torch.stack(values).contiguous()
-            for i, state in enumerate(states):
-                state[key] = found[name][i]
-        return found
-
     # --- one step of all ---
 
     def take(self, steps: Sequence[Step]) -> None:
         """Carry out one step of every member; `steps` are in the members' order."""
-        inputs, labels, shared = self._batches(steps)
-        self.rates.copy_(torch.tensor([step.rate for step in steps]))
         recipe = steps[0].recipe
+        with _nothing_applied():
+            inputs, labels, shared = self._batches(steps)
+            self.rates.copy_(torch.tensor([step.rate for step in steps]))
 
         def work(x: Tensor, y: Tensor) -> Tensor:
-            return self._learn(x, y, shared, steps[0])
+            with _nothing_applied():
+                losses, gradients = self._learn(x, y, shared, recipe)
+                scratch = self._scratch(recipe)
+            # The moment: from here on the members change, and a failure leaves them half changed. That it be no lack
+            # of memory, nothing of their size is asked for any more.
+            self._update(gradients, scratch, recipe)
+            return losses
 
         key = (shared, labels.shape[-1])
-        if key not in self.recorded and graphs.usable(self.device, self.members[0].dtype):
-            self.recorded[key] = graphs.record(work, (inputs, labels), self._changed)
+        if self.graphed and key not in self.recorded and graphs.usable(self.device, self.members[0].dtype):
+            with _nothing_applied():  # recording puts back what it tries out
+                self.recorded[key] = graphs.record(work, (inputs, labels), self._changed, must_fit=True)
         self.losses += self.recorded.get(key, work)(inputs, labels)
         for member in self.members:
             member.losses += 1
@@ -154,8 +194,9 @@ class Stack:
         inputs, labels = zip(*(made[key] for key in keys), strict=True)
         return torch.stack(inputs), torch.stack(labels), False
 
-    def _learn(self, inputs: Tensor, labels: Tensor, shared: bool, step: Step) -> Tensor:
-        recipe, dtype, count = step.recipe, self.members[0].dtype, len(self.members)
+    def _learn(self, inputs: Tensor, labels: Tensor, shared: bool, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
+        """Every member's mean loss (K,), and the gradients of its parameters."""
+        dtype, count = self.members[0].dtype, len(self.members)
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             if isinstance(self.net, Head) and self.buffers_at is None:
                 logits = self._heads(self.net, inputs)
@@ -168,19 +209,28 @@ class Stack:
         losses = each.view(count, -1).mean(1)
         found = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
         gradients = dict(zip(self.names, found, strict=True))
-        with torch.no_grad():
-            if recipe.clip_norm:
-                norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
-                scale = (recipe.clip_norm / (norms + 1e-6)).clamp(max=1.0)
-                gradients = {name: g * _along(scale, g) for name, g in gradients.items()}
-            self.counts += 1
-            for name, gradient in gradients.items():
-                decay = recipe.weight_decay if gradient.ndim > 2 else 0.0  # one more dimension than alone
-                if self._adaptive:
-                    self._adamw(name, gradient, decay, recipe.beta2)
-                else:
-                    self._sgd(name, gradient, decay, recipe.nesterov)
-        return losses.detach()
+        if recipe.clip_norm:
+            norms = torch.stack([g.flatten(1).norm(dim=1) for g in found]).norm(dim=0)
+            scale = (recipe.clip_norm / (norms + 1e-6)).clamp(max=1.0)
+            gradients = {name: g * _along(scale, g) for name, g in gradients.items()}
+        return losses.detach(), gradients
+
+    def _scratch(self, recipe: Recipe) -> Tensor | None:
+        """What an update works in, one parameter after another. Not the gradients: two of them may be one tensor."""
+        if not (self._adaptive or recipe.nesterov or recipe.weight_decay):
+            return None
+        return torch.empty_like(max(self.parameters.values(), key=Tensor.numel)).detach().flatten()
+
+    @torch.no_grad()
+    def _update(self, gradients: dict[str, Tensor], scratch: Tensor | None, recipe: Recipe) -> None:
+        self.counts += 1
+        for name, gradient in gradients.items():
+            decay = recipe.weight_decay if gradient.ndim > 2 else 0.0  # one more dimension than alone
+            room = gradient if scratch is None else scratch[: gradient.numel()].view(gradient.shape)
+            if self._adaptive:
+                self._adamw(name, gradient, room, decay, recipe.beta2)
+            else:
+                self._sgd(name, gradient, room, decay, recipe.nesterov)
 
     def _any(self, inputs: Tensor, shared: bool) -> Tensor:
         """Scores (K, B, classes) of any model."""
@@ -206,25 +256,42 @@ class Stack:
                 x = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
         return x
 
-    def _sgd(self, name: str, gradient: Tensor, decay: float, nesterov: bool) -> None:
+    def _sgd(self, name: str, gradient: Tensor, room: Tensor, decay: float, nesterov: bool) -> None:
         parameter, velocity = self.parameters[name], self.moments["momentum_buffer"][name]
         rate, momentum = _along(self.rates, gradient), _along(self.momenta, gradient)
         if decay:
-            gradient = gradient + decay * parameter
+            gradient = torch.add(gradient, parameter, alpha=decay, out=room)
         velocity.mul_(momentum).add_(gradient)
-        parameter.addcmul_(rate, gradient + momentum * velocity if nesterov else velocity, value=-1)
+        change = torch.addcmul(gradient, momentum, velocity, out=room) if nesterov else velocity
+        parameter.addcmul_(rate, change, value=-1)
 
-    def _adamw(self, name: str, gradient: Tensor, decay: float, beta2: float) -> None:
+    def _adamw(self, name: str, gradient: Tensor, room: Tensor, decay: float, beta2: float) -> None:
         """Loshchilov and Hutter, 2019 (arXiv:1711.05101)."""
         parameter = self.parameters[name]
         mean, square = self.moments["exp_avg"][name], self.moments["exp_avg_sq"][name]
-        rate, beta1, count = (_along(v, gradient) for v in (self.rates, self.momenta, self.counts))
+        rate, beta1, count = (_along(v, gradient) for v in (self.rates, self.momenta, self.counts[:, 0]))
         if decay:
             parameter.mul_(1 - rate * decay)
         mean.lerp_(gradient, (1 - beta1).expand_as(gradient))
         square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = (square / (1 - beta2**count)).sqrt_().add_(EPSILON)
-        parameter.addcmul_(rate / (1 - beta1**count), mean / scale, value=-1)
+        scale = torch.div(square, 1 - beta2**count, out=room).sqrt_().add_(EPSILON)
+        parameter.addcmul_(rate / (1 - beta1**count), torch.div(mean, scale, out=room), value=-1)
+
+
+def _apart(members: list[Training]) -> None:
+    """Give each memory of its own again, one tensor of all after another: so what they shared is free in between. Where
+    that runs out of memory, what was moved has moved, and nothing else is kept."""
+    for name, first in members[0].model.named_parameters():
+        if not first.requires_grad:
+            continue
+        own = [m.model.get_parameter(name) for m in members]
+        states = [m.optimizer.state.get(p, {}) for m, p in zip(members, own, strict=True)]
+        for p, value in zip(own, [p.detach().clone() for p in own], strict=True):
+            p.data = value
+        for key in {key for state in states for key in state}:
+            having = [state for state in states if isinstance(state.get(key), Tensor)]
+            for state, value in zip(having, [state[key].clone() for state in having], strict=True):
+                state[key] = value
 
 
 def _along(values: Tensor, like: Tensor) -> Tensor:
@@ -233,12 +300,17 @@ def _along(values: Tensor, like: Tensor) -> Tensor:
 
 
 class Population:
-    """Takes the steps of many trainings, those alike as one stack. Stacks are made anew as members come and go."""
+    """Takes the steps of many trainings, those alike as one stack. Stacks are made anew as members come and go.
+
+    Where memory is too short for a stack, smaller ones take the same steps, down to trainings by themselves. They do
+    without graphs, which would need as much memory as the one stack did; what fills the memory is not slow to launch.
+    """
 
     def __init__(self, everywhere: bool) -> None:
         self.everywhere = everywhere  # also where it does not pay: convolutions on a CPU
         self._kinds: WeakKeyDictionary[Training, Hashable] = WeakKeyDictionary()
-        self._stacks: dict[Hashable, Stack] = {}
+        self._stacks: list[Stack] = []
+        self._fit: dict[Hashable, int] = {}  # the most of a kind to stack, of those kinds that ran out of memory
 
     def kind(self, step: Step) -> Hashable:
         """What it can be stacked with; None where it has to run by itself, nothing else drawing random numbers."""
@@ -247,32 +319,71 @@ class Population:
             self._kinds[training] = alike(step) if self.everywhere or _pays(training) else None
         return self._kinds[training]
 
-    def take(self, steps: Iterable[Step]) -> None:
-        """Carry out one step of each training; each learns its share of the time that took."""
+    def take(self, steps: Sequence[Step]) -> dict[Training, Exception]:
+        """Carry out one step of each training; each learns its share of the time that took.
+
+        Returns the trainings that failed, with why: their step may be half applied, so that they must not go on.
+        """
+        failures: dict[Training, Exception] = {}
         groups: dict[tuple[Hashable, int], list[Step]] = {}
+        present = {step.training for step in steps}
         for step in steps:
             kind = self.kind(step)
             groups.setdefault((id(step) if kind is None else kind, len(step.rows)), []).append(step)
         for (kind, _), group in groups.items():
             begin = time.perf_counter()
-            members = [step.training for step in group]
-            if len(group) == 1:
+            while group:
+                part = group[: self._fit.get(kind, len(group))]
+                members = [step.training for step in part]
+                failure = self._try(part, members, present, short=kind in self._fit)
+                if isinstance(failure, TooLarge):
+                    self._fit[kind] = len(part) // 2
+                    self._part(members, kind)
+                    continue
+                if failure is not None:
+                    failures |= dict.fromkeys(members, failure)
+                for step in part:
+                    step.seconds = (time.perf_counter() - begin) / len(part)
+                group, begin = group[len(part) :], time.perf_counter()
+        return failures
+
+    def _try(self, steps: list[Step], members: list[Training], present: set[Training], short: bool) -> Exception | None:
+        try:
+            if len(steps) == 1:
                 self._forget(members)
-                take(group[0])
+                take(steps[0], graphed=not short)
+                if short:
+                    members[0].optimizer.zero_grad()  # its gradients would stay while the others have their turn
             else:
-                stack = self._stacks.get(kind)
-                if stack is None or stack.members != members:
-                    self._forget(members)
-                    stack = self._stacks[kind] = Stack(members)
-                stack.take(group)
+                self._stack(members, present, short).take(steps)
             if members[0].device.type == "cuda":
                 torch.cuda.synchronize(members[0].device)  # so that the share is of the work, not of its launch
-            for step in group:
-                step.seconds = (time.perf_counter() - begin) / len(group)
+        except Exception as error:
+            if ran_out(error):  # what was computed hangs on the frames that the error remembers
+                error.__traceback__ = error.__context__ = None
+            return error
+        return None
+
+    def _stack(self, members: list[Training], present: set[Training], short: bool) -> Stack:
+        stack = next((s for s in self._stacks if s.members == members), None)
+        if stack is None:
+            self._forget(members)
+            self._stacks = [s for s in self._stacks if present & set(s.members)]  # the others have ended, or pause
+            stack = Stack(members, graphed=not short)
+            self._stacks.append(stack)
+        return stack
 
     def _forget(self, members: list[Training]) -> None:
         """Drop the stacks that these are in: from now on they live elsewhere."""
-        self._stacks = {k: s for k, s in self._stacks.items() if not set(members) & set(s.members)}
+        self._stacks = [s for s in self._stacks if not set(members) & set(s.members)]
+
+    def _part(self, members: list[Training], kind: Hashable) -> None:
+        """Drop all stacks of a kind with what they hold, these members' memory included."""
+        self._stacks = [s for s in self._stacks if self._kinds[s.members[0]] != kind]
+        make_room()
+        with suppress(MemoryError, RuntimeError):  # without room for that they share memory until they are stacked anew
+            _apart(members)
+        make_room()
 
 
 def _pays(training: Training) -> bool:

@@ -388,8 +388,8 @@ def population(rounds: int = ROUNDS) -> Iterator[Figure]:
                         steps.append(item)
                     else:
                         live.remove(course)
-                if steps:
-                    population.take(steps)
+                for failure in population.take(steps).values():
+                    raise failure
 
         found = in_turn({"solo": one_by_one, "together": together}, where, rounds)
         how = f"{count} trainings of {rows // 64} steps of 64, median of {rounds} in turn"

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from suite import checkpoint, cost, data, device, features, heads, models, stats, train, tune
+from suite import checkpoint, cost, data, device, features, heads, memory, models, stats, train, tune
 from suite.augment import Prepare, feature_preparer, image_preparer
 from suite.errors import InputError, WorkError
 from suite.spec import (
@@ -140,11 +140,9 @@ def _of_the_disk(error: OSError, place: Path) -> bool:
 
 def release() -> None:
     """After a trial: give back what it held, so that one that ran out of memory leaves room for the next."""
-    gc.collect()
+    memory.make_room()
     gc.freeze()  # what is left are modules and caches for good: the next collection need not walk them again
     _thaw_at_exit()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 @cache
@@ -171,13 +169,10 @@ def checkpoint_seconds() -> float:
         raise InputError(f"MNIST_SUITE_CHECKPOINT_SECONDS is {text[:80]!r}, which is no number of seconds.") from None
 
 
-OUT_OF_MEMORY = ("not enough memory", "out of memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
-
-
 def describe(error: Exception) -> str:
     """The reason of a failure in one line; running out of memory is always named so."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(w in text.lower() for w in OUT_OF_MEMORY):
+    if memory.ran_out(error):
         return f"out of memory: {text or 'allocation refused'}"
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
@@ -526,7 +521,7 @@ class _Run:
     def _cost(self) -> Cost | None:
         if self.counted is None or self.meter is None:
             return None
-        memory, memory_source = self.meter.memory()
+        peak, memory_source = self.meter.memory()
         joules, energy_source = self.meter.energy()
         if self.together:
             memory_source = f"{memory_source} (shared by trials trained together)"
@@ -542,7 +537,7 @@ class _Run:
             train_seconds=seconds,
             setup_seconds=self.setup_seconds,
             images_per_second=images / seconds if seconds > 0 else 0.0,
-            peak_memory_bytes=memory,
+            peak_memory_bytes=peak,
             memory_source=memory_source,
             energy_joules=joules,
             energy_source=energy_source,

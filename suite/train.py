@@ -301,8 +301,11 @@ def course(
         )
 
 
-def take(step: Step) -> None:
-    """Carry out one step of one training; on a GPU all of it is one recorded graph, where the batch is a full one."""
+def take(step: Step, *, graphed: bool = True) -> None:
+    """Carry out one step of one training; on a GPU all of it is one recorded graph, where the batch is a full one.
+
+    With `graphed` false none is recorded: each keeps the memory that a step takes for itself.
+    """
     training, recipe = step.training, step.recipe
     inputs, labels = step.batch()
     for group in training.optimizer.param_groups:
@@ -311,7 +314,7 @@ def take(step: Step) -> None:
         else:
             group["lr"] = step.rate
     whole = len(labels) == recipe.batch_size
-    if training.recorded is None and whole and graphs.usable(training.device, training.dtype):
+    if graphed and training.recorded is None and whole and graphs.usable(training.device, training.dtype):
         training.recorded = graphs.record(
             lambda x, y: _learn(training, recipe, x, y), (inputs, labels), lambda: _state(training)
         )

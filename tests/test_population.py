@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
+from torch import nn
 
 from suite import backbones, data, heads
 from suite.augment import Prepare, feature_preparer, image_preparer
 from suite.backbones import Preprocess
-from suite.population import Population, alike
+from suite.memory import ran_out
+from suite.population import Population, Stack, alike
 from suite.spec import Augment, Evaluated, HeadSpec, Linear, Mlp, Progress, Recipe
 from suite.train import Examples, Step, Training, begin, course, restore, state_numbers, state_tensors, take
 
-CPU = torch.device("cpu")
+MIB = 2**20
 EXPECTS = Preprocess(1, 28, (0.1307,), (0.3081,), "none")
 Item = Step | Progress | Evaluated
 
 
-@pytest.fixture(scope="module")
-def sets() -> tuple[Examples, Examples]:
+def slices() -> tuple[Examples, Examples]:
     splits = data.search_splits("mnist", limit=400)
     train, validation = (
         Examples(torch.from_numpy(p.images), torch.from_numpy(p.labels)) for p in (splits.train, splits.validation)
     )
     return train, validation
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[Examples, Examples]:
+    return slices()
 
 
 def as_features(part: Examples) -> Examples:
@@ -34,6 +46,13 @@ def as_features(part: Examples) -> Examples:
 
 def in_double(prepare: Prepare) -> Prepare:
     return lambda images, generator: prepare(images, generator).double()
+
+
+def heavy(seed: int) -> nn.Module:
+    """Nearly all of it is one layer, of 12 MiB in double precision, and that is not the first."""
+    torch.manual_seed(seed)
+    convolutions = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Flatten()
+    return nn.Sequential(*convolutions, nn.Linear(8 * 28 * 28, 256), nn.ReLU(), nn.Linear(256, 10))
 
 
 def member(
@@ -57,7 +76,7 @@ def member(
         Examples(sets[1].inputs.to(where), sets[1].labels.to(where)),
     )
     if isinstance(what, str):
-        model = backbones.build(what, classes=10, channels=1, size=28, seed=seed)
+        model = heavy(seed) if what == "heavy" else backbones.build(what, classes=10, channels=1, size=28, seed=seed)
         prepare = in_double(image_preparer(EXPECTS, recipe.augment, where))
     else:
         sets = (as_features(sets[0]), as_features(sets[1]))
@@ -73,9 +92,13 @@ def run_alone(courses: list[Iterator[Item]]) -> None:
                 take(item)
 
 
-def run_together(courses: list[Iterator[Item]], join_late: list[Iterator[Item]] | None = None) -> None:
+def run_together(
+    courses: list[Iterator[Item]],
+    join_late: list[Iterator[Item]] | None = None,
+    population: Population | None = None,
+) -> None:
     """All at once; `join_late` enter after twelve steps of the others."""
-    population, live, taken = Population(everywhere=True), list(courses), 0
+    population, live, taken = population or Population(everywhere=True), list(courses), 0
     while live:
         steps: list[Step] = []
         for items in list(live):
@@ -85,7 +108,7 @@ def run_together(courses: list[Iterator[Item]], join_late: list[Iterator[Item]] 
             else:
                 steps.append(step)
         if steps:
-            population.take(steps)
+            assert population.take(steps) == {}
             assert all(step.seconds is not None and step.seconds > 0 for step in steps)
         taken += 1
         if join_late and taken == 12:
@@ -143,6 +166,22 @@ def test_members_may_come_late_have_seeds_of_their_own_and_leave_early(sets: tup
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_one_is_alone_before_and_after_the_others(sets: tuple[Examples, Examples], name: str, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    long = RECIPES[name]
+    short = long.model_copy(update={"epochs": 1})
+    alone = [member(0, sets, "net", long), member(1, sets, "net", short)]
+    first, second = member(0, sets, "net", long, device=device), member(1, sets, "net", short, device=device)
+    run_alone([items for _, items in alone])
+    run_together([first[1]], [second[1]])
+    for (a, _), (b, _) in zip(alone, (first, second), strict=True):
+        b.model.cpu()
+        equal(a, b, tolerance=1e-8 if device == "cpu" else 1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_member_is_saved_and_goes_on_alone(sets: tuple[Examples, Examples], name: str) -> None:
     recipe = RECIPES[name]
     through = [member(i, sets, "net", recipe) for i in range(3)]
@@ -151,7 +190,7 @@ def test_a_member_is_saved_and_goes_on_alone(sets: tuple[Examples, Examples], na
     first = [member(i, sets, "net", recipe) for i in range(3)]
     population, live = Population(everywhere=True), [items for _, items in first]
     for _ in range(7):
-        population.take([next(item for item in items if isinstance(item, Step)) for items in live])
+        assert not population.take([next(item for item in items if isinstance(item, Step)) for items in live])
     for _, items in first:
         next(items)  # the seventh step is counted when the training goes on
     saved = [(state_tensors(t), state_numbers(t)) for t, _ in first]
@@ -175,6 +214,107 @@ def test_what_cannot_be_stacked_says_so(sets: tuple[Examples, Examples]) -> None
     assert isinstance(head, Step) and Population(everywhere=False).kind(head) is not None
 
 
+# --- memory runs out ---
+
+
+class Watched(Population):
+    """Remembers the sizes of the stacks that it made, or tried to."""
+
+    def __init__(self) -> None:
+        super().__init__(everywhere=True)
+        self.made: list[int] = []
+
+    def _stack(self, members: list[Training], present: set[Training], short: bool) -> Stack:
+        if not any(stack.members == members for stack in self._stacks):
+            self.made.append(len(members))
+        return super()._stack(members, present, short)
+
+
+@contextmanager
+def at_most(room: int) -> Iterator[None]:
+    """Let this process have so many bytes more than it has."""
+    held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData:")) << 10
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (held + room, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def short_of_memory_for_activations() -> None:
+    recipe = RECIPES["sgd"].model_copy(update={"batch_size": 128, "epochs": 1})
+    alone, together = ([member(i, slices(), "net", recipe) for i in range(5)] for _ in range(2))
+    run_alone([items for _, items in alone])
+    population = Watched()
+    with at_most(64 * MIB):
+        run_together([items for _, items in together], population=population)
+    for (a, _), (b, _) in zip(alone, together, strict=True):
+        equal(a, b, tolerance=1e-8)
+    assert population.made == [5, 2, 2]  # each once, and the fifth goes by itself
+
+
+def short_of_memory_for_gathering(name: str, room: int, made: list[int]) -> None:
+    """Three steps of trainings that are nearly all parameters and moments: the stack fails when it is half gathered."""
+    recipe = RECIPES[name].model_copy(update={"batch_size": 4})
+    alone, together = ([member(i, slices(), "heavy", recipe) for i in range(5)] for _ in range(2))
+    for _, items in alone:
+        for _ in range(3):
+            take(next(item for item in items if isinstance(item, Step)))
+    population = Watched()
+    with at_most(room):
+        for _ in range(3):
+            assert not population.take([next(i for i in items if isinstance(i, Step)) for _, items in together])
+    for (a, _), (b, _) in zip(alone, together, strict=True):
+        equal(a, b, tolerance=1e-8)
+    assert population.made == made
+
+
+def short_of_memory_for_gathering_parameters() -> None:
+    short_of_memory_for_gathering("sgd", 107 * MIB, [5, 2, 2])
+
+
+def short_of_memory_for_gathering_moments() -> None:
+    """Once all have moments, two do not fit either."""
+    short_of_memory_for_gathering("adamw", 168 * MIB, [5, 2, 2])
+
+
+def two_that_do_not_fit_at_all() -> None:
+    recipe = RECIPES["sgd"].model_copy(update={"epochs": 1})
+    alone, together = ([member(i, slices(), "net", recipe) for i in range(3)] for _ in range(2))
+    greedy = [member(i, slices(), "net", recipe.model_copy(update={"batch_size": 400})) for i in range(2)]
+    run_alone([items for _, items in alone])
+    population = Watched()
+    live = [items for _, items in together]
+    steps = [next(i for i in items if isinstance(i, Step)) for items in [*live, *(items for _, items in greedy)]]
+    with at_most(64 * MIB):
+        failures = population.take(steps)
+        run_together(live, population=population)
+    assert set(failures) == {training for training, _ in greedy}
+    assert all(ran_out(failure) and failure.__traceback__ is None for failure in failures.values())
+    assert failures[greedy[0][0]] is not failures[greedy[1][0]]
+    for (a, _), (b, _) in zip(alone, together, strict=True):
+        equal(a, b, tolerance=1e-8)
+    assert population.made == [3, 2]  # the greedy two were tried together, and the others not even made anew
+
+
+CASES: list[Callable[[], None]] = [
+    short_of_memory_for_activations,
+    short_of_memory_for_gathering_parameters,
+    short_of_memory_for_gathering_moments,
+    two_that_do_not_fit_at_all,
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the process's data as Linux does")
+@pytest.mark.parametrize("case", CASES)
+def test_short_memory_makes_smaller_stacks_and_no_other_figures(case: Callable[[], None]) -> None:
+    """In a process of its own, whose C library gives memory back at once: so that what it has is what it uses."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, __file__, case.__name__], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("what", ["net", "cnn", Linear()], ids=["net", "cnn", "linear"])
 def test_a_recorded_stack_ends_where_its_members_end_alone_on_the_cpu(
@@ -189,3 +329,38 @@ def test_a_recorded_stack_ends_where_its_members_end_alone_on_the_cpu(
     for (a, _), (b, _) in zip(alone, together, strict=True):
         b.model.cpu()
         equal(a, b, tolerance=1e-6)
+
+
+@pytest.mark.gpu
+def test_a_stack_too_large_for_the_gpu_goes_on_as_smaller_ones(sets: tuple[Examples, Examples]) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    recipe = RECIPES["sgd"].model_copy(update={"batch_size": 128})
+
+    def peak(count: int) -> int:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        run_together([member(i, sets, "cnn", recipe, device="cuda")[1] for i in range(count)])
+        return torch.cuda.max_memory_reserved()
+
+    alone = [member(i, sets, "cnn", recipe) for i in range(5)]
+    run_alone([items for _, items in alone])
+    peak(1)  # what libraries keep for themselves from now on
+    limit = (peak(1) + peak(5)) / 2
+    gc.collect()
+    torch.cuda.empty_cache()
+    together = [member(i, sets, "cnn", recipe, device="cuda") for i in range(5)]
+    population = Watched()
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        run_together([items for _, items in together], population=population)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert population.made in ([5, 2, 2], [5, 2, 2, 2])  # or no room for two at once
+    for (a, _), (b, _) in zip(alone, together, strict=True):
+        b.model.cpu()
+        equal(a, b, tolerance=1e-6)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
