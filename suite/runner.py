@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from suite import checkpoint, cost, data, device, features, heads, models, stats, train, tune
 from suite.augment import Prepare, feature_preparer, image_preparer
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, printable
 from suite.spec import (
     Augment,
     Checkpointed,
@@ -176,7 +176,7 @@ OUT_OF_MEMORY = ("not enough memory", "out of memory", "cannot allocate memory",
 
 def describe(error: Exception) -> str:
     """The reason of a failure in one line; running out of memory is always named so."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    text = printable(str(error).strip().splitlines()[0]) if str(error).strip() else ""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(w in text.lower() for w in OUT_OF_MEMORY):
         return f"out of memory: {text or 'allocation refused'}"
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
@@ -553,7 +553,11 @@ class _Run:
     def _provenance(self) -> Provenance:
         given = self.assembled.provenance if self.assembled else None
         made = provenance(self.trial, self.command, self.device, device.name_of(self.dtype))
-        return made.model_copy(update={"weights_sha256": given.sha256, "weights": given.source}) if given else made
+        return (
+            made.model_copy(update={"weights_sha256": given.sha256, "weights": printable(given.source)})
+            if given
+            else made
+        )
 
 
 def provenance(trial: Trial, command: str, where: torch.device, precision: str) -> Provenance:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from suite import backbones, data, device, repair, tune, weights
 from suite.checkpoint import clear
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, printable
 from suite.execute import Executor, Inline, Job, Limits, Message, Processes, Together, awaits_verdict
 from suite.runner import checkpoint_seconds, packages, provenance, version
 from suite.search import Search, is_damage, open_storage, rungs, set_aside
@@ -288,7 +288,13 @@ def weights_of(reference: str, results: Path) -> Weights:
             f"Trial {study.name}/{state.id} has no whole model to start from (strategy {state.trial.strategy.kind}, "
             f"{state.state}); choose a finished trial that trained its backbone, or export it first."
         )
-    return Weights(source=str(best.relative_to(results)), sha256=file_sha256(best))
+    digest = file_sha256(best)
+    if state.record is not None and digest != state.record.artifact_sha256:
+        raise InputError(
+            f"{best} is damaged: its SHA-256 is not the one in result.json. `mnist-suite doctor {study.name} --repair` "
+            "sets the trial aside, to be trained again."
+        )
+    return Weights(source=str(best.relative_to(results)), sha256=digest)
 
 
 class _Controller:
@@ -423,7 +429,7 @@ class _Controller:
                 _refuse_newer(directory.path / "trial.json")
                 if self._restored(directory):
                     self.notes.append(f"trial.json of {directory.id} was damaged: written anew")
-                elif not directory.events.exists():
+                elif all(path.name.lstrip(".").startswith("trial.json") for path in directory.path.iterdir()):
                     shutil.rmtree(directory.path)  # its controller died while making it
                     continue
                 else:
@@ -704,7 +710,7 @@ class _Controller:
             best_accuracy=best.best if best else None,
             eta_seconds=self._eta() if state == "running" else None,
             workers=self.options.workers,
-            message=self.stop.reason or self.message or "; ".join(self.notes),
+            message=printable(self.stop.reason or self.message or "; ".join(self.notes)),  # paths need not be text
         )
         write_model(self.directory.status_path, status, durable=state != "running")
         return status
