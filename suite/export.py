@@ -327,6 +327,8 @@ def picture(path: Path, card: Card) -> Tensor:
     from PIL import Image, ImageOps
 
     Image.MAX_IMAGE_PIXELS = data.MAX_PIXELS
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no plain file, so it is no image.")
     try:
         with Image.open(path, formats=data.PICTURES) as opened:
             if opened.width * opened.height > data.MAX_PIXELS:

@@ -180,7 +180,11 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
         if arm.weights == "pretrained":
             weights.find_pretrained(arm.backbone)
         elif arm.weights not in (None, "experiment"):
-            weights_of(arm.weights, results)
+            given = weights_of(arm.weights, results)
+            if os.path.isabs(
+                given.source
+            ):  # a stranger's file: what cannot be read is found before a trial fails of it
+                weights.read_tensors(given.source)
         splits = data.search_splits(experiment.dataset, fraction=arm.fraction, limit=experiment.limit)
         choices = {**experiment.space, **arm.space}.get("batch_size")
         sizes = [v for v in getattr(choices, "values", ()) if isinstance(v, int)] or [arm.recipe.batch_size]

@@ -76,6 +76,7 @@ BAD = [
     (["finetune", "--backbone", "cnn"], "--from"),
     (["finetune", "--backbone", "cnn", "--from", "nowhere"], "nowhere"),
     (["finetune", "--backbone", "cnn", "--from", "/dev/zero"], "no plain file"),
+    (["finetune", "--backbone", "cnn", "--from", __file__], "no file of weights"),
     (["finetune", "--backbone", "timm:resnet18", "--strategy", "magic"], "strategy"),
     (["finetune", "--backbone", "timm:resnet18", "--pretrained"], "No pretrained weights for timm:resnet18"),
     (["leaderboard"], "no studies"),
@@ -285,7 +286,8 @@ def test_pictures_that_are_none(digits_model: Path, suite: Suite, tmp_path: Path
     Image.new("L", (100, 100)).save(whole, "PNG")
     (tmp_path / "cut.png").write_bytes(whole.getvalue()[:60])
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
-    for name in ("text.png", "empty.png", "cut.png", "bomb.png", "missing.png"):
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("text.png", "empty.png", "cut.png", "bomb.png", "missing.png", "pipe.png"):
         done = suite("predict", digits_model, name)
         assert done.returncode == 2, name
         assert name in done.stderr

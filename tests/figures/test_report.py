@@ -237,6 +237,7 @@ def test_perfect_models_and_long_names_can_be_drawn() -> None:
     pictures: list[Figure] = [
         plots.curves({"a": [[(1, 1.0), (2, 1.0)]]}, 100, looks),
         plots.confusion([[5, 0], [0, 5]], ["T-shirt/top", "Ankle boot"]),
+        plots.confusion([[5, 0], [0, 5]], ["$x_{$", "5$ or 6$"]),
         plots.worst([{"label": 0, "predicted": 1, "probability": 1.0, "pixels": [[0, 255]]}], ["T-shirt/top", "Bag"]),
         plots.confusion([[1] * 47] * 47, [str(i) for i in range(47)]),
     ]
