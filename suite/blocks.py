@@ -69,6 +69,7 @@ class Facts:
     importances: Mapping[str, Mapping[str, float]]  # arm -> hyperparameter -> share
     errors: Mapping[str, Mapping[str, Any]]  # arm -> validation.json of its best trial
     outcome: Mapping[str, Any] | None = None  # of the final evaluation
+    read: bool = False  # whether the test images ever were
     tested: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # arm -> test.json of its first model
     final_curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]] = field(default_factory=dict)
 

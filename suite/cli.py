@@ -75,7 +75,14 @@ def main() -> NoReturn:
         _complain(f"{error.strerror or error}{where}. Nothing already written was lost.", 2 if no_path else 1)
     except RecursionError:
         _complain("A value is nested too deeply.", 2)
+    except (MemoryError, ImportError) as error:  # libraries that find no room to be loaded raise either
+        _complain(f"{error or 'out of memory'}: too little memory, or an incomplete installation.", 1)
     sys.exit(0)
+
+
+def _command() -> str:
+    """The command line for the record: a path need not be text, but JSON takes nothing else."""
+    return printable(" ".join(["mnist-suite", *sys.argv[1:]]))
 
 
 def _complain(message: str, code: int) -> NoReturn:
@@ -345,6 +352,8 @@ def _train_one(
     from suite import store
     from suite.sweep import Options, auto_name, single
 
+    if printable(dataset) != dataset:
+        raise InputError(f"--dataset {dataset!r} cannot be recorded: name a folder by printable text alone.")
     root = store.results_dir(results)
     name = store.check_name(study, "Study") if study else auto_name(verb, arm, dataset, seed, limit)
     experiment = single(name, arm, dataset, seed=seed, limit=limit)
@@ -552,7 +561,7 @@ def _run(
     from suite.sweep import Stop, sweep
 
     stop = Stop()
-    command = " ".join(["mnist-suite", *sys.argv[1:]])
+    command = _command()
     if options.storage is not None:
         command = command.replace(options.storage, "STORAGE")  # it may hold a password
     options = replace(options, command=command)
@@ -635,7 +644,7 @@ def stop(study: str, results: Results = None, reason: str = "asked by `mnist-sui
     if status is None or status.state != "running":
         show.out.print(f"Study '{study}' is not running ({status.state if status else 'never started'}).")
         return
-    directory.request_stop(reason)
+    directory.request_stop(printable(reason))
     dead = "" if directory.live() else " It has been silent for a while and may be dead: --resume then goes on at once."
     show.out.print(f"Asked pid {status.pid} on {status.host} to stop; resume later with --resume.{dead}")
 
@@ -902,13 +911,15 @@ def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
 
     from suite import repair as mending
     from suite import show, store
+    from suite.totals import final_of
 
     if not directory.path.is_dir():
         store.open_study(directory.path.parent, directory.name)
     found = mending.examine(directory)
     left = found
     if repair and found:
-        with directory.hold():
+        final = final_of(directory)
+        with directory.hold(), final.hold() if final.path.is_dir() else contextlib.nullcontext():
             left = mending.mend(directory, mending.examine(directory))
     if as_json:
         print(store.dump_json([{**asdict(f), "mended": repair and f not in left} for f in found]))
@@ -960,7 +971,7 @@ def evaluate(
     if not final:
         raise InputError(protocol.APART.format(study=study))
     stop, found = Stop(), {}
-    command = " ".join(["mnist-suite", *sys.argv[1:]])
+    command = _command()
     with _signals(stop):
         chosen = protocol.plan(root, directory, top=top, seeds=seeds, place=device, workers=workers, command=command)
         with show.following(directory.path, quiet=quiet) as display:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from suite import data, device, models, stats
@@ -31,7 +32,7 @@ from suite.leaderboard import wilson
 from suite.replay import content, find, replay
 from suite.runner import commit, errors, version
 from suite.spec import Augment, Status, Trial
-from suite.store import STALE_SECONDS, StudyDir, TrialState, studies, write_atomic
+from suite.store import StudyDir, TrialState, read_bytes, studies, write_atomic
 from suite.sweep import Stop
 from suite.totals import arms, final_of
 from suite.train import Examples, evaluate, mix
@@ -39,6 +40,7 @@ from suite.train import Examples, evaluate, mix
 FRESH = 1000  # seeds of the final training are drawn from here on; the search's own is never among them
 ANSWERS = "test.safetensors"  # of one trial: logits (N, classes), and which are correct (N,)
 ERRORS = "test.json"  # of one trial: accuracy, calibration, confusion, worst mistakes
+FACTS = {"accuracy", "images", "test_sha256", "ece", "classes", "confusion", "worst"}  # that are read from there
 READINGS = "readings.jsonl"  # every look at the test images, one line each
 OUTCOME = "evaluation.json"  # of the study
 
@@ -92,8 +94,7 @@ def plan(
 ) -> Plan:
     """Choose the finalists. Raises InputError where there are none, or while the search goes on choosing."""
     device.pick(place)
-    status = study.status()
-    if status and status.state == "running" and time.time() - status.heartbeat < STALE_SECONDS:
+    if status := study.live():
         raise InputError(
             f"Study '{study.name}' is still being searched (pid {status.pid} on {status.host}). The test images are "
             f"read when the choosing is over: wait for it, or `mnist-suite stop {study.name}`."
@@ -145,13 +146,20 @@ def readings(study: StudyDir) -> list[dict[str, Any]]:
     """Every look that this study has taken at the test images, the oldest first."""
     found: list[dict[str, Any]] = []
     try:
-        lines = (final_of(study).path / READINGS).read_text(errors="replace").splitlines()
+        lines = read_bytes(final_of(study).path / READINGS).decode(errors="replace").splitlines()
     except OSError:
         return []
     for line in lines:
-        with contextlib.suppress(ValueError):  # torn by a full disk; it hides none of the others
+        with contextlib.suppress(ValueError, RecursionError):  # torn by a full disk; it hides none of the others
             found.append(json.loads(line))
-    return found
+    return [reading for reading in found if _is_reading(reading)]
+
+
+def _is_reading(found: Any) -> bool:
+    """Whether a line says what a reading has to: when, what, and how many others there were."""
+    if not isinstance(found, dict) or not isinstance(when := found.get("time"), int | float) or not 0 <= when < 2**40:
+        return False
+    return isinstance(found.get("dataset"), str) and isinstance(found.get("earlier_in_other_studies"), int)
 
 
 def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
@@ -161,7 +169,7 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
     """
     results, study, place = plan.results, plan.study, plan.place
     directory = final_of(study)
-    new = [s for s in finished if not (directory.trial(s.id).path / ERRORS).exists()]
+    new = [s for s in finished if not (_tested(directory, s.id) and readings(study))]
     if not new:
         return
     dataset = new[0].trial.dataset
@@ -207,12 +215,28 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
         write_atomic(path / ERRORS, json.dumps(facts))
 
 
+def _tested(directory: StudyDir, trial_id: str) -> bool:
+    """Whether the answers of an earlier reading are there, and whole."""
+    try:
+        _answers(directory, trial_id)
+    except (OSError, SafetensorError, KeyError):
+        return False
+    return tested_facts(directory, trial_id) is not None
+
+
+def _answers(directory: StudyDir, trial_id: str) -> Tensor:
+    """Which test images a model got right: (N,) bool."""
+    path = directory.trial(trial_id).path / ANSWERS
+    return load(read_bytes(path))["correct"].bool()  # `load_file` takes no path that is not UTF-8
+
+
 def tested_facts(directory: StudyDir, trial_id: str) -> dict[str, Any] | None:
     """A tested trial's accuracy, calibration, confusion and worst mistakes; None where it was not tested."""
     try:
-        return json.loads((directory.trial(trial_id).path / ERRORS).read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(read_bytes(directory.trial(trial_id).path / ERRORS))
+    except (OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) and found.keys() >= FACTS else None
 
 
 # --- what it came to -----------------------------------------------------------------------------------------------
@@ -221,10 +245,10 @@ def tested_facts(directory: StudyDir, trial_id: str) -> dict[str, Any] | None:
 def outcome(study: StudyDir) -> dict[str, Any] | None:
     """The study's last final evaluation, or None."""
     try:
-        found = json.loads((final_of(study).path / OUTCOME).read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(read_bytes(final_of(study).path / OUTCOME))
+    except (OSError, ValueError, RecursionError):
         return None
-    return {**found, "readings": readings(study)}
+    return {**found, "readings": readings(study)} if isinstance(found, dict) else None
 
 
 def outcome_of(plan: Plan, runs: dict[str, list[TrialState]]) -> dict[str, Any]:
@@ -305,7 +329,7 @@ def _compared(directory: StudyDir, a: dict[str, Any], b: dict[str, Any]) -> dict
 def _correct(directory: StudyDir, row: dict[str, Any], seed: int) -> Tensor:
     """Which test images a finalist's model of this seed got right: (N,) bool."""
     trial_id = row["runs"][row["seeds"].index(seed)]
-    return load_file(directory.trial(trial_id).path / ANSWERS)["correct"].bool()
+    return _answers(directory, trial_id)
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from suite import backbones, data, heads, models, weights
 from suite.augment import image_preparer
 from suite.checkpoint import save_tensors
 from suite.device import pick
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, printable
 from suite.leaderboard import wilson
 from suite.spec import (
     Augment,
@@ -91,7 +91,7 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
     trial = state.trial
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"{to} already holds something; name a new or empty folder with --to DIR.")
-    if to.resolve() == Path.cwd():
+    if os.path.realpath(to) == os.getcwd():  # `resolve` breaks on a loop of links
         raise InputError("The folder you are in cannot be replaced; name a new one with --to DIR.")
     splits = data.search_splits(trial.dataset, fraction=trial.fraction, limit=trial.limit)
     assembled = models.load_trained(directory, trial, splits.info, results)
@@ -132,7 +132,7 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
         if timm_loads:
             _timm_config(model, building, card)
         _check(building, model, expects, torch.from_numpy(splits.validation.images[:SAMPLE]), timm_loads)
-        write_atomic(building / "README.md", _card_text(card, trial, to.name))
+        write_atomic(building / "README.md", _card_text(card, trial, printable(to.name)))
         for path in building.iterdir():
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
@@ -327,6 +327,8 @@ def picture(path: Path, card: Card) -> Tensor:
     from PIL import Image, ImageOps
 
     Image.MAX_IMAGE_PIXELS = data.MAX_PIXELS
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no plain file, so it is no image.")
     try:
         with Image.open(path, formats=data.PICTURES) as opened:
             if opened.width * opened.height > data.MAX_PIXELS:

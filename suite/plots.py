@@ -367,8 +367,14 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _plain(names: Sequence[str]) -> list[str]:
+    """Names as they are: between two dollars matplotlib would look for a formula."""
+    return [name.replace("$", r"\$") for name in names]
+
+
 def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
     """Counts of mistakes by true class and answer; the diagonal, what was right, is left empty."""
+    classes = _plain(classes)
     made, axes = figure(4.2 if max(map(len, classes)) < 4 else 4.7)
     n = len(classes)
     wrong = [[0 if i == j else table[i][j] for j in range(n)] for i in range(n)]
@@ -393,6 +399,7 @@ def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
 
 def worst(mistakes: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> Figure:
     """The most confident mistakes as pictures: true class, answer and how sure it was of it."""
+    classes = _plain(classes)
     columns = 4
     rows = max(1, math.ceil(len(mistakes) / columns))
     made, grid = figure(1.42 * rows, columns, rows)

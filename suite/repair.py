@@ -18,7 +18,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from suite.spec import SCHEMA, Line, Record
-from suite.store import EventReader, StudyDir, TrialDir, file_sha256
+from suite.store import EventReader, StudyDir, TrialDir, file_sha256, read_bytes
+from suite.totals import FINAL, final_of
 
 DATABASE_FILES = ("", "-wal", "-shm")
 SUMMED = ("result.json", "trial.json", "validation.json")  # besides the weights
@@ -55,7 +56,7 @@ def put_away(study: StudyDir, trial: TrialDir) -> Path:
 def newer(path: Path) -> bool:
     """Whether a file that cannot be read is whole, and of a later schema than this version knows."""
     try:
-        return json.loads(path.read_bytes())["schema_version"] > SCHEMA
+        return json.loads(read_bytes(path))["schema_version"] > SCHEMA
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return False
 
@@ -123,7 +124,9 @@ def _look(study: StudyDir) -> list[Finding]:
         found.append(Finding("status.json", "is damaged", "the next controller writes it anew"))
     found += _database(study)
     for directory in study.trials():
-        found += _trial(directory)
+        found += _trial(directory, f"trials/{directory.id}", "the trial runs again with --resume")
+    for directory in final_of(study).trials():
+        found += _trial(directory, f"{FINAL}/trials/{directory.id}", "`evaluate --final` trains it again")
     return found
 
 
@@ -160,15 +163,14 @@ def _soundness(uri: str) -> str:
     return answer
 
 
-def _trial(directory: TrialDir) -> list[Finding]:
+def _trial(directory: TrialDir, place: str, then: str) -> list[Finding]:
     found: list[Finding] = []
-    place = f"trials/{directory.id}"
     if not directory.sound() and newer(directory.path / "trial.json"):
         found.append(Finding(f"{place}/trial.json", "was written by a newer version", "use that version"))
     elif not directory.sound():
         remedy = "`mnist-suite sweep EXPERIMENT --resume` writes it anew from optuna.db, or sets the trial aside"
         found.append(Finding(f"{place}/trial.json", "is damaged or not this trial's", remedy))
-    again = "set aside; the trial runs again with --resume"
+    again = f"set aside; {then}"
     if fault := result_fault(directory):
         later = newer(directory.path / "result.json")
         found.append(Finding(f"{place}/result.json", fault, "use that version" if later else again))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import optuna
@@ -20,12 +22,12 @@ from optuna.trial import create_trial
 from suite import leaderboard, plots
 from suite.blocks import Facts, Gallery, Picture, Section
 from suite.errors import InputError
-from suite.evaluate import outcome, tested_facts
+from suite.evaluate import outcome, readings, tested_facts
 from suite.fronts import fronts
 from suite.search import distribution
 from suite.sections import sections, summary
 from suite.spec import Experiment
-from suite.store import StudyDir, TrialState, write_atomic
+from suite.store import StudyDir, TrialState, read_bytes, write_atomic
 from suite.totals import final_of, study_costs
 
 ENOUGH = 4  # finished trials that an arm needs before importances are worth a picture
@@ -60,6 +62,7 @@ def gather(results: Path, study: StudyDir) -> Facts:
         importances=importances(file.experiment, states),
         errors=errors,
         outcome=found,
+        read=bool(readings(study)),
         tested=tested,
         final_curves={row["arm"]: [curves[run] for run in row["runs"] if run in curves] for row in chosen},
     )
@@ -68,9 +71,9 @@ def gather(results: Path, study: StudyDir) -> Facts:
 def _errors(study: StudyDir, trial_id: str) -> dict[str, Any] | None:
     """validation.json of a finished trial; None where it is missing or damaged."""
     try:
-        found = json.loads((study.trial(trial_id).path / "validation.json").read_bytes())
+        found = json.loads(read_bytes(study.trial(trial_id).path / "validation.json"))
         return found if {"classes", "confusion", "worst"} <= set(found) else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
@@ -103,10 +106,17 @@ def write(results: Path, study: StudyDir, to: Path, *, on_picture: OnPicture = l
     writer = writers.get(to.suffix.lower())
     if writer is None:
         raise InputError(f"A report is .html or .md; {to.name!r} is neither.")
-    facts = gather(results, study)
-    parts = sections(facts)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    text = writer(facts, parts, to, on_picture)
+    try:
+        facts = gather(results, study)
+        parts = sections(facts)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        text = writer(facts, parts, to, on_picture)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        # validation.json, test.json and evaluation.json have no strict model: whatever fails first in a strange one
+        raise InputError(
+            f"Study '{study.name}' cannot be reported on: validation.json of a trial, or what its final evaluation "
+            f"left in {final_of(study).path}, is damaged ({type(error).__name__}: {error})."
+        ) from error
     write_atomic(to, text)
     return to
 
@@ -155,9 +165,10 @@ def _html(facts: Facts, parts: Sequence[Section], to: Path, on_picture: OnPictur
 def _markdown(facts: Facts, parts: Sequence[Section], to: Path, on_picture: OnPicture) -> str:
     folder = to.parent / f"{to.stem}-figures"
     folder.mkdir(exist_ok=True)
+    link = quote(os.fsencode(folder.name))
     pictures = _pictures(parts)
     for done, picture in enumerate(pictures):
         on_picture(done, len(pictures))
         write_atomic(folder / f"{picture.name}.png", plots.as_png(picture.draw()), durable=False)
     on_picture(len(pictures), len(pictures))
-    return _render("report.md.jinja", facts, parts, lambda picture: f"{folder.name}/{picture.name}.png")
+    return _render("report.md.jinja", facts, parts, lambda picture: f"{link}/{picture.name}.png")

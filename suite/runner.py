@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from suite import checkpoint, cost, data, device, features, heads, memory, models, stats, train, tune
 from suite.augment import Prepare, feature_preparer, image_preparer
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, printable
 from suite.spec import (
     Augment,
     Checkpointed,
@@ -171,7 +171,7 @@ def checkpoint_seconds() -> float:
 
 def describe(error: Exception) -> str:
     """The reason of a failure in one line; running out of memory is always named so."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    text = printable(str(error).strip().splitlines()[0]) if str(error).strip() else ""
     if memory.ran_out(error):
         return f"out of memory: {text or 'allocation refused'}"
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
@@ -550,10 +550,9 @@ class _Run:
         made = provenance(self.trial, self.command, self.device, device.name_of(self.dtype))
         if given is None:
             return made
-        public = made.weights == "pretrained"  # else named as the trial names them: below the results directory
-        return made.model_copy(
-            update={"weights_sha256": given.sha256, "weights": given.source if public else made.weights}
-        )
+        # named as the trial names them, below the results directory where they are there
+        source = given.source if made.weights in (None, "pretrained") else made.weights
+        return made.model_copy(update={"weights_sha256": given.sha256, "weights": printable(source)})
 
 
 def provenance(trial: Trial, command: str, where: torch.device, precision: str) -> Provenance:

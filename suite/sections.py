@@ -44,9 +44,13 @@ def summary(facts: Facts) -> str:
         return f"Test accuracy, {trained}: {'; '.join(parts)}.{_lead(facts.outcome)}"
     best = [(arm, row) for arm in facts.arms if (row := facts.best(arm)) is not None]
     parts = [f"{arm} {percent(row.accuracy)}" for arm, row in sorted(best, key=lambda b: -(b[1].accuracy or 0))]
+    test = (
+        "The test images were read, but what came of it is not there: `evaluate --final` has to be run to its end."
+        if facts.read
+        else "The test images have not been read."
+    )
     return (
-        f"Best validation accuracy of each arm, optimistic because the search chose by it: {'; '.join(parts)}. "
-        "The test images have not been read."
+        f"Best validation accuracy of each arm, optimistic because the search chose by it: {'; '.join(parts)}. {test}"
     )
 
 

@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ from suite.errors import InputError, WorkError
 from suite.spec import NAME, UNHASHED, Event, Line, Progress, Record, Started, Status, StudyFile, Trial
 
 SUMS = "SHA256SUMS"
+MOST_BYTES = 2**28  # of a file that is read whole; a stranger's may claim to be as large as it likes
 STALE_SECONDS = 60.0  # a writer silent for longer is shown as stale; never more than a label
 State = Literal["waiting", "running", "stopped", "finished", "pruned", "failed"]
 Model = TypeVar("Model", bound=BaseModel)
@@ -137,10 +139,21 @@ def write_model(path: Path, model: BaseModel, *, durable: bool = True) -> None:
     write_atomic(path, model.model_dump_json(indent=1) + "\n", durable=durable)
 
 
+def open_plain(path: Path | str) -> int:
+    """A descriptor for reading. Raises OSError for what is no plain file: a pipe or a device is read for ever."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "It is no plain file", str(path))
+    return handle
+
+
 def read_bytes(path: Path | str) -> bytes:
     """A small file's content by as few system calls as it takes: there are tens of thousands of them."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = open_plain(path)
     try:
+        if os.fstat(handle).st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         parts: list[bytes] = []
         while part := os.read(handle, 65_536):
             parts.append(part)
@@ -196,7 +209,7 @@ class EventReader:
 
     def poll(self) -> list[Line]:
         try:
-            with open(self.path, "rb") as file:
+            with open(open_plain(self.path), "rb") as file:
                 status = os.fstat(file.fileno())
                 if status.st_ino != self.inode or status.st_size < self.offset:
                     self.inode, self.offset, self.bad = status.st_ino, 0, 0
@@ -256,7 +269,7 @@ class TrialDir:
         The name ends in a hash of the file as it was written, so this finds every changed figure in it.
         """
         try:
-            facts = json.loads((self.path / "trial.json").read_bytes())
+            facts = json.loads(read_bytes(self.path / "trial.json"))
             for key in UNHASHED:
                 facts.pop(key, None)
             digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
@@ -296,10 +309,16 @@ class TrialDir:
     def sums(self) -> dict[str, str]:
         """SHA-256 of the trial's files as they were when it ended; empty where that is not known."""
         try:
-            lines = (self.path / SUMS).read_text().splitlines()
+            lines = read_bytes(self.path / SUMS).decode().splitlines()
         except (OSError, ValueError):
             return {}
         return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
+
+
+def named_after(name: str, trial: Trial) -> bool:
+    """Whether a directory's name has the form of this trial's id, as that of a copy by hand has not."""
+    number, _, digest = name.partition("-")
+    return number == f"{trial.number:04d}" and re.fullmatch("[0-9a-f]{8}", digest) is not None
 
 
 @dataclass
@@ -413,7 +432,7 @@ class StudyDir:
         """The names of the trial directories, in order."""
         try:
             with os.scandir(self.trials_path) as entries:
-                return sorted(entry.name for entry in entries if re.fullmatch(NAME, entry.name))
+                return sorted(entry.name for entry in entries if re.fullmatch(NAME, entry.name) and entry.is_dir())
         except OSError:
             return []
 
@@ -427,10 +446,12 @@ class StudyDir:
             for name in self.trial_ids():
                 place = f"{self.trials_path}/{name}"  # paths of pathlib cost more than what is read
                 trial = read_model(f"{place}/trial.json", Trial)
-                if trial is None:
+                if trial is None or not named_after(name, trial):
                     continue
                 state = TrialState(name, trial)
                 record = read_model(f"{place}/result.json", Record)
+                if record is not None and record.trial != name:
+                    record = None  # a copy from elsewhere: it is counted there
                 if record is None:
                     reader = EventReader(Path(place, "events.jsonl"))
                     state.update(reader.poll())

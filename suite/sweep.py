@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from suite import backbones, data, device, repair, tune, weights
 from suite.checkpoint import clear
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, printable
 from suite.execute import Executor, Inline, Job, Limits, Message, Processes, Together, awaits_verdict
 from suite.runner import checkpoint_seconds, packages, provenance, version
 from suite.search import Search, is_damage, open_storage, rungs, set_aside
@@ -195,11 +195,13 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
         open_storage(results, options.storage)
     for name, arm in experiment.arms.items():
         backbones.exists(arm.backbone)
+        splits = data.search_splits(experiment.dataset, fraction=arm.fraction, limit=experiment.limit)
         if arm.weights == "pretrained":
             weights.find_pretrained(arm.backbone)
         elif arm.weights not in (None, "experiment"):
-            weights_of(arm.weights, results)
-        splits = data.search_splits(experiment.dataset, fraction=arm.fraction, limit=experiment.limit)
+            given = weights_of(arm.weights, results)
+            if os.path.isabs(given.source):  # a stranger's file: better refused here than by a trial that fails
+                _check_weights(arm, splits.info, given.source)
         choices = {**experiment.space, **arm.space}.get("batch_size")
         sizes = [v for v in getattr(choices, "values", ()) if isinstance(v, int)] or [arm.recipe.batch_size]
         if max(sizes) > len(splits.train.labels):
@@ -207,6 +209,16 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
                 f"Arm '{name}' may use batches of {max(sizes)}, but has only {len(splits.train.labels)} training "
                 "images; take smaller batches (--set batch_size=N) or more data."
             )
+
+
+def _check_weights(arm: Arm, info: data.Info, source: str) -> None:
+    """Raises InputError where they cannot be read, or are not for this architecture."""
+    name, classes, channels = arm.backbone, len(info.classes), info.channels
+    expects = backbones.preprocess(
+        name, channels=channels, native_size=info.size, mean=info.mean, std=info.std, size=arm.size, pretrained=False
+    )
+    model = backbones.build(name, classes=classes, channels=channels, size=expects.size, seed=0)
+    weights.load_pretrained(name, model, source)
 
 
 def best_workers(experiment: Experiment, place: str) -> int:
@@ -306,7 +318,13 @@ def weights_of(reference: str, results: Path) -> Weights:
             f"Trial {study.name}/{state.id} has no whole model to start from (strategy {state.trial.strategy.kind}, "
             f"{state.state}); choose a finished trial that trained its backbone, or export it first."
         )
-    return Weights(source=str(best.relative_to(results)), sha256=file_sha256(best))
+    digest = file_sha256(best)
+    if state.record is not None and digest != state.record.artifact_sha256:
+        raise InputError(
+            f"{best} is damaged: its SHA-256 is not the one in result.json. `mnist-suite doctor {study.name} --repair` "
+            "sets the trial aside, to be trained again."
+        )
+    return Weights(source=str(best.relative_to(results)), sha256=digest)
 
 
 class _Controller:
@@ -444,7 +462,7 @@ class _Controller:
                 _refuse_newer(directory.path / "trial.json")
                 if self._restored(directory):
                     self.notes.append(f"trial.json of {directory.id} was damaged: written anew")
-                elif not directory.events.exists():
+                elif all(path.name.lstrip(".").startswith("trial.json") for path in directory.path.iterdir()):
                     shutil.rmtree(directory.path)  # its controller died while making it
                     continue
                 else:
@@ -733,7 +751,7 @@ class _Controller:
             best_accuracy=best.best if best else None,
             eta_seconds=self._eta() if state == "running" else None,
             workers=self.workers,
-            message=self.stop.reason or self.message or "; ".join(self.notes),
+            message=printable(self.stop.reason or self.message or "; ".join(self.notes)),  # paths need not be text
         )
         write_model(self.directory.status_path, status, durable=state != "running")
         return status

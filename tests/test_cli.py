@@ -77,6 +77,7 @@ BAD = [
     (["finetune", "--backbone", "cnn"], "--from"),
     (["finetune", "--backbone", "cnn", "--from", "nowhere"], "nowhere"),
     (["finetune", "--backbone", "cnn", "--from", "/dev/zero"], "no plain file"),
+    (["finetune", "--backbone", "cnn", "--from", __file__], "no file of weights"),
     (["finetune", "--backbone", "timm:resnet18", "--strategy", "magic"], "strategy"),
     (["finetune", "--backbone", "timm:resnet18", "--pretrained"], "No pretrained weights for timm:resnet18"),
     (["leaderboard"], "no studies"),
@@ -212,6 +213,12 @@ def test_from_pretraining_to_a_prediction(suite: Suite, tmp_path: Path) -> None:
     refused = suite("finetune", "--backbone", "cnn", "--from", "tuned-head", *QUICK)
     assert refused.returncode == 2
     assert "no whole model" in refused.stderr
+    best = StudyDir(tmp_path / "results", "base").trials()[0].best
+    before = sorted(path.name for path in (tmp_path / "results").iterdir())
+    other = suite("finetune", "--backbone", "net", "--from", best, *QUICK)
+    assert other.returncode == 2
+    assert "are not for net" in other.stderr
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == before
 
     for study in ("base", "tuned-head"):
         out = suite("export", study, "--to", f"models/{study}", "--json")
@@ -286,7 +293,8 @@ def test_pictures_that_are_none(digits_model: Path, suite: Suite, tmp_path: Path
     Image.new("L", (100, 100)).save(whole, "PNG")
     (tmp_path / "cut.png").write_bytes(whole.getvalue()[:60])
     Image.new("1", (9000, 9000)).save(tmp_path / "bomb.png")
-    for name in ("text.png", "empty.png", "cut.png", "bomb.png", "missing.png"):
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("text.png", "empty.png", "cut.png", "bomb.png", "missing.png", "pipe.png"):
         done = suite("predict", digits_model, name)
         assert done.returncode == 2, name
         assert name in done.stderr

@@ -1,6 +1,7 @@
 """The files: whole or absent, readable while they grow, honest when damaged."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -174,6 +175,34 @@ def test_only_result_json_makes_a_trial_finished(make_trial: Callable[..., Trial
     assert state.state == "running"
     state.settle(Record(trial="0000-abc", arm="a", state="finished", attempt="a", accuracy=0.5))
     assert (state.state, state.best) == ("finished", 0.5)
+
+
+def test_a_trial_that_was_copied_by_hand_is_counted_once(tmp_path: Path, make_trial: Callable[..., Trial]) -> None:
+    study, trial = StudyDir(tmp_path, "s"), make_trial()
+    place = study.trial(trial.id)
+    place.create(trial)
+    place.conclude(Record(trial=trial.id, arm="a", state="finished", attempt="a", accuracy=0.5))
+    for name in (f"{trial.id}-copy", f"0009-{trial.id[5:]}", f"{trial.id[:5]}00000000"):
+        shutil.copytree(place.path, place.path.with_name(name))
+    (place.path.parent / "notes.txt").write_text("mine")
+    assert [s.id for s in study.states() if s.record is not None] == [trial.id]
+    assert "notes.txt" not in study.trial_ids()
+
+
+@pytest.mark.timeout(30)
+def test_what_is_no_plain_file_is_never_read(tmp_path: Path, make_trial: Callable[..., Trial]) -> None:
+    """Reading a pipe or a device of a stranger's study would never end."""
+    study, trial = StudyDir(tmp_path, "s"), make_trial()
+    place = study.trial(trial.id)
+    place.create(trial)
+    for name in ("result.json", "events.jsonl", "SHA256SUMS"):
+        os.mkfifo(place.path / name)
+    (study.path / "study.json").symlink_to("/dev/zero")
+    with open(study.status_path, "wb") as file:
+        file.truncate(2**40)  # nothing but a hole
+    assert [s.state for s in study.states()] == ["waiting"]
+    assert (study.study(), study.status(), place.sums()) == (None, None, {})
+    assert place.sound()
 
 
 @pytest.mark.parametrize("name", ["../up", "/abs", "", ".hidden", "a/b", "nul\0", "x" * 300, "ü", "-dash", "a\n"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.spec import Evaluated, Line, Progress
-from suite.store import EventReader, TrialDir
+from suite.store import EventReader, TrialDir, open_plain, read_bytes
 
 POINTS = 2000  # kept of a training curve; every second one goes when there are more
 LINES = 400  # of the log tail
@@ -152,7 +152,7 @@ def clean(text: str) -> str:
 def tail(path: Path) -> tuple[str, ...]:
     """The last lines of a text file, however large it is."""
     try:
-        with open(path, "rb") as file:
+        with open(open_plain(path), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
@@ -164,7 +164,7 @@ def tail(path: Path) -> tuple[str, ...]:
 def read_validation(path: Path) -> Validation | None:
     """validation.json, or None where it is missing or not as expected."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_bytes(path))
         confusion = tuple(tuple(int(n) for n in line) for line in data["confusion"])
         classes = tuple(str(name) for name in data["classes"])
         if len(confusion) != len(classes) or any(len(line) != len(classes) for line in confusion):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -95,6 +96,36 @@ def test_a_damaged_model_is_found_and_trained_again(
     faults.check_identical(directory, reference, figures)
     clean = start("doctor", "small", "--results", results)
     assert clean.wait() == 0, clean.output
+
+
+def test_what_a_person_put_among_the_trials_is_kept_and_not_counted(
+    start, experiment: Path, reference, killed: Path, tmp_path: Path, figures, faults
+) -> None:
+    """In a folder whose name is no text, as that of a study from an old disk may be."""
+    results = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(killed, results)
+    directory = StudyDir(results, "small")
+    finished = next(s for s in directory.states() if s.record)
+    shutil.copytree(directory.trial(finished.id).path, directory.trials_path / f"{finished.id}-copy")
+    for name in ("notes", "lost"):
+        (directory.trials_path / name).mkdir()
+        (directory.trials_path / name / "mine.txt").write_text("mine")
+    (directory.trials_path / "lost" / "trial.json").write_text("{")
+    (directory.trials_path / "notes.txt").write_text("mine")
+    (directory.trials_path / "0099-00000000").symlink_to("nowhere")
+    figures.fault("strange")
+    run = start("sweep", experiment, "--resume", "--results", results)
+    assert run.wait() == 0, run.errors
+    assert len(list(directory.path.rglob("mine.txt"))) == 2
+    assert (directory.path / "damaged" / f"{finished.id}-copy" / "result.json").exists()
+    faults.check_promise(directory, figures)
+    faults.check_identical(directory, reference, figures)
+    model = tmp_path / os.fsdecode(b"mod\xe8le")
+    export = start("export", "small", "--to", model, "--results", results)
+    assert export.wait() == 0, export.errors
+    (tmp_path / "loop").symlink_to("loop")
+    refused = start("export", "small", "--to", tmp_path / "loop" / "model", "--results", results)
+    assert refused.wait() == 2, refused.errors
 
 
 def test_another_experiment_is_never_mixed_in(

@@ -17,13 +17,13 @@ from safetensors.numpy import load_file
 from scipy import stats as scipy_stats
 
 import suite
-from suite import data, evaluate, leaderboard, runner, sources
+from suite import data, evaluate, leaderboard, repair, runner, sources
 from suite.errors import InputError
 from suite.report import gather
 from suite.sections import protocol
 from suite.spec import FROM_RANDOM, Arm, HeadOnly, HeadSpec, Pretraining, Recipe, Strategy
 from suite.store import StudyDir, write_model
-from suite.sweep import Stop
+from suite.sweep import Stop, weights_of
 from suite.totals import final_of
 
 PACKAGES = [Path(suite.__file__).parent, *(Path(suite.__file__).parents[1] / p for p in ("experiments", "tui"))]
@@ -227,6 +227,59 @@ def test_every_reading_is_counted_and_none_is_repeated_needlessly(small: Any, tm
     assert "by this study: 2," in evaluate.as_text(found)
 
 
+def test_answers_that_were_damaged_are_given_again(small: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    study = StudyDir(results, "small")
+    one, two, *_ = final_of(study).trials()
+    (one.path / evaluate.ANSWERS).write_bytes(b"damaged")
+    (two.path / evaluate.ERRORS).write_text("{}")
+    with open(final_of(study).path / evaluate.READINGS, "a") as file:
+        file.write("5\n[]\n{}\n")
+    plan = evaluate.plan(results, study, top=1, seeds=2, place="cpu")
+    found = evaluate.judge(plan)
+    assert found["finalists"] == small.outcome["finalists"]
+    assert sorted(found["readings"][-1]["models"]) == [one.id, two.id]
+    (final_of(study).path / evaluate.READINGS).write_text("{}\n")  # none is known: it is made up for by a new one
+    assert len(evaluate.judge(plan)["readings"]) == 1
+
+
+def test_a_damaged_final_model_is_set_aside_and_trained_again(small: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    study = StudyDir(results, "small")
+    final = final_of(study)
+    before = {state.id: state.record for state in final.states()}
+    hurt = final.trials()[0]
+    hurt.best.write_bytes(b"damaged")
+    (found,) = repair.examine(study)
+    assert (found.place, found.what) == (
+        f"final/trials/{hurt.id}/result.json",
+        "names best.safetensors, which is damaged",
+    )
+    assert repair.mend(study, [found]) == []
+    for _ in evaluate.train(evaluate.plan(results, study, top=1, seeds=2, place="cpu"), stop=Stop()):
+        pass
+    assert repair.examine(study) == []
+    now = {state.id: state.record for state in final.states()}
+    assert {i: r and r.artifact_sha256 for i, r in now.items()} == {
+        i: r and r.artifact_sha256 for i, r in before.items()
+    }
+
+
+def test_nobody_stands_on_damaged_weights(small: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    source = next(p.name for p in results.glob("pretrain-*"))
+    sound = weights_of(source, results)
+    path = results / sound.source
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # still finite, and still of the right shape
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        weights_of(source, results)
+
+
 def test_a_stopped_evaluation_reads_nothing_and_goes_on(small: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("final"))
@@ -256,6 +309,9 @@ def test_while_the_search_goes_on_nothing_is_read(small: Any, tmp_path: Path) ->
     write_model(study.status_path, status.model_copy(update={"state": "running", "heartbeat": time.time()}))
     with pytest.raises(InputError, match="still being searched"):
         evaluate.plan(results, study, top=1, seeds=1)
+    dead = {"state": "running", "heartbeat": time.time() + 1000, "pid": 2**22 + 1}  # above any pid; its clock was ahead
+    write_model(study.status_path, status.model_copy(update=dead))
+    assert evaluate.plan(results, study, top=1, seeds=1).chosen
 
 
 def test_a_search_that_went_on_after_the_reading_is_shown(small: Any, tmp_path: Path) -> None:

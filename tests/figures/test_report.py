@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from matplotlib.figure import Figure
@@ -19,7 +21,7 @@ from PIL import Image
 from suite import evaluate, plots, report
 from suite.blocks import Gallery, Table
 from suite.errors import InputError
-from suite.sections import joined, labels, sections
+from suite.sections import joined, labels, sections, summary
 from suite.sections import search as hyperparameters
 from suite.spec import Arm, Choice, Experiment, LogFloat, Recipe, Uniform
 from suite.store import StudyDir
@@ -90,11 +92,12 @@ def test_the_same_study_gives_the_same_pictures(html: Path, small: Any, tmp_path
 
 
 def test_markdown_has_its_pictures_beside_it(small: Any, tmp_path: Path) -> None:
-    report.write(small.results, small.study, tmp_path / "report.md")
-    text = (tmp_path / "report.md").read_text()
-    named = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    name = os.fsdecode(b"our r\xe9port")  # a space would end the link, and what is no text cannot be written
+    report.write(small.results, small.study, tmp_path / f"{name}.md")
+    text = (tmp_path / f"{name}.md").read_text()
+    named = [os.fsdecode(unquote_to_bytes(link)) for link in re.findall(r"!\[[^]]+\]\(([^) ]+)\)", text)]
     assert len(named) > 10
-    assert {tmp_path / name for name in named} == set((tmp_path / "report-figures").iterdir())
+    assert {tmp_path / name for name in named} == set((tmp_path / f"{name}-figures").iterdir())
     for name in named:
         with Image.open(tmp_path / name) as image:
             assert image.width > 600
@@ -121,6 +124,36 @@ def test_what_cannot_be_reported_is_refused(small: Any, tmp_path: Path, suite: C
     refused = suite("report", "small", "--to", "report.html", "--results", results)
     assert refused.returncode == 2
     assert "no finished trial" in refused.stderr
+
+
+def test_a_reading_without_an_outcome_is_not_denied(small: Any, tmp_path: Path) -> None:
+    """As a kill in between leaves it, or damage to evaluation.json."""
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    (results / "small" / "final" / evaluate.OUTCOME).write_text('{"cut o')
+    facts = report.gather(results, StudyDir(results, "small"))
+    assert facts.outcome is None
+    assert "test images were read" in summary(facts)
+
+
+STRANGE = {
+    "readings.jsonl": "5",
+    "evaluation.json": "{}",
+    "test.json": "{}",
+    "validation.json": '{"classes": [], "confusion": [5], "worst": []}',
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_files_of_a_study_are_named(small: Any, tmp_path: Path, name: str) -> None:
+    """Those that have no strict model; a study may come from anywhere."""
+    results = tmp_path / "results"
+    searched = name == "validation.json"  # of use where nothing was tested
+    shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("final") if searched else None)
+    for path in results.rglob(name):
+        path.write_text(STRANGE[name])
+    with pytest.raises(InputError, match=r"validation\.json .* is damaged"):
+        report.write(results, StudyDir(results, "small"), tmp_path / "r.html")
 
 
 def test_arms_differ_in_more_than_colour() -> None:
@@ -204,6 +237,7 @@ def test_perfect_models_and_long_names_can_be_drawn() -> None:
     pictures: list[Figure] = [
         plots.curves({"a": [[(1, 1.0), (2, 1.0)]]}, 100, looks),
         plots.confusion([[5, 0], [0, 5]], ["T-shirt/top", "Ankle boot"]),
+        plots.confusion([[5, 0], [0, 5]], ["$x_{$", "5$ or 6$"]),
         plots.worst([{"label": 0, "predicted": 1, "probability": 1.0, "pixels": [[0, 255]]}], ["T-shirt/top", "Bag"]),
         plots.confusion([[1] * 47] * 47, [str(i) for i in range(47)]),
     ]

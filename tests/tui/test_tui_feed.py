@@ -214,6 +214,17 @@ def test_a_strange_validation_file_is_none(tmp_path: Path, text: str) -> None:
     assert read_validation(path) is None
 
 
+def test_copies_and_pipes_in_a_study_are_passed_over(results: Path) -> None:
+    runs = Watcher(results, lambda: NOW).poll().runs
+    trials = StudyDir(results, "mnist").trials_path
+    settled = next(run.row.trial for run in runs if run.settled)
+    shutil.copytree(trials / settled, trials / f"{settled}-copy")
+    os.mkfifo(trials / settled / "pipe")
+    assert len(Watcher(results, lambda: NOW).poll().runs) == len(runs)
+    assert tail(trials / settled / "pipe") == ()
+    assert read_validation(trials / settled / "pipe") is None
+
+
 def test_unreadable_directories_do_not_stop_the_feed(results: Path) -> None:
     if os.getuid() == 0:
         pytest.skip("root reads everything")
