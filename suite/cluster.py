@@ -398,9 +398,11 @@ def _line(error: Exception) -> str:
 
 def _reach(address: str) -> None:
     """Raises InputError where nobody listens at host:port."""
+    if "//" in address:
+        raise InputError(f"RAY_ADDRESS={address}: take the head node's own address, such as 10.0.0.1:6379, or auto.")
     host, _, port = address.rpartition(":")
-    if not port.isdigit() or "//" in address:
-        return  # `auto`, a Ray client, or nothing
+    if not port.isdigit():
+        return  # `auto`, or nothing
     try:
         socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
     except (OSError, OverflowError) as error:

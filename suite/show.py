@@ -38,8 +38,9 @@ class _Progress(_Plain):
 
 
 def _console(kind: type[_Plain], stream: TextIO) -> _Plain:
-    """Off a terminal lines are as long as they are, for grep and logs."""
-    return kind(file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 500)
+    """Off a terminal lines are as long as they are, for grep and logs. Writes to the stream of the day."""
+    width = None if stream.isatty() else 500
+    return kind(stderr=stream is sys.stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 out, err = _console(_Plain, sys.stdout), _console(_Progress, sys.stderr)

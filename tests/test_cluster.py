@@ -27,11 +27,15 @@ def test_every_worker_finds_room_and_no_more_would_do(cpus: list[int], workers: 
     assert not fit(found + 1)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "[::1]:1"])
-def test_an_address_where_nobody_listens_is_refused_at_once(suite, tmp_path, address: str) -> None:
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("127.0.0.1:1", "no Ray cluster answers there"), ("[::1]:99999", "answers"), ("ray://127.0.0.1:1", "own address")],
+)
+def test_an_address_where_nobody_listens_is_refused_at_once(suite, tmp_path, address: str, why: str) -> None:
     pytest.importorskip("ray")
     found = suite("sweep", "mnist", "--engine", "ray", "--limit", "400", RAY_ADDRESS=address)
     assert found.returncode == 2, found.stderr
-    assert f"RAY_ADDRESS={address}: no Ray cluster answers there" in found.stderr
+    assert f"RAY_ADDRESS={address}: " in found.stderr
+    assert why in found.stderr
     assert found.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("study.json"))

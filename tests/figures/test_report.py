@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -139,7 +140,7 @@ def test_a_reading_without_an_outcome_is_not_denied(small: Any, tmp_path: Path) 
 STRANGE = {
     "readings.jsonl": "5",
     "evaluation.json": "{}",
-    "test.json": "{}",
+    "test.json": json.dumps({key: [5] for key in evaluate.FACTS}),
     "validation.json": '{"classes": [], "confusion": [5], "worst": []}',
 }
 
