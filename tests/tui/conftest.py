@@ -66,6 +66,7 @@ def drive() -> Callable[..., None]:
     def go(results: Path, script: Script, *, size: tuple[int, int] = (120, 40), readonly: bool = False) -> None:
         async def main() -> None:
             app = HandTurned(results, readonly=readonly)
+            app.animation_level = "none"  # on a busy machine a picture would be of something on its way
             async with app.run_test(size=size) as pilot:
                 app.turn()
                 await pilot.pause()
