@@ -18,7 +18,7 @@ demo: .venv/ready
 	$(BIN)/mnist-suite predict results/$(STUDY)/model results/$(STUDY)/digit.png
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 3 --dist worksteal  # one more than cores are needed: many tests wait
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 SOAK ?= 500
 soak: .venv/ready  # the fault tests with so many kills, and as many examples for each fuzz test

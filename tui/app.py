@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shlex
@@ -16,6 +17,7 @@ from typing import ClassVar
 from platformdirs import user_cache_path
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.screen import Screen
 
 from suite.store import StudyDir
@@ -131,7 +133,8 @@ class Dashboard(App[None]):
         for screen in reversed(self.screen_stack):
             if isinstance(screen, LiveScreen):
                 if screen.is_mounted:
-                    screen.update(self.snapshot, self.details)
+                    with contextlib.suppress(NoMatches):  # a screen on its way in or out has not all of its parts
+                        screen.update(self.snapshot, self.details)
                 return
 
     def _look_after_children(self) -> None:

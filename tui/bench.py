@@ -41,19 +41,19 @@ BUDGETS = {
 SIZE = (160, 50)
 
 
-def bench(ticks: int = LONG) -> dict[str, float]:
+def bench(ticks: int = LONG, live: int = LIVE, records: int = RECORDS) -> dict[str, float]:
     """All measurements, by name; `BUDGETS` says what they must stay below."""
     spare_the_collector()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_study(root / "small")
         paint, end = paint_and_quit(root / "small")
-        write_study(root / "live", states=["running"] * LIVE)
-        write_study(root / "many", states=["finished"] * (RECORDS - 1) + ["running"], epochs=3)
+        write_study(root / "live", states=["running"] * live)
+        write_study(root / "many", states=["finished"] * (records - 1) + ["running"], epochs=3)
         return {
             "first_paint": paint,
             "quit": end,
-            "tick_200_live": asyncio.run(tick(root / "live", LIVE)),
+            "tick_200_live": asyncio.run(tick(root / "live", live)),
             "tick_10000_records": asyncio.run(tick(root / "many", 1)),
             "memory_growth_mib": asyncio.run(memory_growth(root / "small", ticks)) / 2**20,
         }
