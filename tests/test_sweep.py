@@ -193,7 +193,7 @@ def test_a_signal_stops_cleanly_and_resume_goes_on(
 ) -> None:
     """One of them; tests/faults/test_faults_signals.py has the others."""
     path = experiment(epochs=12, limit=2000)
-    process = start(tmp_path, path, "--trials", "4", "--arms", "net-scratch")
+    process = start(tmp_path, path, "--trials", "2", "--arms", "net-scratch")
     directory = study(tmp_path)
     wait_for(lambda: steps_seen(directory) >= 3)
     process.send_signal(signal.SIGTERM)
@@ -204,9 +204,9 @@ def test_a_signal_stops_cleanly_and_resume_goes_on(
     stopped = [s for s in directory.states() if s.state == "stopped"]
     assert len(stopped) == 1
     assert (directory.trial(stopped[0].id).path / "checkpoint.json").exists()
-    resumed = suite("sweep", path, "--trials", "4", "--arms", "net-scratch", "--resume")
+    resumed = suite("sweep", path, "--trials", "2", "--arms", "net-scratch", "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    check_complete(directory, 4)
+    check_complete(directory, 2)
     lines: list[Line] = EventReader(directory.trial(stopped[0].id).events).poll()
     starts = [line.event for line in lines if line.event.kind == "started"]
     assert len(starts) == 2
