@@ -22,8 +22,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from suite.checkpoint import INDEX
 from suite.errors import InputError, WorkError
-from suite.execute import PAUSE, POLITE, Job, Limits, Message, awaits_verdict, console_to, limit_memory
+from suite.execute import (
+    POLITE,
+    Job,
+    Limits,
+    Message,
+    TimeLimit,
+    awaits_verdict,
+    console_to,
+    events_of,
+    limit_memory,
+)
 from suite.spec import Event, Verdict
 from suite.store import EventReader, TrialDir, disk_fault, write_atomic
 
@@ -80,8 +91,6 @@ class Actor:
     def begin(self, job: Job, given: Files | None) -> Report:
         """Take a trial up; `given` are its files so far and the weights it begins with, below the results directory,
         where this node does not see them."""
-        from suite.runner import run_trial
-
         if given is not None:
             self._own = self._own or tempfile.TemporaryDirectory(prefix="mnist-suite-")
             root = Path(self._own.name)
@@ -94,9 +103,7 @@ class Actor:
                 (root / name).write_bytes(data or b"")
             self._seen = {path.name: _stamp(path) for path in directory.iterdir()}
         self._job = job
-        self._stream = run_trial(
-            job.trial, TrialDir(Path(job.directory)), Path(job.results), attempt=job.attempt, command=job.command
-        )
+        self._stream = events_of(job)
         return self.go_on(None)
 
     def go_on(self, verdict: Verdict | None) -> Report:
@@ -174,7 +181,8 @@ class Cluster:
             self.close()
             raise
         self._kind = self._ray.remote(num_cpus=self.threads, num_gpus=gpu, max_restarts=0)(Actor)
-        self._looked = self._tried = self._heard = time.monotonic()
+        self._time = TimeLimit(limits.seconds)
+        self._tried = self._heard = time.monotonic()
         self._head = self._ray.get_runtime_context().gcs_address
         write_atomic(self._probe, self._content)
 
@@ -200,14 +208,14 @@ class Cluster:
             actor = self._kind.remote(self.limits)
             slot = _Slot(actor, actor.look.remote(str(self._probe), self._content))
             self._slots.append(slot)
-        slot.job, slot.spent, slot.asks, slot.verdict = job, 0.0, False, None
+        slot.job, slot.asks, slot.verdict = job, False, None
         lines = EventReader(TrialDir(Path(job.directory)).events).poll()
         slot.since = lines[-1].seq + 1 if lines else 0
         if slot.node is not None:
             self._begin(slot, slot.node, job)
 
     def _begin(self, slot: _Slot, node: Node, job: Job) -> None:
-        slot.spent = 0.0  # waiting for a place does not count
+        slot.spent = 0.0
         slot.pending = slot.actor.begin.remote(job, None if node.shares else self._given(slot, job))
 
     def _given(self, slot: _Slot, job: Job) -> Files:
@@ -284,17 +292,18 @@ class Cluster:
         if report.event is None:
             slot.job = None
             if not report.sound:
-                self._slots.remove(slot)
-                self._ray.kill(slot.actor)
+                self._kill(slot)
         slot.asks = report.event is not None and awaits_verdict(job.trial, report.event)
         return Message(job.trial_id, job.attempt, report.event)
 
     def _write(self, slot: _Slot, job: Job, files: Files) -> None:
         """Write what a node without the results directory has written for itself, in an order that a crash may cut."""
+        from suite.runner import Overtaken
+
         directory = TrialDir(Path(job.directory))
         if files and directory.overtaken(job.attempt, slot.since):
-            raise WorkError(f"Trial {directory.id} was taken up by another process; this one leaves it alone.")
-        for name in sorted(files, key=lambda name: (name == COMMIT, name not in LOGS, name == "checkpoint.json")):
+            raise Overtaken.of(directory.id)
+        for name in sorted(files, key=lambda name: (name == COMMIT, name not in LOGS, name == INDEX)):
             data, path = files[name], directory.path / Path(name).name
             if data is None:
                 path.unlink(missing_ok=True)
@@ -322,19 +331,16 @@ class Cluster:
             self._heard = now
 
     def _overdue(self) -> list[Message]:
-        """Kill what takes longer than it may."""
+        """Kill what takes longer than it may; waiting for a place does not count."""
         messages: list[Message] = []
-        now = time.monotonic()
-        passed, self._looked = min(now - self._looked, PAUSE), now
-        for slot in list(self._slots):
-            job, seconds = slot.job, self.limits.seconds
-            slot.spent += passed if slot.node else 0.0
-            if job is not None and seconds is not None and slot.spent > seconds:
-                self._slots.remove(slot)
-                self._ray.kill(slot.actor)
-                reason = f"time limit: not done after {seconds:g} s"
-                messages.append(Message(job.trial_id, job.attempt, lost=reason, again=False))
+        for slot, message in self._time.over([slot for slot in self._slots if slot.node]):
+            self._kill(slot)
+            messages.append(message)
         return messages
+
+    def _kill(self, slot: _Slot) -> None:
+        self._slots.remove(slot)
+        self._ray.kill(slot.actor)
 
     def reply(self, trial_id: str, verdict: Verdict | None) -> None:
         for slot in self._slots:

@@ -9,12 +9,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, TypeVar
 
 from suite.device import cores
 from suite.errors import WorkError
@@ -56,6 +56,37 @@ class Limits:
     memory: int | None = None  # bytes
 
 
+class Timed(Protocol):
+    """What a job runs on."""
+
+    job: Job | None
+    spent: float  # seconds on this job
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class TimeLimit:
+    """Finds the jobs that take longer than they may, not counting the time in which we were suspended."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._looked = time.monotonic()
+
+    def over(self, places: Sequence[T]) -> list[tuple[T, Message]]:
+        """Count the time since the last look; the places whose job has had too much of it, with what to say of it."""
+        found: list[tuple[T, Message]] = []
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, PAUSE), now
+        for place in places:
+            job, seconds = place.job, self.seconds
+            place.spent += passed
+            if job is not None and seconds is not None and place.spent > seconds:
+                reason = f"time limit: not done after {seconds:g} s"
+                found.append((place, Message(job.trial_id, job.attempt, lost=reason, again=False)))
+        return found
+
+
 class Executor(Protocol):
     slots: int
     threads: int  # for each trial
@@ -83,7 +114,7 @@ def console_to(path: Path) -> Iterator[None]:
         yield
 
 
-def _events(job: Job, together: bool = False) -> Any:
+def events_of(job: Job, together: bool = False) -> Any:
     from suite.runner import run_trial
 
     directory = TrialDir(Path(job.directory))
@@ -119,7 +150,7 @@ class Inline:
         with console_to(directory / "console.log"):
             try:
                 if self._stream is None:
-                    self._stream = _events(job)
+                    self._stream = events_of(job)
                     event = next(self._stream)
                 else:
                     verdict, self._verdict = self._verdict, None
@@ -171,7 +202,7 @@ class Together:
         directory = Path(job.directory)
         directory.mkdir(parents=True, exist_ok=True)
         console = open(directory / "console.log", "a", buffering=1, errors="replace")
-        self._members.append(_Member(job, _events(job, together=True), console))
+        self._members.append(_Member(job, events_of(job, together=True), console))
 
     def poll(self, timeout: float) -> list[Message]:
         messages: list[Message] = []
@@ -243,7 +274,7 @@ class Processes:
         self.threads = max(1, cores() // workers)
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
-        self._looked = time.monotonic()
+        self._time = TimeLimit(limits.seconds)
 
     def free(self) -> int:
         return self.slots - sum(worker.job is not None for worker in self._workers)
@@ -285,16 +316,10 @@ class Processes:
     def _overdue(self) -> list[Message]:
         """Kill the workers that hang, or take longer than they may."""
         messages: list[Message] = []
-        now = time.monotonic()
-        passed, self._looked = min(now - self._looked, PAUSE), now
-        for worker in list(self._workers):
-            job, seconds = worker.job, self.limits.seconds
-            worker.spent += passed
-            if job is not None and seconds is not None and worker.spent > seconds:
-                self._workers.remove(worker)
-                worker.kill()
-                reason = f"time limit: not done after {seconds:g} s"
-                messages.append(Message(job.trial_id, job.attempt, lost=reason, again=False))
+        for worker, message in self._time.over(self._workers):
+            self._workers.remove(worker)
+            worker.kill()
+            messages.append(message)
         return messages
 
     def reply(self, trial_id: str, verdict: Verdict | None) -> None:
@@ -393,7 +418,7 @@ def _run_job(pipe: Connection, job: Job) -> bool:
     """Says whether this process is fit for another job."""
     from suite.runner import healthy
 
-    stream = _events(job)
+    stream = events_of(job)
     verdict: Verdict | None = None
     stopping = False
     try:

@@ -58,6 +58,10 @@ WORST = 16  # mistakes kept with their pixels
 class Overtaken(WorkError):
     """Another process has taken the trial up, as one on another host may when it takes this one for dead."""
 
+    @classmethod
+    def of(cls, trial_id: str) -> Overtaken:  # not the constructor's work: it is pickled on its way to the controller
+        return cls(f"Trial {trial_id} was taken up by another process; this one leaves it alone.")
+
 
 Outcome = Literal["finished", "pruned", "failed"]
 Events = Generator[Event | train.Step, Verdict | None, None]
@@ -400,15 +404,12 @@ class _Run:
     def hold(self) -> None:
         """Before files are written that a later attempt may rely on. Raises Overtaken."""
         if self.directory.overtaken(self.attempt, self.since):
-            raise self._overtaken()
-
-    def _overtaken(self) -> Overtaken:
-        return Overtaken(f"Trial {self.directory.id} was taken up by another process; this one leaves it alone.")
+            raise Overtaken.of(self.directory.id)
 
     def commit(self, state: Outcome, reason: str | None) -> None:
         """End the trial: its result first, then its training state, which is needed no more. Raises Overtaken."""
         if not self.directory.commit(self.record(state, reason), self.since):
-            raise self._overtaken()
+            raise Overtaken.of(self.directory.id)
         checkpoint.clear(self.directory.path)
 
     def _within_caps(self, model: nn.Module) -> Iterator[Event]:
