@@ -3,6 +3,8 @@
 The command line turns these into one paragraph on stderr and an exit code; nothing else catches them.
 """
 
+from __future__ import annotations
+
 
 class InputError(Exception):
     """The request cannot be carried out as it was made (exit code 2).

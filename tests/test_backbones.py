@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from suite import backbones
-from suite.backbones import BACKBONES, Preprocess, build, embed, embed_size, preprocess
 from suite.errors import InputError
+from suite.models import backbones
+from suite.models.backbones import BACKBONES, Preprocess, build, embed, embed_size, preprocess
 
 # One of each kind that is treated differently: plain, fixed size, a hidden layer in its head, norms of timm's own,
 # a classifier in a head module.

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite import checkpoint
+from suite.training import checkpoint
 
 
 def state(step: int) -> tuple[dict[str, torch.Tensor], dict[str, int]]:

@@ -16,9 +16,12 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from suite import data, export
-from suite.cli import main
-from suite.store import EventReader, StudyDir
+from suite.cli.main import main
+from suite.data.datasets import search_splits
+from suite.export import predict
+from suite.export.card import read_card
+from suite.store.events import EventReader
+from suite.store.study import StudyDir
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 COMMANDS = ["", "data", "pretrain", "finetune", "sweep", "stop", "status", "leaderboard", "export", "predict", "doctor"]
@@ -28,7 +31,7 @@ QUICK = ("--limit", "300", "--set", "epochs=2", "--set", "batch_size=32", "--qui
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_loads_nothing_heavy(command: str) -> None:
     code = (
-        "import sys\nfrom suite.cli import app\n"
+        "import sys\nfrom suite.cli.main import app\n"
         "try: app([*sys.argv[1:], '--help'])\nexcept SystemExit as end: assert end.code == 0\n"
         "heavy = {'torch', 'optuna', 'timm', 'textual', 'sklearn', 'torchvision'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -44,7 +47,7 @@ def test_looking_at_results_needs_no_torch(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     for command in (["status"], ["leaderboard"], ["data", "list"]):
         code = (
-            "import sys\nfrom suite.cli import main\nsys.argv = ['mnist-suite', *sys.argv[1:]]\n"
+            "import sys\nfrom suite.cli.main import main\nsys.argv = ['mnist-suite', *sys.argv[1:]]\n"
             "try: main()\nexcept SystemExit: pass\n"
             "assert not {'torch', 'optuna', 'timm'} & set(sys.modules)\n"
         )
@@ -157,7 +160,7 @@ def test_a_network_disk_is_warned_about(tmp_path: Path) -> None:
     (tmp_path / "self").mkdir()
     # what the kernel says of mounts, as it would be there
     (tmp_path / "self/mounts").write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
-    code = "import psutil, sys\npsutil.PROCFS_PATH = sys.argv.pop(1)\nfrom suite.cli import main\nmain()"
+    code = "import psutil, sys\npsutil.PROCFS_PATH = sys.argv.pop(1)\nfrom suite.cli.main import main\nmain()"
     words = ["pretrain", "--device", "cuda:99", "--results", tmp_path / "results"]  # ends before it trains
     done = subprocess.run([sys.executable, "-c", code, tmp_path, *words], capture_output=True, text=True)
     assert done.returncode == 2
@@ -231,8 +234,8 @@ def test_from_pretraining_to_a_prediction(suite: Suite, tmp_path: Path) -> None:
     odd = suite("export", "base", "--to", "a\x1b[31mb\nü")
     assert odd.returncode == 0, odd.stderr
     assert "\x1b" not in odd.stdout
-    assert export.read_card(tmp_path / "a\x1b[31mb\nü").backbone == "cnn"
-    model = export.load(tmp_path / "models" / "base")
+    assert read_card(tmp_path / "a\x1b[31mb\nü").backbone == "cnn"
+    model = predict.load(tmp_path / "models" / "base")
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert oct((tmp_path / "models/base/model.safetensors").stat().st_mode)[-3:] == "644"
 
@@ -254,7 +257,7 @@ def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pictures_of_every_kind_are_predicted_alike(digits_model: Path, suite: Suite, tmp_path: Path) -> None:
     """Real validation digits as a person would send them: dark on light, large, coloured, off centre, transparent."""
-    splits = data.search_splits("mnist", limit=40)
+    splits = search_splits("mnist", limit=40)
     right: dict[str, int] = {}
     names: list[tuple[str, str, str]] = []
     for number in range(20):
@@ -318,7 +321,7 @@ def test_a_tampered_export_is_refused(digits_model: Path, suite: Suite, tmp_path
 
 
 def test_serve_answers_lines_and_survives_nonsense(digits_model: Path) -> None:
-    pixels = data.search_splits("mnist", limit=40).validation.images[0, 0].tolist()
+    pixels = search_splits("mnist", limit=40).validation.images[0, 0].tolist()
     lines = [json.dumps({"pixels": pixels}), "nonsense", json.dumps({"pixels": [[1]]}), json.dumps({"pixels": pixels})]
     done = subprocess.run(
         [sys.executable, "-m", "suite.cli", "predict", str(digits_model), "--serve"],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.cluster import _threads
+from suite.execution.ray_cluster import _threads
 
 
 @given(st.lists(st.integers(0, 200), max_size=8), st.integers(1, 64))

@@ -18,8 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from suite import data, sources
+from suite.data import cache as data_cache
+from suite.data import fetch
+from suite.data import splits as data_splits
+from suite.data.cache import data_dir
+from suite.data.datasets import _read, _training, search_splits, test_split
+from suite.data.idx import parse_idx, write_idx
+from suite.data.pictures import FOLDER_SIZE
+from suite.data.registry import DATASETS
 from suite.errors import InputError, WorkError
+from suite.store.files import file_sha256
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,25 +35,25 @@ Suite = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own with hard copies of the real MNIST files."""
-    real = data.files("mnist")
-    sources.fetch("mnist")
+    real = data_cache.files("mnist")
+    fetch.fetch("mnist")
     folder = tmp_path / "cache"
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(folder))
-    data._training.cache_clear()
-    data.files("mnist")[0].parent.mkdir(parents=True)
-    for source, target in zip(real, data.files("mnist"), strict=True):
+    _training.cache_clear()
+    data_cache.files("mnist")[0].parent.mkdir(parents=True)
+    for source, target in zip(real, data_cache.files("mnist"), strict=True):
         shutil.copyfile(source, target)
     yield folder  # type: ignore[misc]
-    data._training.cache_clear()
+    _training.cache_clear()
 
 
 @pytest.mark.parametrize(("name", "torchvision_name"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
 def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_name: str) -> None:
     from torchvision import datasets
 
-    sources.fetch(name)
-    for train, read in ((True, lambda: data._read(name, 0)[0]), (False, lambda: data.test_split(name)[0])):
-        theirs = getattr(datasets, torchvision_name)(data.data_dir(), train=train, download=False)
+    fetch.fetch(name)
+    for train, read in ((True, lambda: _read(name, 0)[0]), (False, lambda: test_split(name)[0])):
+        theirs = getattr(datasets, torchvision_name)(data_dir(), train=train, download=False)
         ours = read()
         assert np.array_equal(theirs.data.numpy(), ours.images[:, 0])
         assert np.array_equal(theirs.targets.numpy(), ours.labels)
@@ -53,15 +61,15 @@ def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_na
 
 def test_figures_of_the_catalogue_are_those_of_the_images() -> None:
     for name in ("mnist", "fashion-mnist"):
-        images = data._read(name, 0)[0].images.astype(np.float64) / 255
-        assert images.mean() == pytest.approx(data.DATASETS[name].mean[0], abs=1e-4)
-        assert images.std() == pytest.approx(data.DATASETS[name].std[0], abs=1e-4)
+        images = _read(name, 0)[0].images.astype(np.float64) / 255
+        assert images.mean() == pytest.approx(DATASETS[name].mean[0], abs=1e-4)
+        assert images.std() == pytest.approx(DATASETS[name].std[0], abs=1e-4)
 
 
 def test_a_search_never_needs_the_test_files(cache: Path) -> None:
-    for path in data.files("mnist")[2:]:
+    for path in data_cache.files("mnist")[2:]:
         path.unlink()
-    splits = data.search_splits("mnist", fraction=0.1)
+    splits = search_splits("mnist", fraction=0.1)
     assert len(splits.train.labels) == pytest.approx(5400, abs=10)
     assert len(splits.validation.labels) == pytest.approx(6000, abs=10)
 
@@ -77,32 +85,32 @@ def test_splits_are_apart_nested_and_repeatable(
     labels: list[int], fraction: float, smaller: float, seed: int, limit: int | None
 ) -> None:
     values = np.array(labels)
-    train, validation = data.split(values, fraction=fraction, seed=seed, limit=limit)
+    train, validation = data_splits.split(values, fraction=fraction, seed=seed, limit=limit)
     assert not set(train) & set(validation)
     assert len(set(train)) == len(train)
-    assert np.array_equal(train, data.split(values, fraction=fraction, seed=seed, limit=limit)[0])
+    assert np.array_equal(train, data_splits.split(values, fraction=fraction, seed=seed, limit=limit)[0])
     assert limit is None or max(len(train), len(validation)) <= limit
-    whole, held = data.split(values, seed=seed)
+    whole, held = data_splits.split(values, seed=seed)
     assert sorted([*whole, *held]) == list(range(len(values)))
-    small = data.split(values, fraction=min(fraction, smaller), seed=seed)[0]
-    assert set(small) <= set(data.split(values, fraction=fraction, seed=seed)[0])
+    small = data_splits.split(values, fraction=min(fraction, smaller), seed=seed)[0]
+    assert set(small) <= set(data_splits.split(values, fraction=fraction, seed=seed)[0])
     assert set(values[small]) == set(values[whole])
-    assert np.array_equal(data.split(values, fraction=smaller, seed=seed + 1)[1], held)
+    assert np.array_equal(data_splits.split(values, fraction=smaller, seed=seed + 1)[1], held)
 
 
 def test_the_split_of_mnist_is_what_it_was() -> None:
     """Figures are only comparable while this stays."""
-    known = data.search_splits("mnist").info
+    known = search_splits("mnist").info
     assert known.data_hash == "13ac2e4806765d408110b8374885bda339ed9a0e43e088b6cc249b4fcee92259"
     assert known.split_hash == "9372cb093f93c47d2c7be7d0620943afa488092dbf702ba01c8f770124d3aa28"
-    counts = np.bincount(data.search_splits("mnist").validation.labels)
-    whole = np.bincount(data._read("mnist", 0)[0].labels)
+    counts = np.bincount(search_splits("mnist").validation.labels)
+    whole = np.bincount(_read("mnist", 0)[0].labels)
     assert np.abs(counts / whole - 0.1).max() < 0.001
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "grow"])
 def test_damage_is_found_and_named(cache: Path, damage: str) -> None:
-    path = data.files("mnist")[0]
+    path = data_cache.files("mnist")[0]
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[12345] ^= 4
@@ -111,9 +119,9 @@ def test_damage_is_found_and_named(cache: Path, damage: str) -> None:
     else:
         content += b"\0"
     path.write_bytes(content)
-    assert [s.state for s in data.verify("mnist")] == ["damaged", "ok", "ok", "ok"]
+    assert [s.state for s in data_cache.verify("mnist")] == ["damaged", "ok", "ok", "ok"]
     with pytest.raises(InputError, match="data fetch mnist"):
-        data.search_splits("mnist")
+        search_splits("mnist")
 
 
 def test_two_processes_fetch_at_once_and_a_third_is_killed(tmp_path: Path) -> None:
@@ -131,8 +139,8 @@ def test_two_processes_fetch_at_once_and_a_third_is_killed(tmp_path: Path) -> No
     answers = sorted(process.communicate(timeout=120)[0] for process in others)
     assert [process.returncode for process in others] == [0, 0]
     assert answers[0].startswith("mnist: cache") or answers[1].startswith("mnist: cache")
-    for path, sha in zip(sorted(folder.glob("t*ubyte")), sorted(data.DATASETS["mnist"].sha256), strict=True):
-        assert data.file_sha256(path) in data.DATASETS["mnist"].sha256, (path, sha)
+    for path, sha in zip(sorted(folder.glob("t*ubyte")), sorted(DATASETS["mnist"].sha256), strict=True):
+        assert file_sha256(path) in DATASETS["mnist"].sha256, (path, sha)
 
 
 def test_nothing_reachable_says_what_was_tried(suite: Suite, tmp_path: Path) -> None:
@@ -146,7 +154,7 @@ def test_nothing_reachable_says_what_was_tried(suite: Suite, tmp_path: Path) -> 
 def test_files_placed_by_hand(cache: Path, suite: Suite, tmp_path: Path) -> None:
     by_hand = tmp_path / "hand"
     by_hand.mkdir()
-    for path in data.files("mnist"):
+    for path in data_cache.files("mnist"):
         with gzip.open(by_hand / f"{path.name}.gz", "wb", compresslevel=1) as packed:
             packed.write(path.read_bytes())
     done = suite("data", "import", by_hand, "--as", "mnist", MNIST_SUITE_CACHE=str(tmp_path / "new"))
@@ -163,7 +171,7 @@ def test_files_placed_by_hand(cache: Path, suite: Suite, tmp_path: Path) -> None
 
 def test_unknown_names_are_answered_with_near_ones() -> None:
     with pytest.raises(InputError, match="fashion-mnist"):
-        data.search_splits("fashion_mnist")
+        search_splits("fashion_mnist")
 
 
 @given(shape=st.lists(st.integers(0, 5), min_size=1, max_size=4), cut=st.integers(1, 40))
@@ -173,12 +181,12 @@ def test_idx_files_come_back_or_are_refused(
 ) -> None:
     path = tmp_path_factory.mktemp("idx") / "file"
     values = np.arange(int(np.prod(shape)), dtype=np.uint8).reshape(shape)
-    data.write_idx(path, values)
-    assert np.array_equal(data.parse_idx(path), values)
+    write_idx(path, values)
+    assert np.array_equal(parse_idx(path), values)
     content = path.read_bytes()
     path.write_bytes(content[: max(0, len(content) - cut)])
     with pytest.raises(WorkError):
-        data.parse_idx(path)
+        parse_idx(path)
 
 
 def pictures(root: Path, classes: int = 3, each: int = 12, mode: str = "L") -> Path:
@@ -195,10 +203,10 @@ def pictures(root: Path, classes: int = 3, each: int = 12, mode: str = "L") -> P
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
 def test_a_folder_of_images(tmp_path: Path, mode: str, channels: int) -> None:
     root = pictures(tmp_path / "mine", mode=mode)
-    splits = data.search_splits(f"folder:{root}")
-    held, _ = data.test_split(f"folder:{root}")
+    splits = search_splits(f"folder:{root}")
+    held, _ = test_split(f"folder:{root}")
     assert splits.info.classes == ("class0", "class1", "class2")
-    assert splits.train.images.shape[1:] == (channels, data.FOLDER_SIZE, data.FOLDER_SIZE)
+    assert splits.train.images.shape[1:] == (channels, FOLDER_SIZE, FOLDER_SIZE)
     assert len(splits.train.labels) + len(splits.validation.labels) + len(held.labels) == 36
     seen = {image.tobytes() for image in (*splits.train.images, *splits.validation.images)}
     assert not any(image.tobytes() in seen for image in held.images)
@@ -206,13 +214,13 @@ def test_a_folder_of_images(tmp_path: Path, mode: str, channels: int) -> None:
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder"):
-        data.search_splits(f"folder:{tmp_path}/none")
+        search_splits(f"folder:{tmp_path}/none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="at least two folders"):
-        data.search_splits(f"folder:{tmp_path}/empty")
+        search_splits(f"folder:{tmp_path}/empty")
     with pytest.raises(InputError, match="at least two folders"):
-        data.search_splits(f"folder:{pictures(tmp_path / 'one', classes=1)}")
+        search_splits(f"folder:{pictures(tmp_path / 'one', classes=1)}")
     root = pictures(tmp_path / "bad")
     (root / "class1" / "5.png").write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"class1/5\.png"):
-        data.search_splits(f"folder:{root}")
+        search_splits(f"folder:{root}")

@@ -16,9 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel
 
-from suite import backbones, checkpoint, data, export, leaderboard, repair
-from suite.cli import main
+from suite.cli.main import main
+from suite.data.datasets import search_splits
 from suite.errors import InputError
+from suite.export import predict
+from suite.export.card import CARD, WEIGHTS, Card
+from suite.export.predict import Predictor
+from suite.models import backbones
+from suite.ranking import leaderboard as ranking_leaderboard
 from suite.spec import (
     UNHASHED,
     Arm,
@@ -35,7 +40,11 @@ from suite.spec import (
     StudyFile,
     Trial,
 )
-from suite.store import EventReader, StudyDir, read_model, write_model
+from suite.store import repair
+from suite.store.events import EventReader
+from suite.store.files import read_model, write_model
+from suite.store.study import StudyDir
+from suite.training import checkpoint
 
 EXAMPLES = int(os.environ.get("MNIST_SUITE_SOAK", 60))
 quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -124,7 +133,7 @@ def test_readers_of_a_mutated_study_neither_crash_nor_invent(
     assert status is None or status.state in ("running", "done", "stopped", "failed")
     assert len(states) <= 1  # nothing comes into being
     for state in states:
-        row = leaderboard.row("s", state)
+        row = ranking_leaderboard.row("s", state)
         assert row.accuracy is None or 0 <= row.accuracy <= 1
         assert state.state != "finished" or state.record is not None
     for trial in directory.trials():
@@ -360,8 +369,8 @@ def test_arbitrary_experiment_files_get_one_paragraph(
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def card(channels: int) -> export.Card:
-    return export.Card(
+def card(channels: int) -> Card:
+    return Card(
         backbone="cnn", dataset="mnist", classes=("0", "1"), channels=channels, native_size=28, size=28, mean=(0.5,),
         std=(0.5,), interpolation="none", trial="s/t", strategy="scratch", accuracy=0.5, interval=(0.4, 0.6), images=10,
         sha256="x", timm=False, cost=None, provenance=None,
@@ -386,7 +395,7 @@ def test_mutated_pictures_are_read_or_refused(
     path.write_bytes(content)
     for channels in (1, 3):
         try:
-            assert export.picture(path, card(channels)).shape == (channels, 28, 28)
+            assert predict.picture(path, card(channels)).shape == (channels, 28, 28)
         except InputError as error:
             assert "picture.png" in str(error)
 
@@ -396,9 +405,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small model, and a picture."""
     folder = tmp_path_factory.mktemp("exported")
     model = backbones.build("net", classes=2, channels=1, size=28, seed=0)
-    digest = checkpoint.save_tensors(folder / export.WEIGHTS, model.state_dict())
+    digest = checkpoint.save_tensors(folder / WEIGHTS, model.state_dict())
     facts = card(1).model_copy(update={"backbone": "net", "sha256": digest})
-    (folder / export.CARD).write_text(facts.model_dump_json())
+    (folder / CARD).write_text(facts.model_dump_json())
     (folder / "picture.png").write_bytes(encoded("PNG"))
     return folder
 
@@ -410,12 +419,12 @@ def test_a_model_with_a_strange_card_is_used_or_refused(
 ) -> None:
     """Its author may have meant harm: no crash, no picture of a billion pixels, no figure that is none."""
     folder = tmp_path_factory.mktemp("fuzz")
-    (folder / export.WEIGHTS).symlink_to(exported / export.WEIGHTS)
-    tree = json.loads((exported / export.CARD).read_text())
+    (folder / WEIGHTS).symlink_to(exported / WEIGHTS)
+    tree = json.loads((exported / CARD).read_text())
     head = drawn.draw(st.sampled_from([None, {"kind": "mlp", "hidden": 16}, {"kind": "knn", "k": 5}]))
-    (folder / export.CARD).write_text(json.dumps(drawn.draw(replaced(tree | {"head": head}))))
+    (folder / CARD).write_text(json.dumps(drawn.draw(replaced(tree | {"head": head}))))
     try:
-        answer = export.Predictor(folder).file(exported / "picture.png")
+        answer = Predictor(folder).file(exported / "picture.png")
     except InputError as error:
         assert len(str(error).splitlines()) == 1
     else:
@@ -431,6 +440,6 @@ def test_only_plain_picture_formats_are_opened(tmp_path: Path) -> None:
             Image.new("L", (20, 20), number).save(folder / f"{number}.png")
     Image.new("L", (20, 20)).save(path, "EPS")
     with pytest.raises(InputError, match="picture"):
-        export.picture(path, card(1))
+        predict.picture(path, card(1))
     with pytest.raises(InputError, match="picture"):
-        data.search_splits(f"folder:{tmp_path}")
+        search_splits(f"folder:{tmp_path}")

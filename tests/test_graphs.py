@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from suite import backbones, data, graphs
-from suite.augment import image_preparer
-from suite.backbones import Preprocess
+from suite.data.datasets import search_splits
+from suite.models import backbones
+from suite.models.backbones import Preprocess
 from suite.spec import Recipe
-from suite.train import Examples, begin, fit
+from suite.training import cuda_graphs
+from suite.training.augment import image_preparer
+from suite.training.evaluation import Examples
+from suite.training.loop import fit
+from suite.training.state import begin
 
 RECIPES = [
     Recipe(lr=0.02, epochs=2, batch_size=32),
@@ -22,18 +26,18 @@ def test_what_was_there_is_restored_and_what_came_into_being_is_zero() -> None:
     before = [(kept, kept.clone())]
     kept.mul_(7)
     view = kept.detach()  # as `state_dict` hands out: another object, the same memory
-    graphs._restore(before, [view, gone])
+    cuda_graphs._restore(before, [view, gone])
     assert kept.tolist() == [1.0, 2.0]
     assert gone.tolist() == [0.0]
 
 
 def test_only_nvidia_gpus_record_and_a_person_can_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda", 0)
-    assert graphs.usable(cuda, torch.bfloat16)
-    assert not graphs.usable(cuda, torch.float16)
-    assert not graphs.usable(torch.device("cpu"), torch.bfloat16)
+    assert cuda_graphs.usable(cuda, torch.bfloat16)
+    assert not cuda_graphs.usable(cuda, torch.float16)
+    assert not cuda_graphs.usable(torch.device("cpu"), torch.bfloat16)
     monkeypatch.setenv("MNIST_SUITE_CUDA_GRAPHS", "0")
-    assert not graphs.usable(cuda, torch.bfloat16)
+    assert not cuda_graphs.usable(cuda, torch.bfloat16)
 
 
 @pytest.mark.gpu
@@ -43,7 +47,7 @@ def test_a_replayed_training_is_the_plain_one(recipe: Recipe, backbone: str, mon
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     where = torch.device("cuda", 0)
-    splits = data.search_splits("mnist", limit=400)
+    splits = search_splits("mnist", limit=400)
     train, validation = (
         Examples(torch.from_numpy(p.images).to(where), torch.from_numpy(p.labels).to(where))
         for p in (splits.train, splits.validation)

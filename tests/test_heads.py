@@ -6,14 +6,15 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge as SklearnRidge
 
-from suite import backbones, data, features, heads
+from suite.data.datasets import search_splits
+from suite.models import backbones, features, heads
 from suite.spec import HeadSpec, Knn, Linear, Logreg, Mlp, Ridge
-from suite.train import Examples
+from suite.training.evaluation import Examples
 
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Examples, Examples]:
-    splits = data.search_splits("mnist", limit=1500)
+    splits = search_splits("mnist", limit=1500)
     return tuple(  # type: ignore[return-value]
         Examples(torch.from_numpy(part.images).flatten(1).float(), torch.from_numpy(part.labels))
         for part in (splits.train, splits.validation)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite import leaderboard
 from suite.errors import InputError
-from suite.leaderboard import COSTS, Row, as_csv, as_markdown, pareto, rank, text, wilson
+from suite.ranking.leaderboard import COLUMNS, COSTS, Row, as_csv, as_markdown, pareto, rank, text
+from suite.ranking.statistics import wilson
 
 STATES = ["finished", "pruned", "failed", "running", "stale", "waiting", "stopped"]
 
@@ -52,7 +52,7 @@ def test_wilson_holds_the_estimate_and_narrows(n: int, share: float) -> None:
     assert high - low <= wider[1] - wider[0] + 1e-12
 
 
-@given(rows=rows, sort=st.sampled_from(list(leaderboard.COLUMNS)))
+@given(rows=rows, sort=st.sampled_from(list(COLUMNS)))
 def test_rank_hides_nothing_and_puts_the_finished_first(rows: list[Row], sort: str) -> None:
     ranked = rank(rows, sort=sort)
     assert sorted(r.number for r in ranked) == sorted(r.number for r in rows)

@@ -14,13 +14,16 @@ import pytest
 import torch
 from torch import nn
 
-from suite import backbones, data, heads
-from suite.augment import Prepare, feature_preparer, image_preparer
-from suite.backbones import Preprocess
-from suite.memory import ran_out
-from suite.population import Population, Stack, alike
+from suite.data.datasets import search_splits
+from suite.hardware.memory import ran_out
+from suite.models import backbones, heads
+from suite.models.backbones import Preprocess
 from suite.spec import Augment, Evaluated, HeadSpec, Linear, Mlp, Progress, Recipe
-from suite.train import Examples, Step, Training, begin, course, restore, state_numbers, state_tensors, take
+from suite.training.augment import Prepare, feature_preparer, image_preparer
+from suite.training.evaluation import Examples
+from suite.training.loop import course, take
+from suite.training.stacking import Population, Stack, alike
+from suite.training.state import Step, Training, begin, restore, state_numbers, state_tensors
 
 MIB = 2**20
 EXPECTS = Preprocess(1, 28, (0.1307,), (0.3081,), "none")
@@ -28,7 +31,7 @@ Item = Step | Progress | Evaluated
 
 
 def slices() -> tuple[Examples, Examples]:
-    splits = data.search_splits("mnist", limit=400)
+    splits = search_splits("mnist", limit=400)
     train, validation = (
         Examples(torch.from_numpy(p.images), torch.from_numpy(p.labels)) for p in (splits.train, splits.validation)
     )

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from suite import bench, data, plain, races
+from suite.bench import baselines, micro, training
 from suite.errors import InputError
+from suite.store.files import cache_dir
 
 CPU = torch.device("cpu")
 
@@ -25,28 +26,28 @@ def figures(found: Any) -> dict[str, float]:
 
 
 def test_every_race_is_a_benchmark() -> None:
-    assert set(races.RACES) <= set(bench.BENCHMARKS)
+    assert set(training.RACES) <= set(micro.BENCHMARKS)
     with pytest.raises(InputError, match=r"time-to-99"):
-        list(bench.bench("nothing"))
+        list(micro.bench("nothing"))
 
 
 def test_the_same_net_learns_as_well_in_both_loops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(races, "IMAGES", 1920)
-    found = figures(races.train())
+    monkeypatch.setattr(training, "IMAGES", 1920)
+    found = figures(training.train())
     assert found["train.ratio"] > 0 and math.isfinite(found["train.ratio"])
     assert found["train.plain_accuracy"] > 0.8 and found["train.ours_accuracy"] > 0.8
 
 
 def test_features_and_roofline_count_what_they_did() -> None:
-    found = figures(races.frozen_features(size=32, images=64))
+    found = figures(training.frozen_features(size=32, images=64))
     assert found["features.ratio"] > 0
     assert found["features.ours"] > 0 and found["features.plain"] > 0
 
 
 def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = data.cache_dir()
-    found = figures(races.head_sweep(trials=3, epochs=2, size=32, limit=200))
-    assert data.cache_dir() == before
+    before = cache_dir()
+    found = figures(training.head_sweep(trials=3, epochs=2, size=32, limit=200))
+    assert cache_dir() == before
     for side in ("solo", "population"):
         seconds = found[f"head-sweep.{side}"]
         assert seconds > 0
@@ -55,9 +56,9 @@ def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_plain_objective_searches_the_same_space() -> None:
     """By the syntax tree, so that one cannot be changed without the other."""
-    from suite import declared
+    from suite.spec import load
 
-    tree = ast.parse(Path(plain.__file__).read_text())
+    tree = ast.parse(Path(baselines.__file__).read_text())
     suggested = {
         call.args[0].value: [ast.literal_eval(arg) for arg in call.args[1:]]
         for call in ast.walk(tree)
@@ -68,7 +69,7 @@ def test_the_plain_objective_searches_the_same_space() -> None:
     }
     space = {
         key: list(choices.values) if choices.kind == "choice" else [choices.low, choices.high]
-        for key, choices in declared.load("mnist").space.items()
+        for key, choices in load.load("mnist").space.items()
     }
     assert {k: v[0] if isinstance(v[0], list) else v for k, v in suggested.items()} == space
 

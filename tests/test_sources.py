@@ -23,8 +23,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from suite import data, sources
+from suite.data import cache, fetch
+from suite.data import datasets as data_datasets
+from suite.data import folder as data_folder
+from suite.data.datasets import _read, _training, search_splits, test_split
+from suite.data.idx import write_idx
+from suite.data.pictures import load_picture
+from suite.data.registry import DATASETS
 from suite.errors import InputError, WorkError
+from suite.store.files import cache_dir, file_sha256
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 RNG = np.random.default_rng(7)
@@ -34,9 +41,9 @@ RNG = np.random.default_rng(7)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache."""
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path / "cache"))
-    data._training.cache_clear()
+    _training.cache_clear()
     yield tmp_path / "cache"
-    data._training.cache_clear()
+    _training.cache_clear()
     socket.setdefaulttimeout(None)
 
 
@@ -130,7 +137,7 @@ def offer_svhn(folder: Path, tv: Any, patch: pytest.MonkeyPatch) -> list[Part]:
 def offer_cifar10(folder: Path, tv: Any, patch: pytest.MonkeyPatch) -> list[Part]:
     parts, sums = [part(50, 10, 3, 32, 32), part(10, 10, 3, 32, 32)], {}
     batches = {f"data_batch_{i + 1}": slice(10 * i, 10 * i + 10) for i in range(5)}
-    contents: dict[str, Any] = {"batches.meta": {"label_names": list(data.DATASETS["cifar10"].classes)}}
+    contents: dict[str, Any] = {"batches.meta": {"label_names": list(DATASETS["cifar10"].classes)}}
     for file, rows in batches.items():
         contents[file] = {"data": parts[0][0][rows].reshape(10, -1), "labels": parts[0][1][rows].tolist()}
     contents["test_batch"] = {"data": parts[1][0].reshape(10, -1), "labels": parts[1][1].tolist()}
@@ -159,7 +166,7 @@ OFFERS: dict[str, Callable[[Path, Any, pytest.MonkeyPatch], list[Part]]] = {
 
 
 def test_every_data_set_is_covered_here_or_has_its_hashes() -> None:
-    assert set(OFFERS) == {name for name, known in data.DATASETS.items() if None in known.sha256}
+    assert set(OFFERS) == {name for name, known in DATASETS.items() if None in known.sha256}
 
 
 @pytest.mark.parametrize("name", OFFERS)
@@ -171,59 +178,59 @@ def test_a_publishers_files_come_out_upright_and_labelled_from_zero(
     offered = tmp_path / "offered"
     offered.mkdir()
     parts = OFFERS[name](offered, datasets, monkeypatch)
-    assert sorted(data.DATASETS[name].originals) == sorted(path.name for path in offered.iterdir())
+    assert sorted(DATASETS[name].originals) == sorted(path.name for path in offered.iterdir())
 
-    def here(name: str, folder: Path, on_progress: sources.OnProgress, *, originals: Path) -> list[Path]:
-        sources._download(name, folder, originals)  # in this process, where the MD5 are those of the small files
-        return [folder / path.name for path in data.files(name)]
+    def here(name: str, folder: Path, on_progress: fetch.OnProgress, *, originals: Path) -> list[Path]:
+        fetch._download(name, folder, originals)  # in this process, where the MD5 are those of the small files
+        return [folder / path.name for path in cache.files(name)]
 
-    monkeypatch.setattr(sources, "_from_torchvision", here)
-    sources.import_path(offered, name)
+    monkeypatch.setattr(fetch, "_from_torchvision", here)
+    fetch.import_path(offered, name)
 
-    ours = [data._read(name, 0)[0], data.test_split(name)[0]]
-    known = data.info(name)
+    ours = [_read(name, 0)[0], test_split(name)[0]]
+    known = data_datasets.info(name)
     for labelled, (images, labels) in zip(ours, parts, strict=True):
         assert labelled.images.shape == (len(labels), known.channels, known.size, known.size)
         assert labelled.images.flags.c_contiguous and labelled.images.flags.writeable
         assert np.array_equal(labelled.images.reshape(images.shape), images)
         assert labelled.labels.dtype == np.int64
         assert np.array_equal(labelled.labels, labels)
-    assert known.data_hash == data.search_splits(name).info.data_hash
-    assert [status.state for status in data.verify(name)] == ["ok"] * 4
+    assert known.data_hash == search_splits(name).info.data_hash
+    assert [status.state for status in cache.verify(name)] == ["ok"] * 4
 
 
 def few(folder: Path, name: str, seed: int = 0) -> list[Path]:
     """Four idx files that could be a data set's."""
-    rng, known = np.random.default_rng(seed), data.DATASETS[name]
+    rng, known = np.random.default_rng(seed), DATASETS[name]
     folder.mkdir(parents=True)
-    found = [folder / path.name for path in data.files(name)]
+    found = [folder / path.name for path in cache.files(name)]
     for images, labels in (found[:2], found[2:]):
-        data.write_idx(images, rng.integers(0, 256, (40, known.size, known.size), dtype=np.uint8))
-        data.write_idx(labels, np.arange(40) % len(known.classes))
+        write_idx(images, rng.integers(0, 256, (40, known.size, known.size), dtype=np.uint8))
+        write_idx(labels, np.arange(40) % len(known.classes))
     return found
 
 
 def test_what_the_first_fetch_brought_holds_from_then_on(own_cache: Path, tmp_path: Path) -> None:
     few(tmp_path / "first", "usps")
     few(tmp_path / "second", "usps", seed=1)
-    sources.import_path(tmp_path / "first", "usps")
-    before = data.search_splits("usps").info
+    fetch.import_path(tmp_path / "first", "usps")
+    before = search_splits("usps").info
     with pytest.raises(InputError, match="expected"):
-        sources.import_path(tmp_path / "second", "usps")
-    data._training.cache_clear()
-    assert data.search_splits("usps").info == before
+        fetch.import_path(tmp_path / "second", "usps")
+    _training.cache_clear()
+    assert search_splits("usps").info == before
 
 
 def test_another_data_sets_files_are_refused(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few(tmp_path / "small", "usps")
     with pytest.raises(InputError, match="not those of kmnist"):
-        sources.import_path(tmp_path / "small", "kmnist")
+        fetch.import_path(tmp_path / "small", "kmnist")
     found = few(tmp_path / "taken", "kmnist")
     shas = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in found)
-    monkeypatch.setitem(data.DATASETS, "mnist", replace(data.DATASETS["mnist"], sha256=shas))
+    monkeypatch.setitem(DATASETS, "mnist", replace(DATASETS["mnist"], sha256=shas))
     with pytest.raises(InputError, match="that of mnist"):
-        sources.import_path(tmp_path / "taken", "kmnist")
-    assert [status.state for status in data.verify("kmnist")] == ["missing"] * 4
+        fetch.import_path(tmp_path / "taken", "kmnist")
+    assert [status.state for status in cache.verify("kmnist")] == ["missing"] * 4
 
 
 def test_a_broken_gz_is_named(own_cache: Path, tmp_path: Path) -> None:
@@ -233,31 +240,31 @@ def test_a_broken_gz_is_named(own_cache: Path, tmp_path: Path) -> None:
     found[2].unlink()
     found[2].with_name(f"{found[2].name}.gz").write_bytes(packed)
     with pytest.raises(InputError, match=found[2].name):
-        sources.import_path(tmp_path / "hand", "usps")
+        fetch.import_path(tmp_path / "hand", "usps")
 
 
 def test_damage_that_keeps_size_and_time_is_mended_once_seen(own_cache: Path, tmp_path: Path) -> None:
     few(tmp_path / "hand", "usps")
-    sources.import_path(tmp_path / "hand", "usps")
-    data.search_splits("usps")
-    path = data.files("usps")[0]
+    fetch.import_path(tmp_path / "hand", "usps")
+    search_splits("usps")
+    path = cache.files("usps")[0]
     status, content = path.stat(), bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert [s.state for s in data.verify("usps", quick=True)] == ["ok"] * 4  # what a quick look cannot see
-    assert [s.state for s in data.verify("usps")] == ["damaged", "ok", "ok", "ok"]
-    assert [s.state for s in data.verify("usps", quick=True)] == ["damaged", "ok", "ok", "ok"]
-    sources.import_path(tmp_path / "hand", "usps")
-    assert [s.state for s in data.verify("usps")] == ["ok"] * 4
+    assert [s.state for s in cache.verify("usps", quick=True)] == ["ok"] * 4  # what a quick look cannot see
+    assert [s.state for s in cache.verify("usps")] == ["damaged", "ok", "ok", "ok"]
+    assert [s.state for s in cache.verify("usps", quick=True)] == ["damaged", "ok", "ok", "ok"]
+    fetch.import_path(tmp_path / "hand", "usps")
+    assert [s.state for s in cache.verify("usps")] == ["ok"] * 4
 
 
 def test_what_a_killed_fetch_left_is_swept(own_cache: Path, tmp_path: Path) -> None:
     few(tmp_path / "hand", "usps")
-    left = data.files("usps")[0].parent / ".fetch-of-a-killed-process"
+    left = cache.files("usps")[0].parent / ".fetch-of-a-killed-process"
     left.mkdir(parents=True)
     (left / "half").write_bytes(b"half")
-    sources.import_path(tmp_path / "hand", "usps")
+    fetch.import_path(tmp_path / "hand", "usps")
     assert not left.exists()
 
 
@@ -279,13 +286,13 @@ def test_unreachable_sources_fail_soon_and_say_why(suite: Suite, tmp_path: Path)
 def test_a_cache_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MNIST_SUITE_CACHE", "here")
-    assert data.cache_dir() == tmp_path / "here"
+    assert cache_dir() == tmp_path / "here"
 
 
 def test_no_progress_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "STALLED", 0.3)
+    monkeypatch.setattr(fetch, "STALLED", 0.3)
     with pytest.raises(WorkError, match="stood still"):
-        sources._run(["sleep", "60"], tmp_path, lambda *_: None, "nothing")
+        fetch._run(["sleep", "60"], tmp_path, lambda *_: None, "nothing")
 
 
 def test_a_missing_package_list_is_not_the_end(
@@ -298,13 +305,13 @@ def test_a_missing_package_list_is_not_the_end(
     (tmp_path / "apt.conf").write_text(f'Dir::State::lists "{tmp_path}/lists";\n')
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     (tmp_path / "work").mkdir()
-    found = sources._from_debian("fashion-mnist", tmp_path / "work", lambda *_: None)
-    assert tuple(data.file_sha256(path) for path in found) == data.DATASETS["fashion-mnist"].sha256
+    found = fetch._from_debian("fashion-mnist", tmp_path / "work", lambda *_: None)
+    assert tuple(file_sha256(path) for path in found) == DATASETS["fashion-mnist"].sha256
 
 
 def test_a_description_needs_no_file(own_cache: Path) -> None:
-    for name, known in data.DATASETS.items():
-        described = data.info(name)
+    for name, known in DATASETS.items():
+        described = data_datasets.info(name)
         assert described.classes == known.classes
         assert len(described.mean) == len(described.std) == described.channels
         assert bool(described.data_hash) == (None not in known.sha256)
@@ -314,7 +321,7 @@ def test_a_description_needs_no_file(own_cache: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"fraction": 0.0}, {"fraction": 1.5}, {"fraction": float("nan")}, {"limit": 0}])
 def test_impossible_parts_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
-        data.search_splits("mnist", **wrong)
+        search_splits("mnist", **wrong)
 
 
 # --- a person's own images ----------------------------------------------------------------------------------
@@ -341,59 +348,59 @@ def test_the_test_part_takes_the_form_of_the_training_part(
     for label in "ab":
         fill(tmp_path / "train" / label, 6, training)
         fill(tmp_path / "test" / label, 2, test)
-    held, known = data.test_split(f"folder:{tmp_path}")
+    held, known = test_split(f"folder:{tmp_path}")
     assert held.images.shape == (4, known.channels, known.size, known.size)
     assert known.channels == (1 if training is grey else 3)
-    assert data.search_splits(f"folder:{tmp_path}").info == known == data.info(f"folder:{tmp_path}")
+    assert search_splits(f"folder:{tmp_path}").info == known == data_datasets.info(f"folder:{tmp_path}")
 
 
 def test_a_search_opens_no_image_of_the_test_part(tmp_path: Path) -> None:
     for label in "ab":
         fill(tmp_path / label, 20, grey)
-    found, _, _ = data._listed(tmp_path, test=True)
+    found, _, _ = data_folder.listed(tmp_path, test=True)
     assert len(found) == 4
     for path in found:
         path.write_bytes(b"no image any more")
-    assert len(data.search_splits(f"folder:{tmp_path}").train.labels) == 32
+    assert len(search_splits(f"folder:{tmp_path}").train.labels) == 32
 
 
 def test_deep_grey_keeps_its_shades_and_transparent_is_white(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
-    read = data._load_picture(tmp_path / "deep.png", "L")[0]
+    read = load_picture(tmp_path / "deep.png", "L")[0]
     assert np.abs(read.astype(float) - ramp / 257).max() <= 1
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert (data._load_picture(tmp_path / "clear.png", "RGB") == 255).all()
+    assert (load_picture(tmp_path / "clear.png", "RGB") == 255).all()
 
 
 def test_a_bomb_is_not_opened(tmp_path: Path) -> None:
     for label in "ab":
         fill(tmp_path / label, 4, grey)
-    found, _, _ = data._listed(tmp_path, test=False)
+    found, _, _ = data_folder.listed(tmp_path, test=False)
     Image.new("1", (9000, 9000)).save(found[0])
     with pytest.raises(InputError, match=r"\.png has 9000 x 9000 pixels"):
-        data.search_splits(f"folder:{tmp_path}")
+        search_splits(f"folder:{tmp_path}")
 
 
 def test_awkward_folders_are_answered(tmp_path: Path) -> None:
     fill(tmp_path / "parts" / "train" / "a", 4, grey)
     fill(tmp_path / "parts" / "val" / "a", 4, grey)
     with pytest.raises(InputError, match="look like parts"):
-        data.search_splits(f"folder:{tmp_path / 'parts'}")
+        search_splits(f"folder:{tmp_path / 'parts'}")
     fill(tmp_path / "gap" / "a", 4, grey)
     (tmp_path / "gap" / "b").mkdir()
     (tmp_path / "gap" / "b" / "notes.txt").write_text("later")
     with pytest.raises(InputError, match="b of them without any image"):
-        data.search_splits(f"folder:{tmp_path / 'gap'}")
+        search_splits(f"folder:{tmp_path / 'gap'}")
     for label in "ab":
         fill(tmp_path / "half" / "train" / label, 4, grey)
     (tmp_path / "half" / "test").mkdir()
     with pytest.raises(InputError, match="two folders"):
-        data.test_split(f"folder:{tmp_path / 'half'}")
+        test_split(f"folder:{tmp_path / 'half'}")
     fill(tmp_path / "few" / "a", 2, grey)
     fill(tmp_path / "few" / "b", 9, grey)
     with pytest.raises(InputError, match="three images"):
-        data.search_splits(f"folder:{tmp_path / 'few'}")
+        search_splits(f"folder:{tmp_path / 'few'}")
 
 
 def test_files_that_only_look_like_images_of_a_person_are_passed_over(tmp_path: Path) -> None:
@@ -402,4 +409,4 @@ def test_files_that_only_look_like_images_of_a_person_are_passed_over(tmp_path: 
         (tmp_path / label / "._0.png").write_bytes(b"a Mac's notes about 0.png")
         (tmp_path / label / "Thumbs.db").write_bytes(b"")
     (tmp_path / ".git").mkdir()
-    assert data.search_splits(f"folder:{tmp_path}").info.classes == ("a", "b")
+    assert search_splits(f"folder:{tmp_path}").info.classes == ("a", "b")

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from suite import declared
 from suite.spec import (
     EVENT,
     Arm,
@@ -22,10 +21,11 @@ from suite.spec import (
     Uniform,
     assignments,
     first_error,
+    load,
     resolved,
 )
 
-EXPERIMENTS = declared.names()
+EXPERIMENTS = load.names()
 
 
 def test_there_are_experiments() -> None:
@@ -34,7 +34,7 @@ def test_there_are_experiments() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_holds_together(name: str) -> None:
-    experiment = declared.load(name)
+    experiment = load.load(name)
     assert experiment.name == name
     assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
     assert sum(experiment.quota().values()) == experiment.trials

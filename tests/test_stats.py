@@ -10,26 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from suite import stats
-from suite.leaderboard import wilson
+from suite.ranking import statistics
+from suite.ranking.statistics import wilson
 
 values = st.lists(st.floats(-1, 1, allow_nan=False).map(lambda v: round(v, 4)), min_size=2, max_size=12)
 
 
 @given(t=st.floats(-60, 60), df=st.integers(1, 200))
 def test_t_distribution(t: float, df: int) -> None:
-    assert stats.t_cdf(t, df) == pytest.approx(scipy_stats.t.cdf(t, df), rel=1e-8, abs=1e-14)
+    assert statistics.t_cdf(t, df) == pytest.approx(scipy_stats.t.cdf(t, df), rel=1e-8, abs=1e-14)
 
 
 @pytest.mark.parametrize("df", [1, 2, 3, 4, 9, 30, 1000])
 @pytest.mark.parametrize("p", [0.005, 0.1, 0.5, 0.9, 0.975, 0.995])
 def test_t_quantile(p: float, df: int) -> None:
-    assert stats.t_quantile(p, df) == pytest.approx(scipy_stats.t.ppf(p, df), rel=1e-7, abs=1e-9)
+    assert statistics.t_quantile(p, df) == pytest.approx(scipy_stats.t.ppf(p, df), rel=1e-7, abs=1e-9)
 
 
 @given(values=values)
 def test_mean_sd_and_interval(values: list[float]) -> None:
-    found = stats.sample(values)
+    found = statistics.sample(values)
     assert found.mean == pytest.approx(np.mean(values), abs=1e-12)
     assert found.sd == pytest.approx(np.std(values, ddof=1), abs=1e-12)
     spread = scipy_stats.sem(values)
@@ -38,9 +38,9 @@ def test_mean_sd_and_interval(values: list[float]) -> None:
 
 
 def test_one_value_has_no_spread() -> None:
-    assert stats.sample([0.5]) == stats.Sample(0.5, None, 1, None, None)
+    assert statistics.sample([0.5]) == statistics.Sample(0.5, None, 1, None, None)
     with pytest.raises(ValueError, match="no values"):
-        stats.sample([])
+        statistics.sample([])
 
 
 @given(hits=st.integers(0, 500), more=st.integers(0, 500))
@@ -54,7 +54,7 @@ def test_wilson(hits: int, more: int) -> None:
 @given(pairs=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=10))
 def test_paired_t(pairs: list[tuple[float, float]]) -> None:
     first, second = ([round(v, 3) for v in column] for column in zip(*pairs))
-    found = stats.paired_t(first, second)
+    found = statistics.paired_t(first, second)
     if np.ptp(np.subtract(first, second)) < 1e-9:
         return
     wanted = scipy_stats.ttest_rel(first, second)
@@ -65,15 +65,15 @@ def test_paired_t(pairs: list[tuple[float, float]]) -> None:
 
 
 def test_no_variation_gives_no_p_value() -> None:
-    assert stats.paired_t([0.75, 0.5], [0.5, 0.25]).p is None
-    assert stats.paired_t([0.5], [0.25]) == stats.Paired(0.25, None, None, None, None, 1)
+    assert statistics.paired_t([0.75, 0.5], [0.5, 0.25]).p is None
+    assert statistics.paired_t([0.5], [0.25]) == statistics.Paired(0.25, None, None, None, None, 1)
     with pytest.raises(ValueError, match="paired"):
-        stats.paired_t([1.0], [1.0, 2.0])
+        statistics.paired_t([1.0], [1.0, 2.0])
 
 
 @given(b=st.integers(0, 300), c=st.integers(0, 300))
 def test_mcnemar(b: int, c: int) -> None:
-    found = stats.mcnemar(b, c)
+    found = statistics.mcnemar(b, c)
     if b + c == 0:
         assert found.exact == found.mid == 1
         return
@@ -86,33 +86,40 @@ def test_mcnemar(b: int, c: int) -> None:
 
 def test_mcnemar_as_published() -> None:
     """Fagerland et al., 2013, table 1: 1 and 7 discordant pairs give 0.070 exact and 0.039 mid-p."""
-    found = stats.mcnemar(1, 7)
+    found = statistics.mcnemar(1, 7)
     assert (round(found.exact, 3), round(found.mid, 3)) == (0.070, 0.039)
 
 
 def test_holm_by_hand() -> None:
     """Holm's steps: the smallest of three times three, the next times two, never below the one before."""
-    assert stats.holm([0.01, None, 0.04, 0.03]) == [pytest.approx(0.03), None, pytest.approx(0.06), pytest.approx(0.06)]
+    assert statistics.holm([0.01, None, 0.04, 0.03]) == [
+        pytest.approx(0.03),
+        None,
+        pytest.approx(0.06),
+        pytest.approx(0.06),
+    ]
 
 
 def test_calibration() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.1, 1, 5000)
     correct = rng.uniform(size=5000) < confidence**2  # overconfident
-    bins = stats.reliability(confidence, correct)
+    bins = statistics.reliability(confidence, correct)
     edges = np.linspace(0, 1, 16)
     counts, _, _ = scipy_stats.binned_statistic(confidence, correct, "count", edges)
     means, _, _ = scipy_stats.binned_statistic(confidence, correct, "mean", edges)
     levels, _, _ = scipy_stats.binned_statistic(confidence, confidence, "mean", edges)
     assert [b.count for b in bins] == counts[counts > 0].tolist()
     wanted = np.nansum(counts * np.abs(means - levels)) / 5000
-    assert stats.calibration_error(bins) == pytest.approx(wanted)
-    assert stats.calibration_error(stats.reliability(np.ones(4), np.array([1, 1, 1, 0]))) == pytest.approx(0.25)
-    assert stats.calibration_error([]) == 0
+    assert statistics.calibration_error(bins) == pytest.approx(wanted)
+    assert statistics.calibration_error(statistics.reliability(np.ones(4), np.array([1, 1, 1, 0]))) == pytest.approx(
+        0.25
+    )
+    assert statistics.calibration_error([]) == 0
 
 
 def test_per_class_by_hand() -> None:
-    rows = stats.per_class([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
+    rows = statistics.per_class([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
     assert rows[0] == {"count": 4, "precision": 1.0, "recall": 0.75, "f1": pytest.approx(6 / 7)}
     assert rows[1]["precision"] == pytest.approx(2 / 3)
     assert rows[2] == {"count": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
@@ -129,15 +136,15 @@ def test_hypervolume_counts_the_unit_squares_it_covers(
     covered = sum(
         any(x >= cost and y < accuracy for cost, accuracy in points) for x in range(most) for y in range(floor, 20)
     )
-    assert stats.hypervolume(points, reference) == covered
+    assert statistics.hypervolume(points, reference) == covered
 
 
 def test_knee_and_prices_by_hand() -> None:
     front = [(0.0, 0.0), (1.0, 0.8), (2.0, 0.9), (10.0, 1.0)]
-    assert stats.knee(front) == 1
-    assert stats.knee(front[:2]) is None
-    assert stats.knee([(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]) is None
-    found = stats.prices([(100.0, 0.97), (300.0, 0.98), (800.0, 0.985)])
+    assert statistics.knee(front) == 1
+    assert statistics.knee(front[:2]) is None
+    assert statistics.knee([(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)]) is None
+    found = statistics.prices([(100.0, 0.97), (300.0, 0.98), (800.0, 0.985)])
     assert found == [pytest.approx(20), pytest.approx(100), None]
-    assert stats.prices([]) == []
-    assert math.isclose(stats.hypervolume(front, (10.0, 0.0)), 9 * 0.8 + 8 * 0.1)
+    assert statistics.prices([]) == []
+    assert math.isclose(statistics.hypervolume(front, (10.0, 0.0)), 9 * 0.8 + 8 * 0.1)

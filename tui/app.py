@@ -20,7 +20,7 @@ from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.screen import Screen
 
-from suite.store import StudyDir
+from suite.store.study import StudyDir
 from tui import commands
 from tui.board import Board, View
 from tui.detail import Detail, tail

@@ -22,7 +22,8 @@ import tracemalloc
 from pathlib import Path
 
 from suite.spec import Progress
-from suite.store import EventWriter, StudyDir
+from suite.store.events import EventWriter
+from suite.store.study import StudyDir
 from tui.app import Dashboard, spare_the_collector
 from tui.messages import Polled
 from tui.synthetic import NOW, write_study

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from suite.leaderboard import COLUMNS, COSTS, DEFAULT, Row, pareto
+from suite.ranking.leaderboard import COLUMNS, COSTS, DEFAULT, Row, pareto
 from tui.filters import Filter, Subject, lookup, parse
 from tui.snapshot import Key, Run
 

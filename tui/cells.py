@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from suite.leaderboard import COLUMNS, text
+from suite.ranking.leaderboard import COLUMNS, text
 from tui.board import Board, BoardLine, View, row_value
 from tui.detail import clean
 from tui.snapshot import Key

@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite import declared
 from suite.errors import InputError
-from suite.spec import NAME, Experiment
-from suite.store import StudyDir
+from suite.spec import NAME, Experiment, load
+from suite.store.study import StudyDir
 
 PROGRAM = (sys.executable, "-m", "suite.cli")
 ENGINES = ("local",)
@@ -80,7 +79,7 @@ def problems(form: Form, results: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     experiment: Experiment | None = None
     try:
-        experiment = declared.load(form.experiment.strip())
+        experiment = load.load(form.experiment.strip())
     except InputError as error:
         found["experiment"] = str(error)
     study = form.study.strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from suite.leaderboard import COLUMNS
+from suite.ranking.leaderboard import COLUMNS
 from tui.cells import duration
 from tui.chart import STYLES, Axis, Series
 from tui.detail import Detail, Point

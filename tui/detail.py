@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from suite.spec import Evaluated, Line, Progress
-from suite.store import EventReader, TrialDir, open_plain, read_bytes
+from suite.store.events import EventReader
+from suite.store.files import open_plain, read_bytes
+from suite.store.trial import TrialDir
 
 POINTS = 2000  # kept of a training curve; every second one goes when there are more
 LINES = 400  # of the log tail

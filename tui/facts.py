@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from suite.leaderboard import COLUMNS, text
+from suite.ranking.leaderboard import COLUMNS, text
 from tui.cells import duration, value_text
 from tui.snapshot import Key, Run, Snapshot
 

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from suite.leaderboard import row
+from suite.ranking.leaderboard import row
 from suite.spec import NAME, StudyFile
-from suite.store import STALE_SECONDS, EventReader, StudyDir, TrialDir, TrialState, named_after
+from suite.store.events import EventReader
+from suite.store.study import STALE_SECONDS, StudyDir
+from suite.store.trial import TrialDir, TrialState, named_after
 from tui.detail import Detail, Follower
 from tui.snapshot import Key, Run, Snapshot, StudyView
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from suite.leaderboard import COLUMNS, pareto
+from suite.ranking.leaderboard import COLUMNS, pareto
 from tui.board import row_value
 from tui.cells import duration, title
 from tui.chart import GLYPHS, STYLES, Axis, Series

@@ -21,7 +21,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
-from suite.leaderboard import COLUMNS, Row
+from suite.ranking.leaderboard import COLUMNS, Row
 
 ALIASES = {
     "acc": "accuracy",

@@ -10,7 +10,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from suite.store import write_atomic
+from suite.store.files import write_atomic
 from tui.app import Dashboard
 
 FONT_FACE = re.compile(r"@font-face\s*\{[^}]*\}\s*")  # fetches a font from the network: not in a file of ours

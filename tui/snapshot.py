@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from suite.leaderboard import Row
+from suite.ranking.leaderboard import Row
 from suite.spec import Record, Started, Status, StudyFile, Trial
 
 Key = tuple[str, str]  # study, trial id: what a cursor, a mark or a pin holds on to

@@ -37,7 +37,9 @@ from suite.spec import (
     Trial,
     Weights,
 )
-from suite.store import StudyDir, TrialDir, write_model
+from suite.store.files import write_model
+from suite.store.study import StudyDir
+from suite.store.trial import TrialDir
 
 NOW = 1_800_000_000.0  # the present of all made-up studies, seconds since 1970
 HOST = "made-up"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite.store import STALE_SECONDS
+from suite.store.study import STALE_SECONDS
 from tui.snapshot import Snapshot
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from platformdirs import user_config_path
 from pydantic import ValidationError
 
-from suite.store import write_atomic
+from suite.store.files import write_atomic
 from tui.board import View
 
 

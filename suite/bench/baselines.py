@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms
 
-from suite import data
+from suite.data.cache import data_dir
 
 
 class Tutorial(nn.Module):
@@ -36,7 +36,7 @@ def mnist(*, train: bool, size: int | None = None) -> datasets.MNIST:
     """MNIST as torchvision reads it, brought to `size` pixels where that is given."""
     steps: list[Any] = [] if size is None else [transforms.Resize(size)]
     steps += [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
-    return datasets.MNIST(data.data_dir(), train=train, transform=transforms.Compose(steps))
+    return datasets.MNIST(data_dir(), train=train, transform=transforms.Compose(steps))
 
 
 def loader(images: Dataset[Any], indices: Any, batch_size: int = 64) -> DataLoader[Any]:

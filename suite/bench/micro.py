@@ -19,8 +19,11 @@ from typing import Any
 from suite.errors import InputError, WorkError
 
 ROUNDS = 3  # of each side, in turn; the median counts
+
 RECORDS = 10_000  # rows of `leaderboard`
+
 SIZES = (10, 100, 1_000, 5_000)  # trials that a study has when `scale` measures what more of them cost
+
 REAL = 20  # trials trained at each of these sizes
 
 Figure = tuple[str, float, str, str]
@@ -36,19 +39,19 @@ def startup() -> Iterator[Figure]:
 
 def leaderboard() -> Iterator[Figure]:
     """Ranking and printing 10,000 records that are in memory, and reading them from disk first."""
-    from suite import leaderboard as board
-    from suite import store
+    from suite.ranking import leaderboard as ranking_leaderboard
+    from suite.store import study as store_study
     from tui.synthetic import write_study
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_study(root, states=["finished"] * RECORDS, epochs=3)
-        study = store.studies(root)[0]
+        study = store_study.studies(root)[0]
         begin = time.perf_counter()
         states = study.states()
         yield "leaderboard.read", time.perf_counter() - begin, "s", f"{len(states)} trials from disk, once"
-        rows = [board.row(study.name, state) for state in states]
-        times = [_seconds(lambda: board.rank(rows)) for _ in range(ROUNDS)]
+        rows = [ranking_leaderboard.row(study.name, state) for state in states]
+        times = [_seconds(lambda: ranking_leaderboard.rank(rows)) for _ in range(ROUNDS)]
         yield "leaderboard.rank", statistics.median(times), "s", f"{len(rows)} rows, median of {ROUNDS}"
 
 
@@ -58,10 +61,10 @@ def scale() -> Iterator[Figure]:
     Made-up trials fill the study; then a controller resumes it for real ones, which learn so little that nearly all
     of their time is the suite's. All of them belong to one arm, the worst case for the sampler.
     """
-    from suite import sources
-    from suite.store import StudyDir
+    from suite.data import fetch
+    from suite.store.study import StudyDir
 
-    sources.fetch("mnist")
+    fetch.fetch("mnist")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "tiny.py").write_text(TINY)
@@ -111,14 +114,15 @@ EXPERIMENT = Experiment(
 
 def fill(root: Path, size: int) -> None:
     """Make the study of TINY one of `size` trials, with made-up ones that fit it."""
-    from suite import data, declared, search
-    from suite.spec import Trial, resolved
-    from suite.store import StudyDir
+    from suite.data.datasets import search_splits
+    from suite.search import pruning
+    from suite.spec import Trial, load, resolved
+    from suite.store.study import StudyDir
     from tui.synthetic import write_trial
 
-    experiment = declared.load(str(root / "tiny.py"))
+    experiment = load.load(str(root / "tiny.py"))
     study = StudyDir(root, "tiny")
-    info = data.search_splits(experiment.dataset, limit=experiment.limit).info
+    info = search_splits(experiment.dataset, limit=experiment.limit).info
     arm = experiment.arms["net"]
     for number in range(len(study.trial_ids()), size):
         rng = random.Random(number)
@@ -145,7 +149,7 @@ def fill(root: Path, size: int) -> None:
             seed=0,
             device="auto",
             threads=0,
-            rungs=search.rungs(experiment.pruning, arm.recipe.epochs),
+            rungs=pruning.rungs(experiment.pruning, arm.recipe.epochs),
         )
         write_trial(study, number, rng.choice(("finished", "pruned", "pruned")), epochs=arm.recipe.epochs, trial=trial)
 
@@ -164,7 +168,7 @@ def _race(name: str) -> Callable[[], Iterator[Figure]]:
     """A benchmark of training, imported when it runs."""
 
     def run() -> Iterator[Figure]:
-        from suite.races import RACES
+        from suite.bench.training import RACES
 
         yield from RACES[name]()
 
@@ -193,8 +197,8 @@ def bench(name: str | None) -> Iterator[Figure]:
 
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
-    from suite import device
-    from suite.runner import packages
+    from suite.hardware import device
+    from suite.store.provenance import packages
 
     place = device.pick("auto")
     return {"hardware": device.hardware(place), "date": time.strftime("%Y-%m-%d"), "torch": packages()["torch"]}

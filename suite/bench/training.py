@@ -19,17 +19,30 @@ import optuna
 import torch
 from torch import Tensor, nn
 
-from suite import backbones, data, declared, device, features, heads, plain, sources, store, tune
-from suite import train as training
-from suite.augment import Prepare, feature_preparer, image_preparer
-from suite.backbones import Preprocess
-from suite.population import Population
-from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Progress, Pruning, Recipe
-from suite.sweep import Options, Stop, sweep
-from suite.train import Examples, Step
+from suite.bench import baselines
+from suite.data import fetch
+from suite.data import splits as data_splits
+from suite.data.cache import data_dir
+from suite.data.datasets import Labelled, Splits, search_splits, test_split
+from suite.execution.controller import Stop
+from suite.execution.plan import Options
+from suite.execution.sweep import sweep
+from suite.hardware import autotune, device
+from suite.models import backbones, features, heads
+from suite.models.backbones import Preprocess
+from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Progress, Pruning, Recipe, load
+from suite.store.study import StudyDir
+from suite.training import evaluation, loop
+from suite.training import state as training_state
+from suite.training.augment import Prepare, feature_preparer, image_preparer
+from suite.training.evaluation import Examples
+from suite.training.stacking import Population
+from suite.training.state import Step, Tally, Training
 
 ROUNDS = 3  # of each side, in turn; the median counts
+
 IMAGES = 12_800  # a round of `train`: 200 steps of the tutorial's 64
+
 LITE = "timm:tf_efficientnet_lite0"
 
 Figure = tuple[str, float, str, str]  # name, value, unit, how it was obtained
@@ -39,12 +52,12 @@ Figure = tuple[str, float, str, str]  # name, value, unit, how it was obtained
 
 
 def place() -> torch.device:
-    sources.fetch("mnist")
-    tune.keep_memory()
+    fetch.fetch("mnist")
+    autotune.keep_memory()
     return device.pick("auto")
 
 
-def examples(part: data.Labelled, where: torch.device, most: int | None = None) -> Examples:
+def examples(part: Labelled, where: torch.device, most: int | None = None) -> Examples:
     return Examples(torch.from_numpy(part.images[:most]).to(where), torch.from_numpy(part.labels[:most]).to(where))
 
 
@@ -56,7 +69,7 @@ def model_for(backbone: str, where: torch.device, seed: int, size: int | None = 
 
 
 def precision(model: nn.Module, expects: Preprocess, where: torch.device, backbone: str) -> torch.dtype:
-    return tune.precision("auto", where, model, expects.shape, f"{backbone} at {expects.size} px, scratch")
+    return autotune.precision("auto", where, model, expects.shape, f"{backbone} at {expects.size} px, scratch")
 
 
 def settle(where: torch.device) -> None:
@@ -92,17 +105,17 @@ def ratio(name: str, plain_seconds: list[float], our_seconds: list[float]) -> Fi
 
 
 def one_epoch(
-    run: training.Training, given: Examples, recipe: Recipe, prepare: Prepare, most: int | None = None
+    run: Training, given: Examples, recipe: Recipe, prepare: Prepare, most: int | None = None
 ) -> Callable[[], None]:
     """The next epoch of a training, or its first steps; its evaluation is no part of what is compared."""
 
     def work() -> None:
-        run.tally = training.Tally()
-        for number, item in enumerate(training.course(run, given, given, recipe, prepare, seed=0)):
+        run.tally = Tally()
+        for number, item in enumerate(loop.course(run, given, given, recipe, prepare, seed=0)):
             if isinstance(item, Step):
                 if most is not None and number >= most:
                     return
-                training.take(item)
+                loop.take(item)
             elif isinstance(item, Progress) and item.epoch >= 1:
                 return
 
@@ -110,13 +123,13 @@ def one_epoch(
 
 
 def whole(
-    backbone: str, recipe: Recipe, splits: data.Splits, where: torch.device, seed: int
+    backbone: str, recipe: Recipe, splits: Splits, where: torch.device, seed: int
 ) -> tuple[nn.Module, float, float, Preprocess]:
     """One training from beginning to end: (model, seconds of training, validation accuracy, what it expects)."""
     net, expects = model_for(backbone, where, seed)
-    run = training.begin(net, recipe, where, precision(net, expects, where, backbone))
+    run = training_state.begin(net, recipe, where, precision(net, expects, where, backbone))
     prepare = image_preparer(expects, recipe.augment, where)
-    for _ in training.fit(
+    for _ in loop.fit(
         run, examples(splits.train, where), examples(splits.validation, where), recipe, prepare, seed=seed
     ):
         pass
@@ -128,7 +141,7 @@ def whole(
 def scratch_place() -> Iterator[Path]:
     """A results directory, with a cache that holds the data and nothing else, so that no feature is there yet."""
     before = os.environ.get("MNIST_SUITE_CACHE")
-    held = data.data_dir()
+    held = data_dir()
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
         cache.mkdir()
@@ -142,12 +155,12 @@ def scratch_place() -> Iterator[Path]:
                 os.environ["MNIST_SUITE_CACHE"] = before
 
 
-def run_study(experiment: Experiment, results: Path, options: Options) -> tuple[float, store.StudyDir]:
+def run_study(experiment: Experiment, results: Path, options: Options) -> tuple[float, StudyDir]:
     """A whole sweep: (seconds, its directory)."""
     begin = time.perf_counter()
     for _ in sweep(experiment, results, options=options, stop=Stop()):
         pass
-    return time.perf_counter() - begin, store.StudyDir(results, experiment.name)
+    return time.perf_counter() - begin, StudyDir(results, experiment.name)
 
 
 # --- the races -------------------------------------------------------------------------------------------------------
@@ -156,28 +169,28 @@ def run_study(experiment: Experiment, results: Path, options: Options) -> tuple[
 def train() -> Iterator[Figure]:
     """The tutorial's CNN at the tutorial's batch and rate: its own loop as written, and ours."""
     where = place()
-    splits = data.search_splits("mnist")
-    images = plain.mnist(train=True)
-    rows, held = data.split(images.targets.numpy())
-    batches = plain.loader(images, rows[:IMAGES])
-    plain_net = plain.Tutorial().to(where)
+    splits = search_splits("mnist")
+    images = baselines.mnist(train=True)
+    rows, held = data_splits.split(images.targets.numpy())
+    batches = baselines.loader(images, rows[:IMAGES])
+    plain_net = baselines.Tutorial().to(where)
     optimizer = torch.optim.SGD(plain_net.parameters(), lr=0.01, momentum=0.9)
 
     net, expects = model_for("cnn", where, 0)
     recipe, dtype = Recipe(epochs=1), precision(net, expects, where, "cnn")
-    run = training.begin(net, recipe, where, dtype)
+    run = training_state.begin(net, recipe, where, dtype)
     prepare = image_preparer(expects, Augment(), where)
     ours = one_epoch(run, examples(splits.train, where, IMAGES), recipe, prepare)
-    found = in_turn({"plain": lambda: plain.train_epoch(plain_net, batches, optimizer, where), "ours": ours}, where)
+    found = in_turn({"plain": lambda: baselines.train_epoch(plain_net, batches, optimizer, where), "ours": ours}, where)
     how = f"{IMAGES} images, batch 64, median of {ROUNDS} in turn"
     for name, seconds in found.items():
         kind = device.name_of(dtype) if name == "ours" else "fp32"
         yield f"train.{name}", IMAGES / statistics.median(seconds), "images/s", f"{how}, {kind}"
     yield ratio("train", found["plain"], found["ours"])
     seen = f"validation, after the same {(ROUNDS + 1) * IMAGES} images"
-    checked = plain.accuracy(plain_net, plain.loader(images, held, 1000), where)
+    checked = baselines.accuracy(plain_net, baselines.loader(images, held, 1000), where)
     yield "train.plain_accuracy", checked, "", seen
-    scores = training.evaluate(net, examples(splits.validation, where), prepare, where, dtype)
+    scores = evaluation.evaluate(net, examples(splits.validation, where), prepare, where, dtype)
     yield "train.ours_accuracy", scores.accuracy, "", seen
 
 
@@ -187,9 +200,9 @@ def time_to_99(seeds: int = 10, middle_seeds: int = 5) -> Iterator[Figure]:
     The recipes were chosen on validation before; test is read here to say how good they are, and chooses nothing.
     """
     where = place()
-    splits = data.search_splits("mnist")
-    arms = declared.load("accuracy").arms
-    labelled, _ = data.test_split("mnist")
+    splits = search_splits("mnist")
+    arms = load.load("accuracy").arms
+    labelled, _ = test_split("mnist")
     test = examples(labelled, where)
 
     def several(name: str, count: int) -> tuple[list[float], list[float]]:
@@ -198,7 +211,7 @@ def time_to_99(seeds: int = 10, middle_seeds: int = 5) -> Iterator[Figure]:
         for seed in range(count):
             net, spent, _, expects = whole(arms[name].backbone, arms[name].recipe, splits, where, seed)
             prepare = image_preparer(expects, Augment(), where)
-            accuracies.append(training.evaluate(net, test, prepare, where, torch.float32).accuracy)
+            accuracies.append(evaluation.evaluate(net, test, prepare, where, torch.float32).accuracy)
             seconds.append(spent)
         return seconds, accuracies
 
@@ -208,15 +221,15 @@ def time_to_99(seeds: int = 10, middle_seeds: int = 5) -> Iterator[Figure]:
     yield "time-to-99.ours_accuracy", statistics.fmean(accuracies), "", f"test, {how}"
     yield "time-to-99.ours", mean, "s", f"mean of {seeds} trainings, {min(quick):.2f} to {max(quick):.2f}"
 
-    net = plain.Tutorial().to(where)
+    net = baselines.Tutorial().to(where)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    batches = plain.loader(plain.mnist(train=True), range(60_000))
-    tests = plain.loader(plain.mnist(train=False), range(10_000), 1000)
+    batches = baselines.loader(baselines.mnist(train=True), range(60_000))
+    tests = baselines.loader(baselines.mnist(train=False), range(10_000), 1000)
     spent, reached, epochs = 0.0, 0.0, 0
     while reached < 0.99 and epochs < 20:
-        spent += timed(lambda: plain.train_epoch(net, batches, optimizer, where), where)
+        spent += timed(lambda: baselines.train_epoch(net, batches, optimizer, where), where)
         epochs += 1
-        reached = plain.accuracy(net, tests, where)
+        reached = baselines.accuracy(net, tests, where)
     yield "time-to-99.plain", spent, "s", f"{epochs} epochs of all 60,000 images, once: {reached:.4f} on test"
     yield "time-to-99.ratio", spent / mean, "x", "seconds of training, evaluation off the clock on both sides"
 
@@ -231,17 +244,17 @@ def finetune(size: int = 32, batches: int = 24) -> Iterator[Figure]:
     import timm
 
     where = place()
-    splits = data.search_splits("mnist")
+    splits = search_splits("mnist")
     theirs = timm.create_model(LITE.removeprefix("timm:"), in_chans=1, num_classes=10).to(where)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9)
-    loader = plain.loader(plain.mnist(train=True, size=size), range(64 * batches))
+    loader = baselines.loader(baselines.mnist(train=True, size=size), range(64 * batches))
 
     net, expects = model_for(LITE, where, 0, size)
     recipe, dtype = Recipe(epochs=1), precision(net, expects, where, LITE)
-    run = training.begin(net, recipe, where, dtype)
+    run = training_state.begin(net, recipe, where, dtype)
     prepare = image_preparer(expects, Augment(), where)
     ours = one_epoch(run, examples(splits.train, where, 64 * batches), recipe, prepare)
-    found = in_turn({"plain": lambda: plain.train_epoch(theirs, loader, optimizer, where), "ours": ours}, where)
+    found = in_turn({"plain": lambda: baselines.train_epoch(theirs, loader, optimizer, where), "ours": ours}, where)
     for name, seconds in found.items():
         kind = device.name_of(dtype) if name == "ours" else "fp32"
         how = f"{64 * batches} images at {size} px, batch 64, median of {ROUNDS} in turn, {kind}"
@@ -254,9 +267,9 @@ def frozen_features(size: int = 64, images: int = 2_048) -> Iterator[Figure]:
     import timm
 
     where = place()
-    splits = data.search_splits("mnist")
+    splits = search_splits("mnist")
     theirs = timm.create_model(LITE.removeprefix("timm:"), in_chans=1, num_classes=0).to(where).eval()
-    loader = plain.loader(plain.mnist(train=True, size=size), range(images))
+    loader = baselines.loader(baselines.mnist(train=True, size=size), range(images))
     net, expects = model_for(LITE, where, 0, size)
     dtype = device.precision("auto", where, net, training=False)
     given = examples(splits.train, where, images).inputs
@@ -290,7 +303,7 @@ def head_sweep(trials: int = 50, epochs: int = 20, size: int = 64, limit: int = 
         size=size,
         recipe=Recipe(lr=0.05, schedule="cosine", epochs=epochs, batch_size=128),
     )
-    space = {key: choices for key, choices in declared.load("mnist").space.items() if key != "batch_size"}
+    space = {key: choices for key, choices in load.load("mnist").space.items() if key != "batch_size"}
     experiment = Experiment(
         name="heads",
         question="How long do fifty heads take?",
@@ -311,9 +324,9 @@ def head_sweep(trials: int = 50, epochs: int = 20, size: int = 64, limit: int = 
         yield f"head-sweep.{name}", ours[name], "s", how
 
     body: Any = timm.create_model(LITE.removeprefix("timm:"), in_chans=1, num_classes=0).to(where)
-    loader = plain.loader(plain.mnist(train=True, size=size), range(64 * 40), 64)
-    plain.train_head(body, nn.Linear(body.num_features, 10).to(where), loader, where, 3)
-    seen, seconds = plain.train_head(body, nn.Linear(body.num_features, 10).to(where), loader, where, 30)
+    loader = baselines.loader(baselines.mnist(train=True, size=size), range(64 * 40), 64)
+    baselines.train_head(body, nn.Linear(body.num_features, 10).to(where), loader, where, 3)
+    seen, seconds = baselines.train_head(body, nn.Linear(body.num_features, 10).to(where), loader, where, 30)
     expected = seconds / seen * limit * epochs * trials
     yield "head-sweep.plain", expected, "s", f"extrapolated from {seen} images of the plain loop, fp32"
     for name, seconds in ours.items():
@@ -329,7 +342,7 @@ def search(trials: int = 50) -> Iterator[Figure]:
         question="How long do fifty trials take?",
         dataset="mnist",
         arms={"cnn": Arm(backbone="cnn", recipe=recipe)},
-        space=declared.load("mnist").space,
+        space=load.load("mnist").space,
         trials=trials,
         pruning=Pruning(first=0.25, factor=3),
     )
@@ -342,13 +355,15 @@ def search(trials: int = 50) -> Iterator[Figure]:
     yield "sweep.ours", seconds, "s", how
     yield "sweep.ours_best", best, "", "validation accuracy"
 
-    rows, held = data.split(plain.mnist(train=True).targets.numpy())
+    rows, held = data_splits.split(baselines.mnist(train=True).targets.numpy())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     asked = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
     sizes = (32, 64, 128, 256)  # one trial of each, since a small batch takes twice the time of a large one
     for size in sizes:
         asked.enqueue_trial({"batch_size": size})
-    spent = timed(lambda: asked.optimize(lambda t: plain.objective(t, where, rows, held), n_trials=len(sizes)), where)
+    spent = timed(
+        lambda: asked.optimize(lambda t: baselines.objective(t, where, rows, held), n_trials=len(sizes)), where
+    )
     expected = spent / len(sizes) * trials
     yield "sweep.plain", expected, "s", f"extrapolated from {len(sizes)} trials, one of each batch size"
     yield "sweep.plain_best", asked.best_value, "", f"validation accuracy, of those {len(sizes)} alone"
@@ -358,7 +373,7 @@ def search(trials: int = 50) -> Iterator[Figure]:
 def population(rounds: int = ROUNDS) -> Iterator[Figure]:
     """K trials as one stacked model against the same one after another: heads, `net` and `cnn`."""
     where = place()
-    splits = data.search_splits("mnist")
+    splits = search_splits("mnist")
     gpu = where.type == "cuda"
     rows = 64 * (200 if gpu else 12)
     images = examples(splits.train, where, rows)
@@ -374,7 +389,7 @@ def population(rounds: int = ROUNDS) -> Iterator[Figure]:
             for course in members():
                 for item in course:
                     if isinstance(item, Step):
-                        training.take(item)
+                        loop.take(item)
                     elif isinstance(item, Progress) and item.epoch >= 1:
                         break
 
@@ -404,19 +419,19 @@ def _member(name: str, number: int, count: int, given: Examples, where: torch.de
     few = Examples(given.inputs[:64], given.labels[:64])
     if name == "head":
         net: nn.Module = heads.make(Linear(), given.inputs[:256], 10, 0)
-        run = training.begin(net, recipe, where, torch.float32)
-        return training.course(run, given, few, recipe, feature_preparer, seed=0)
+        run = training_state.begin(net, recipe, where, torch.float32)
+        return loop.course(run, given, few, recipe, feature_preparer, seed=0)
     net, expects = model_for(name, where, 0)
-    run = training.begin(net, recipe, where, precision(net, expects, where, name))
-    return training.course(run, given, few, recipe, image_preparer(expects, Augment(), where), seed=0)
+    run = training_state.begin(net, recipe, where, precision(net, expects, where, name))
+    return loop.course(run, given, few, recipe, image_preparer(expects, Augment(), where), seed=0)
 
 
 def roofline() -> Iterator[Figure]:
     """Arithmetic that training the tutorial's CNN achieves, against the best matrix product of this machine."""
-    from suite import cost
+    from suite.hardware import flops
 
     where = place()
-    splits = data.search_splits("mnist")
+    splits = search_splits("mnist")
     net, expects = model_for("cnn", where, 0)
     dtype = precision(net, expects, where, "cnn")
     a, b = (torch.randn(2048, 2048, device=where, dtype=dtype) for _ in range(2))
@@ -430,10 +445,10 @@ def roofline() -> Iterator[Figure]:
     )
     for batch in (64, 256):
         recipe = Recipe(epochs=1, batch_size=batch)
-        run = training.begin(net, recipe, where, dtype)
+        run = training_state.begin(net, recipe, where, dtype)
         work = one_epoch(run, examples(splits.train, where, IMAGES), recipe, image_preparer(expects, Augment(), where))
         spent = statistics.median([timed(work, where) for _ in range(ROUNDS + 1)][1:])
-        achieved = cost.count(net, expects.shape).training_flops * IMAGES / spent
+        achieved = flops.count(net, expects.shape).training_flops * IMAGES / spent
         yield f"roofline.cnn_{batch}", achieved, "FLOP/s", f"batch {batch}, {100 * achieved / peak:.0f} % of the peak"
 
 

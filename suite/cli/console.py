@@ -16,12 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 from rich.text import Text
 
-from suite import leaderboard, store
 from suite.errors import printable
-from suite.leaderboard import Row
+from suite.ranking import leaderboard as ranking_leaderboard
+from suite.ranking.leaderboard import COSTS, Row
 from suite.spec import Evaluated, Status
 from suite.spec import Progress as Training
-from suite.store import EventReader, StudyDir
+from suite.store import study as store_study
+from suite.store.events import EventReader
+from suite.store.study import StudyDir, open_study
 
 
 class _Plain(Console):
@@ -48,10 +50,10 @@ out, err = _console(_Plain, sys.stdout), _console(_Progress, sys.stderr)
 
 def gather(results: Path, study: str | None, *, sort: str, cost: str | None = None) -> list[Row]:
     """Ranked rows of one study, or of all."""
-    chosen = [store.open_study(results, study)] if study else store.studies(results)
-    with store.uncollected():
-        rows = [leaderboard.row(s.name, state) for s in chosen for state in s.states()]
-        return leaderboard.rank(rows, sort=sort, cost=cost)
+    chosen = [open_study(results, study)] if study else store_study.studies(results)
+    with store_study.uncollected():
+        rows = [ranking_leaderboard.row(s.name, state) for s in chosen for state in s.states()]
+        return ranking_leaderboard.rank(rows, sort=sort, cost=cost)
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ def cut(text: str, width: int) -> str:
 def table(rows: Sequence[Row], columns: Sequence[str], *, top: int | None = None, title: str = "") -> Table:
     """The leaderboard; rows that did not finish are dimmed, Pareto rows carry a star."""
     rows = rows[:top]
-    known = [leaderboard.column(key) for key in columns]
+    known = [ranking_leaderboard.column(key) for key in columns]
     numbers = [bool(c.best or c.key == "rank") for c in known]  # they stand to the right
-    cells = [_aligned([c.title, *leaderboard.texts(rows, c.key)], right) for c, right in zip(known, numbers)]
+    cells = [_aligned([c.title, *ranking_leaderboard.texts(rows, c.key)], right) for c, right in zip(known, numbers)]
     lines = ["  ".join(line).rstrip() for line in zip(*cells, strict=True)]
     styles = ["bold green" if row.pareto else "none" if row.state == "finished" else "dim" for row in rows]
     heading = [(title, "italic")] if title else []
@@ -100,12 +102,12 @@ def summary(rows: Sequence[Row], cost: str) -> str:
     """One line under the table: how many came to what, and what the star means."""
     states = sorted({row.state for row in rows})
     counts = ", ".join(f"{sum(row.state == s for row in rows)} {s}" for s in states)
-    title = leaderboard.column(cost).title
+    title = ranking_leaderboard.column(cost).title
     return f"{len(rows)} trials: {counts}. * = nothing finished is as accurate for fewer {title}."
 
 
 def print_leaderboard(rows: Sequence[Row], columns: Sequence[str], *, sort: str, top: int | None, title: str) -> None:
-    cost = sort if sort in leaderboard.COSTS else "flops"
+    cost = sort if sort in COSTS else "flops"
     out.print(table(rows, columns, top=top, title=title), crop=False)  # it has cut its lines itself
     hidden = len(rows) - len(rows[:top])
     out.print((f"{hidden} more rows (--top {len(rows)} shows all). " if hidden > 0 else "") + summary(rows, cost))

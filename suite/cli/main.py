@@ -17,9 +17,10 @@ from suite.errors import InputError, WorkError, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from suite.execution.controller import Stop
+    from suite.execution.plan import Options
     from suite.spec import Arm, Experiment
-    from suite.store import StudyDir
-    from suite.sweep import Options, Stop
+    from suite.store.study import StudyDir
 
 app = typer.Typer(
     name="mnist-suite",
@@ -31,24 +32,35 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list, fetch, verify, import, sample.")
+
 app.add_typer(data_app, name="data")
 
 Results = Annotated[
     Path | None,
     typer.Option("--results", help="Results directory.", envvar="MNIST_SUITE_RESULTS", show_default="./results"),
 ]
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="For initialisation, order and augmentation.")]
+
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value: lr=0.05, epochs=3, augment.shift=2, strategy.head.hidden=512."),
 ]
+
 Limit = Annotated[int | None, typer.Option(min=20, help="Use only so many images of each split, for a quick try.")]
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")]
+
 StudyName = Annotated[str | None, typer.Option("--study", help="Name of the study below the results directory.")]
 
 
@@ -115,19 +127,22 @@ def data_list(as_json: Json = False) -> None:
     \b
     Example: mnist-suite data list
     """
-    from suite import data, show, store
+    from suite.cli import console
+    from suite.data import cache
+    from suite.data.registry import DATASETS
+    from suite.store.files import dump_json
 
     rows: list[dict[str, Any]] = []
-    for name, entry in data.DATASETS.items():
-        here = all(status.state == "ok" for status in data.verify(name, quick=True))
+    for name, entry in DATASETS.items():
+        here = all(status.state == "ok" for status in cache.verify(name, quick=True))
         rows.append({"name": name, "title": entry.title, "classes": len(entry.classes), "here": here})
     if as_json:
-        print(store.dump_json(rows))
+        print(dump_json(rows))
         return
     for row in rows:
         mark = "here" if row["here"] else "not fetched"
-        show.out.print(f"{row['name']:14} {row['title']:44} {row['classes']:3} classes   {mark}")
-    show.out.print("folder:PATH    your own images, one folder a class")
+        console.out.print(f"{row['name']:14} {row['title']:44} {row['classes']:3} classes   {mark}")
+    console.out.print("folder:PATH    your own images, one folder a class")
 
 
 @data_app.command("fetch")
@@ -137,18 +152,20 @@ def data_fetch(names: list[str], quiet: Quiet = False, as_json: Json = False) ->
     \b
     Example: mnist-suite data fetch mnist fashion-mnist
     """
-    from suite import show, sources, store
+    from suite.cli import console
+    from suite.data import fetch
+    from suite.store.files import dump_json
 
     reports: list[dict[str, Any]] = []
-    with show.downloading(quiet) as on_progress:
+    with console.downloading(quiet) as on_progress:
         for name in names:
-            report = sources.fetch(name, on_progress=on_progress)
+            report = fetch.fetch(name, on_progress=on_progress)
             reports.append({"name": name, "source": report.source, "folder": str(report.folder)})
     if as_json:
-        print(store.dump_json(reports))
+        print(dump_json(reports))
     else:
         for r in reports:
-            show.out.print(f"{r['name']}: {r['source']}, in {r['folder']}")
+            console.out.print(f"{r['name']}: {r['source']}, in {r['folder']}")
 
 
 @data_app.command("verify")
@@ -158,18 +175,21 @@ def data_verify(names: Annotated[list[str] | None, typer.Argument()] = None, as_
     \b
     Example: mnist-suite data verify mnist
     """
-    from suite import data, show, store
+    from suite.cli import console
+    from suite.data import cache
+    from suite.data.registry import DATASETS
+    from suite.store.files import dump_json
 
     rows: list[dict[str, str]] = []
-    for name in names or data.DATASETS:
-        for status in data.verify(name):
+    for name in names or DATASETS:
+        for status in cache.verify(name):
             if names or status.state != "missing":
                 rows.append({"dataset": name, "file": str(status.path), "state": status.state})
     if as_json:
-        print(store.dump_json(rows))
+        print(dump_json(rows))
     else:
         for row in rows or [{"state": "nothing is cached yet", "dataset": "", "file": ""}]:
-            show.out.print(f"{row['state']:8} {row['dataset']:14} {row['file']}")
+            console.out.print(f"{row['state']:8} {row['dataset']:14} {row['file']}")
     if any(row["state"] == "damaged" or (names and row["state"] == "missing") for row in rows):
         raise typer.Exit(1)
 
@@ -183,10 +203,11 @@ def data_import(
     \b
     Example: mnist-suite data import ~/Downloads/mnist --as mnist
     """
-    from suite import show, sources
+    from suite.cli import console
+    from suite.data import fetch
 
-    sources.import_path(path, name)
-    show.out.print(f"{name}: imported from {path}")
+    fetch.import_path(path, name)
+    console.out.print(f"{name}: imported from {path}")
 
 
 @data_app.command("sample")
@@ -204,9 +225,11 @@ def data_sample(
     """
     import random
 
-    from suite import data, show, store
+    from suite.cli import console
+    from suite.data.datasets import search_splits
+    from suite.store.files import dump_json
 
-    splits = data.search_splits(name)
+    splits = search_splits(name)
     count = len(splits.validation.labels)
     index = random.randrange(count) if index is None else index
     if not 0 <= index < count:
@@ -214,17 +237,17 @@ def data_sample(
     pixels = splits.validation.images[index].mean(0).round().astype(int)
     label = splits.info.classes[int(splits.validation.labels[index])]
     if as_json:
-        print(store.dump_json({"index": index, "label": label, "pixels": pixels.tolist()}))
+        print(dump_json({"index": index, "label": label, "pixels": pixels.tolist()}))
         return
     if to is not None:
         from PIL import Image
 
         Image.fromarray(splits.validation.images[index].transpose(1, 2, 0).squeeze()).save(to)
-        show.out.print(f"{name} validation image {index}, a {label}, is in {to}")
+        console.out.print(f"{name} validation image {index}, a {label}, is in {to}")
         return
     for line in pixels:
-        show.out.print("".join(" .:-=+*#%@"[min(9, value * 10 // 256)] * 2 for value in line).rstrip())
-    show.out.print(f"{name} validation image {index}: {label}")
+        console.out.print("".join(" .:-=+*#%@"[min(9, value * 10 // 256)] * 2 for value in line).rstrip())
+    console.out.print(f"{name} validation image {index}: {label}")
 
 
 # --- training -----------------------------------------------------------------------------------------------
@@ -314,8 +337,7 @@ def _arm(
 ) -> Arm:
     from pydantic import ValidationError
 
-    from suite import recipes
-    from suite.spec import Arm, assignments, first_error, resolved
+    from suite.spec import Arm, assignments, default_recipes, first_error, resolved
 
     kind: dict[str, Any] = {"kind": strategy}
     if strategy == "head":
@@ -328,7 +350,7 @@ def _arm(
                 "weights": weights,
                 "size": size,
                 "fraction": fraction,
-                "recipe": {**recipes.default(strategy).model_dump(), "precision": precision},
+                "recipe": {**default_recipes.default(strategy).model_dump(), "precision": precision},
             }
         )
         return resolved(arm, assignments(changes or []))
@@ -349,39 +371,44 @@ def _train_one(
     quiet: bool,
     dry_run: bool,
 ) -> None:
-    from suite import store
-    from suite.sweep import Options, auto_name, single
+    from suite.execution.plan import Options, auto_name, single
+    from suite.store import study as store_study
+    from suite.store.files import check_name, results_dir
+    from suite.store.study import find_trial
 
     if printable(dataset) != dataset:
         raise InputError(f"--dataset {dataset!r} cannot be recorded: name a folder by printable text alone.")
-    root = store.results_dir(results)
-    name = store.check_name(study, "Study") if study else auto_name(verb, arm, dataset, seed, limit)
+    root = results_dir(results)
+    name = check_name(study, "Study") if study else auto_name(verb, arm, dataset, seed, limit)
     experiment = single(name, arm, dataset, seed=seed, limit=limit)
     if dry_run:
         print(experiment.model_dump_json(indent=2))
         return
     status = _run(experiment, root, name, Options(device=device, resume=True), quiet)
     if not status.finished:
-        why = next((s.reason for s in store.StudyDir(root, name).states() if s.reason), "no reason is known")
+        why = next((s.reason for s in store_study.StudyDir(root, name).states() if s.reason), "no reason is known")
         raise WorkError(f"The training in study '{name}' came to no model: {why.rstrip('.')}.")
-    best = store.find_trial(store.StudyDir(root, name), None)
+    best = find_trial(store_study.StudyDir(root, name), None)
     _report_trial(root, name, best, as_json)
 
 
 def _report_trial(root: Path, study: str, state: Any, as_json: bool) -> None:
-    from suite import leaderboard, show, store
+    from suite.cli import console
+    from suite.ranking import leaderboard as board
+    from suite.ranking.leaderboard import as_dict
+    from suite.store.files import dump_json
 
-    row = leaderboard.row(study, state)
+    row = board.row(study, state)
     if as_json:
-        print(store.dump_json(leaderboard.as_dict(row)))
+        print(dump_json(as_dict(row)))
         return
     low, high = 100 * (row.low or 0), 100 * (row.high or 0)
-    show.out.print(
-        f"{study}/{row.trial}: {leaderboard.text(row, 'accuracy')} on validation "
+    console.out.print(
+        f"{study}/{row.trial}: {board.text(row, 'accuracy')} on validation "
         f"(95% interval {low:.2f} to {high:.2f}), best of {len(row.curve)} epochs\n"
-        f"{leaderboard.text(row, 'params')} parameters ({leaderboard.text(row, 'trainable')} trained), "
-        f"{leaderboard.text(row, 'flops')} FLOPs an image, {leaderboard.text(row, 'seconds')} of training, "
-        f"energy {leaderboard.text(row, 'energy') if row.energy is not None else row.energy_source}\n"
+        f"{board.text(row, 'params')} parameters ({board.text(row, 'trainable')} trained), "
+        f"{board.text(row, 'flops')} FLOPs an image, {board.text(row, 'seconds')} of training, "
+        f"energy {board.text(row, 'energy') if row.energy is not None else row.energy_source}\n"
         f"next: mnist-suite export {study} --to model   or   mnist-suite finetune --from {study} ..."
     )
 
@@ -441,22 +468,26 @@ def sweep(
               mnist-suite sweep --trials 50 --population auto
               RAY_ADDRESS=10.0.0.1:6379 mnist-suite sweep --trials 500 --engine ray --workers auto
     """
-    from suite import declared, leaderboard, show, store
+    from suite.cli import console
+    from suite.ranking.leaderboard import DEFAULT, as_dict
+    from suite.spec import load
+    from suite.store.files import check_name, dump_json, results_dir
+    from suite.store.study import open_study
 
     if engine not in ("local", "ray"):
         raise InputError(f"There is no engine '{engine}'; this version has: local, ray.")
-    root = store.results_dir(results)
-    if experiment is None and resume and study and (begun := store.open_study(root, study).study()):
+    root = results_dir(results)
+    if experiment is None and resume and study and (begun := open_study(root, study).study()):
         declaration = begun.experiment  # as the study began, with what the command line changed then
     else:
-        declaration = declared.load(experiment or "mnist")
+        declaration = load.load(experiment or "mnist")
     plan = _changed(declaration, trials, arms, changes, limit, seed)
     plan = _capped(plan, max_flops, max_params, max_latency)
-    name = store.check_name(study or plan.name, "Study")
+    name = check_name(study or plan.name, "Study")
     if dry_run:
         print(plan.model_dump_json(indent=2))
         return
-    from suite.sweep import Options
+    from suite.execution.plan import Options
 
     options = Options(
         workers=_count(workers, "--workers"),
@@ -469,11 +500,11 @@ def sweep(
         trial_memory=round(memory_limit * 2**30) if memory_limit else None,
     )
     status = _run(plan, root, name, options, quiet)
-    rows = show.gather(root, name, sort="accuracy")
+    rows = console.gather(root, name, sort="accuracy")
     if as_json:
-        print(store.dump_json({"status": status.model_dump(), "rows": [leaderboard.as_dict(r) for r in rows]}))
+        print(dump_json({"status": status.model_dump(), "rows": [as_dict(r) for r in rows]}))
     else:
-        show.print_leaderboard(rows, leaderboard.DEFAULT, sort="accuracy", top=15, title=f"Study {name}")
+        console.print_leaderboard(rows, DEFAULT, sort="accuracy", top=15, title=f"Study {name}")
 
 
 def _count(text: str, option: str) -> int:
@@ -548,17 +579,20 @@ def _run(
     quiet: bool,
 ) -> Any:
     """Drive a study to its end, showing how it goes; leaves by exit code where it was stopped or failed."""
-    from suite import show, store
+    from suite.cli import console
+    from suite.store import study as store_study
+    from suite.store.files import make_writable, on_network_disk
 
-    store.make_writable(root)
-    if options.storage is None and (kind := store.on_network_disk(root)):
-        show.err.print(
+    make_writable(root)
+    if options.storage is None and (kind := on_network_disk(root)):
+        console.err.print(
             f"warning: {root} is on a network disk ({kind}), where SQLite can lose data; "
             "consider --storage postgresql+psycopg://..."
         )
     from dataclasses import replace
 
-    from suite.sweep import Stop, sweep
+    from suite.execution.controller import Stop
+    from suite.execution.sweep import sweep
 
     stop = Stop()
     command = _command()
@@ -570,9 +604,9 @@ def _run(
     def say(text: str) -> None:
         if text not in said and not quiet:
             said.add(text)
-            show.err.print(text)
+            console.err.print(text)
 
-    with _signals(stop), show.following(root, quiet=quiet) as display:
+    with _signals(stop), console.following(root, quiet=quiet) as display:
         for status in sweep(experiment, root, study=name, options=options, stop=stop):
             with contextlib.suppress(OSError):  # a terminal that has gone does not stop the work
                 display.update(status)
@@ -589,7 +623,7 @@ def _run(
         why = last.message if last else "nothing ran"
         raise WorkError(f"Study '{name}' stopped early: {why.rstrip('.')}.")
     if last.failed and not last.finished:
-        states = store.StudyDir(root, name).states()
+        states = store_study.StudyDir(root, name).states()
         why = next(s.reason for s in states if s.reason)
         raise WorkError(f"Every trial of study '{name}' failed: {why.rstrip('.')}.")
     return last
@@ -637,16 +671,18 @@ def stop(study: str, results: Results = None, reason: str = "asked by `mnist-sui
     \b
     Example: mnist-suite stop mnist
     """
-    from suite import show, store
+    from suite.cli import console
+    from suite.store.files import results_dir
+    from suite.store.study import open_study
 
-    directory = store.open_study(store.results_dir(results), study)
+    directory = open_study(results_dir(results), study)
     status = directory.status()
     if status is None or status.state != "running":
-        show.out.print(f"Study '{study}' is not running ({status.state if status else 'never started'}).")
+        console.out.print(f"Study '{study}' is not running ({status.state if status else 'never started'}).")
         return
     directory.request_stop(printable(reason))
     dead = "" if directory.live() else " It has been silent for a while and may be dead: --resume then goes on at once."
-    show.out.print(f"Asked pid {status.pid} on {status.host} to stop; resume later with --resume.{dead}")
+    console.out.print(f"Asked pid {status.pid} on {status.host} to stop; resume later with --resume.{dead}")
 
 
 @app.command()
@@ -660,28 +696,31 @@ def status(
     """
     import time
 
-    from suite import show, store
+    from suite.cli import console
+    from suite.store import study as store_study
+    from suite.store.files import dump_json, results_dir
+    from suite.store.study import STALE_SECONDS, open_study
 
-    root = store.results_dir(results)
-    chosen = [store.open_study(root, study)] if study else store.studies(root)
+    root = results_dir(results)
+    chosen = [open_study(root, study)] if study else store_study.studies(root)
     found: list[dict[str, Any]] = []
     for directory in chosen:
         at = directory.status()
         if at is None:
             found.append({"study": directory.name, "state": "never started"})
             continue
-        stale = at.state == "running" and time.time() - at.heartbeat > store.STALE_SECONDS
+        stale = at.state == "running" and time.time() - at.heartbeat > STALE_SECONDS
         found.append({**at.model_dump(), "state": "stale" if stale else at.state})
     if as_json:
-        print(store.dump_json(found))
+        print(dump_json(found))
         return
     if not found:
-        show.out.print(f"There are no studies in {root}. Start one: mnist-suite sweep --trials 50")
+        console.out.print(f"There are no studies in {root}. Start one: mnist-suite sweep --trials 50")
     for at in found:
         done = sum(at.get(k, 0) for k in ("finished", "pruned", "failed"))
         best = f", best {100 * at['best_accuracy']:.2f}%" if at.get("best_accuracy") is not None else ""
-        eta = f", about {show.duration(at['eta_seconds'])} left" if at.get("eta_seconds") else ""
-        show.out.print(f"{at['study']}: {at['state']}, {done}/{at.get('planned', '?')} trials{best}{eta}")
+        eta = f", about {console.duration(at['eta_seconds'])} left" if at.get("eta_seconds") else ""
+        console.out.print(f"{at['study']}: {at['state']}, {done}/{at.get('planned', '?')} trials{best}{eta}")
 
 
 @app.command()
@@ -707,13 +746,17 @@ def leaderboard(
               mnist-suite leaderboard --json > rows.json
               mnist-suite leaderboard mnist --pareto --json
     """
-    from suite import leaderboard as board
-    from suite import show, store
+    from suite.cli import console
+    from suite.ranking import leaderboard as board
+    from suite.ranking.leaderboard import DEFAULT, as_dict
+    from suite.store import study as store_study
+    from suite.store.files import dump_json, results_dir
+    from suite.store.study import open_study
 
-    root = store.results_dir(results)
-    if study is None and not store.studies(root):
-        store.open_study(root, None)
-    keys: list[str] = [key.strip() for key in columns.split(",")] if columns else [*board.DEFAULT]
+    root = results_dir(results)
+    if study is None and not store_study.studies(root):
+        open_study(root, None)
+    keys: list[str] = [key.strip() for key in columns.split(",")] if columns else [*DEFAULT]
     if study is None and not columns:
         keys.insert(1, "study")
     for key in [*keys, sort]:
@@ -723,31 +766,35 @@ def leaderboard(
     if watch:
         _watch(root, study, keys, sort, top)
         return
-    rows = show.gather(root, study, sort=sort)
+    rows = console.gather(root, study, sort=sort)
     if with_fronts and (as_csv or as_markdown):
         raise InputError("--pareto goes with the table and with --json.")
     if with_fronts:
         _print_fronts(root, study, rows, top, as_json)
     elif as_json:
-        print(store.dump_json([board.as_dict(row) for row in rows[:top]]))
+        print(dump_json([as_dict(row) for row in rows[:top]]))
     elif as_csv:
         print(board.as_csv(rows[:top]), end="")
     elif as_markdown:
         print(board.as_markdown(rows[:top], keys), end="")
     else:
-        show.print_leaderboard(rows, keys, sort=sort, top=top, title=f"Study {study}" if study else "All studies")
+        console.print_leaderboard(rows, keys, sort=sort, top=top, title=f"Study {study}" if study else "All studies")
 
 
 def _print_fronts(root: Path, study: str | None, rows: list[Any], top: int | None, as_json: bool) -> None:
-    from suite import fronts, show, store, totals
-    from suite import leaderboard as board
+    from suite.cli import console
+    from suite.ranking import pareto
+    from suite.ranking.leaderboard import as_dict
+    from suite.ranking.study_costs import study_costs
+    from suite.store.files import dump_json
+    from suite.store.study import open_study
 
-    found = fronts.fronts(rows)
+    found = pareto.fronts(rows)
     if not as_json:
-        show.out.print("\n\n".join(fronts.as_text(one) for one in found.values()))
+        console.out.print("\n\n".join(pareto.as_text(one) for one in found.values()))
         return
-    costs = totals.study_costs(root, store.open_study(root, study)) if study else None
-    print(store.dump_json({"rows": [board.as_dict(row) for row in rows[:top]], "fronts": found, "costs": costs}))
+    costs = study_costs(root, open_study(root, study)) if study else None
+    print(dump_json({"rows": [as_dict(row) for row in rows[:top]], "fronts": found, "costs": costs}))
 
 
 def _watch(root: Path, study: str | None, keys: list[str], sort: str, top: int | None) -> None:
@@ -755,13 +802,13 @@ def _watch(root: Path, study: str | None, keys: list[str], sort: str, top: int |
 
     from rich.live import Live
 
-    from suite import show
+    from suite.cli import console
 
-    with Live(console=show.out, auto_refresh=False, screen=show.out.is_terminal) as live:
+    with Live(console=console.out, auto_refresh=False, screen=console.out.is_terminal) as live:
         while True:
-            rows = show.gather(root, study, sort=sort)
-            height = top or max(5, show.out.height - 4)
-            live.update(show.table(rows, keys, top=height, title=study or "All studies"), refresh=True)
+            rows = console.gather(root, study, sort=sort)
+            height = top or max(5, console.out.height - 4)
+            live.update(console.table(rows, keys, top=height, title=study or "All studies"), refresh=True)
             time.sleep(1.0)
 
 
@@ -782,14 +829,15 @@ def export(
     \b
     Example: mnist-suite export mnist --to model
     """
-    from suite import show, store
-    from suite.export import export as write
+    from suite.cli import console
+    from suite.export.publish import export as write
+    from suite.store.files import dump_json, results_dir
 
-    done = write(store.results_dir(results), trial, to)
+    done = write(results_dir(results), trial, to)
     if as_json:
-        print(store.dump_json(done))
+        print(dump_json(done))
         return
-    show.out.print(
+    console.out.print(
         f"{done['trial']} ({100 * done['accuracy']:.2f}% on validation) is in {to}\n"
         f"load it with: {done['load']}\ntry it with: mnist-suite predict {to} IMAGE"
     )
@@ -809,22 +857,25 @@ def predict(
     \b
     Example: mnist-suite predict model digit.png --json
     """
-    from suite import export, show, store
+    from suite.cli import console
+    from suite.export import predict as export_predict
+    from suite.export.predict import Predictor
+    from suite.store.files import dump_json
 
     if serve:
-        export.serve(model, device)
+        export_predict.serve(model, device)
         return
     if not images:
         raise InputError("Name at least one image: mnist-suite predict MODEL_DIR IMAGE...")
-    predictor = export.Predictor(model, device)
+    predictor = Predictor(model, device)
     answers = [predictor.file(path) for path in images]
     if as_json:
-        print(store.dump_json(answers))
+        print(dump_json(answers))
         return
     for answer in answers:
         ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:top]
         shown = "  ".join(f"{label} {100 * p:.1f}%" for label, p in ranked)
-        show.out.print(f"{answer['image']}: {answer['label']}   ({shown})")
+        console.out.print(f"{answer['image']}: {answer['label']}   ({shown})")
 
 
 @app.command()
@@ -842,10 +893,10 @@ def tui(
     Examples: mnist-suite tui
               mnist-suite tui --results /shared/results --readonly
     """
-    from suite import store
+    from suite.store.files import results_dir
     from tui.app import run
 
-    raise typer.Exit(run(store.results_dir(results), readonly, web))
+    raise typer.Exit(run(results_dir(results), readonly, web))
 
 
 @app.command()
@@ -861,16 +912,17 @@ def bench(
     Examples: mnist-suite bench train
               mnist-suite bench --json > bench.json
     """
-    from suite import bench as benchmarks
-    from suite import show, store
+    from suite.bench import micro as benchmarks
+    from suite.cli import console
+    from suite.store.files import dump_json
 
     if as_json:
         figures = [dict(zip(("name", "value", "unit", "how"), f, strict=True)) for f in benchmarks.bench(name)]
-        print(store.dump_json({"machine": benchmarks.machine(), "figures": figures}))
+        print(dump_json({"machine": benchmarks.machine(), "figures": figures}))
         return
     for figure, value, unit, how in benchmarks.bench(name):
-        show.out.print(f"{figure:26} {value:12.4g} {unit:10} {how}")
-    show.out.print("  ".join(f"{key}: {value}" for key, value in benchmarks.machine().items()))
+        console.out.print(f"{figure:26} {value:12.4g} {unit:10} {how}")
+    console.out.print("  ".join(f"{key}: {value}" for key, value in benchmarks.machine().items()))
 
 
 @app.command()
@@ -886,35 +938,38 @@ def doctor(
     Examples: mnist-suite doctor
               mnist-suite doctor mnist --repair
     """
-    from suite import show, store
+    from suite.cli import console
+    from suite.store import study as store_study
+    from suite.store.files import dump_json, results_dir
 
     if study is not None:
-        _doctor_of(store.StudyDir(store.results_dir(results), study), repair, as_json)
+        _doctor_of(store_study.StudyDir(results_dir(results), study), repair, as_json)
         return
     if repair:
         raise InputError("--repair needs a study: mnist-suite doctor STUDY --repair.")
-    from suite.doctor import examine
+    from suite.cli.doctor import examine
 
-    report = examine(store.results_dir(results))
+    report = examine(results_dir(results))
     if as_json:
-        print(store.dump_json(report))
+        print(dump_json(report))
         return
     for part, facts in report.items():
-        show.out.print(f"{part}")
+        console.out.print(f"{part}")
         for key, value in facts.items():
-            show.out.print(f"  {key:44} {value}")
+            console.out.print(f"  {key:44} {value}")
 
 
 def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
     """Exit code 1 if anything is left to mend."""
     from dataclasses import asdict
 
-    from suite import repair as mending
-    from suite import show, store
-    from suite.totals import final_of
+    from suite.cli import console
+    from suite.store import repair as mending
+    from suite.store.files import dump_json
+    from suite.store.study import final_of, open_study
 
     if not directory.path.is_dir():
-        store.open_study(directory.path.parent, directory.name)
+        open_study(directory.path.parent, directory.name)
     found = mending.examine(directory)
     left = found
     if repair and found:
@@ -922,13 +977,13 @@ def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
         with directory.hold(), final.hold() if final.path.is_dir() else contextlib.nullcontext():
             left = mending.mend(directory, mending.examine(directory))
     if as_json:
-        print(store.dump_json([{**asdict(f), "mended": repair and f not in left} for f in found]))
+        print(dump_json([{**asdict(f), "mended": repair and f not in left} for f in found]))
     else:
         for f in found:
             done = "done" if repair and f not in left else "to do"
-            show.out.print(f"{f.place} {f.what} ({done}: {f.remedy})")
+            console.out.print(f"{f.place} {f.what} ({done}: {f.remedy})")
         say = f"{len(found)} findings, {len(found) - len(left)} mended" if found else "nothing is wrong"
-        show.out.print(f"{directory.name}: {len(directory.trials())} trials, {say}.")
+        console.out.print(f"{directory.name}: {len(directory.trials())} trials, {say}.")
     if left:
         raise typer.Exit(1)
 
@@ -937,11 +992,11 @@ def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
 
 
 def _leave_if_stopped(stop: Stop, then: str) -> None:
-    from suite import show
+    from suite.cli import console
 
     if stop.reason:
         with contextlib.suppress(OSError):
-            show.err.print(f"Stopped ({stop.reason}): {then}.")
+            console.err.print(f"Stopped ({stop.reason}): {then}.")
         raise typer.Exit(130 if stop.reason == "SIGINT" else 143)
 
 
@@ -962,26 +1017,31 @@ def evaluate(
     \b
     Example: mnist-suite evaluate mnist --final --top 3 --seeds 5
     """
-    from suite import evaluate as protocol
-    from suite import show, store
-    from suite.sweep import Stop
+    from suite.cli import console
+    from suite.evaluation import final as evaluation_final
+    from suite.evaluation.final import APART, as_text
+    from suite.execution.controller import Stop
+    from suite.store.files import dump_json, results_dir
+    from suite.store.study import open_study
 
-    root = store.results_dir(results)
-    directory = store.open_study(root, study)
+    root = results_dir(results)
+    directory = open_study(root, study)
     if not final:
-        raise InputError(protocol.APART.format(study=study))
+        raise InputError(APART.format(study=study))
     stop, found = Stop(), {}
     command = _command()
     with _signals(stop):
-        chosen = protocol.plan(root, directory, top=top, seeds=seeds, place=device, workers=workers, command=command)
-        with show.following(directory.path, quiet=quiet) as display:
-            for status in protocol.train(chosen, stop=stop, workers=workers):
+        chosen = evaluation_final.plan(
+            root, directory, top=top, seeds=seeds, place=device, workers=workers, command=command
+        )
+        with console.following(directory.path, quiet=quiet) as display:
+            for status in evaluation_final.train(chosen, stop=stop, workers=workers):
                 display.update(status)
         if not stop.reason:
-            with show.drawing("models tested", quiet) as on_model:
-                found = protocol.judge(chosen, on_model=on_model)
+            with console.drawing("models tested", quiet) as on_model:
+                found = evaluation_final.judge(chosen, on_model=on_model)
     _leave_if_stopped(stop, "the same command goes on from here")
-    print(store.dump_json(found) if as_json else protocol.as_text(found))
+    print(dump_json(found) if as_json else as_text(found))
 
 
 @app.command()
@@ -996,12 +1056,13 @@ def rerun(
     \b
     Example: mnist-suite rerun mnist/0007
     """
-    from suite import show, store
-    from suite.rerun import rerun as repeat
-    from suite.sweep import Stop
+    from suite.cli import console
+    from suite.evaluation.rerun import rerun as repeat
+    from suite.execution.controller import Stop
+    from suite.store.files import dump_json, results_dir
 
-    root, stop, answer = store.results_dir(results), Stop(), {}
-    with _signals(stop), show.following(root, quiet=quiet) as display:
+    root, stop, answer = results_dir(results), Stop(), {}
+    with _signals(stop), console.following(root, quiet=quiet) as display:
 
         def on_status(place: Path, status: Any) -> None:
             display.results = place
@@ -1014,15 +1075,15 @@ def rerun(
                 raise
     _leave_if_stopped(stop, "a repeat begins anew")
     if as_json:
-        print(store.dump_json(answer))
+        print(dump_json(answer))
     elif answer["identical"]:
-        show.out.print(f"{answer['trial']}: identical (state, accuracy, loss, curve, weights)")
+        console.out.print(f"{answer['trial']}: identical (state, accuracy, loss, curve, weights)")
     else:
-        show.out.print(f"{answer['trial']}: NOT identical")
+        console.out.print(f"{answer['trial']}: NOT identical")
     if not as_json:
         for kind, facts in (("differs", answer["differs"]), ("changed since", answer["surroundings"])):
             for key, (before, now) in facts.items():
-                show.out.print(f"  {kind}: {key} was {before}, is {now}")
+                console.out.print(f"  {kind}: {key} was {before}, is {now}")
     if not answer["identical"]:
         raise typer.Exit(1)
 
@@ -1039,15 +1100,17 @@ def report(
     \b
     Example: mnist-suite report mnist --to report.html
     """
-    from suite import show, store
+    from suite.cli import console
+    from suite.store.files import results_dir
+    from suite.store.study import open_study
 
-    root = store.results_dir(results)
-    directory = store.open_study(root, study)
-    with show.drawing("pictures", quiet) as on_picture:
-        from suite.report import write
+    root = results_dir(results)
+    directory = open_study(root, study)
+    with console.drawing("pictures", quiet) as on_picture:
+        from suite.reporting.report import write
 
         write(root, directory, to, on_picture=on_picture)
-    show.out.print(f"The report on study {directory.name} is in {to}")
+    console.out.print(f"The report on study {directory.name} is in {to}")
 
 
 @app.command()
@@ -1065,14 +1128,16 @@ def convert(
               mnist-suite convert mnist --to tables --parquet
               mnist-suite convert mnist --to runs --tensorboard
     """
-    from suite import convert as write
-    from suite import show, store
+    from suite.cli import console
+    from suite.reporting import tables as write
+    from suite.store.files import results_dir
+    from suite.store.study import open_study
 
     if parquet and tensorboard:
         raise InputError("Take one of --parquet and --tensorboard.")
-    directory = store.open_study(store.results_dir(results), study)
+    directory = open_study(results_dir(results), study)
     trials, events = write.tensorboard(directory, to) if tensorboard else write.tables(directory, to, parquet=parquet)
-    show.out.print(f"{trials} trials with {events} events of study {study} are in {to}")
+    console.out.print(f"{trials} trials with {events} events of study {study} are in {to}")
 
 
 if __name__ == "__main__":

@@ -26,24 +26,18 @@ from typing import Any
 
 import numpy as np
 
-from suite.data import (
-    DATASETS,
-    agree,
-    cache_dir,
-    entry,
-    expected_sha256,
-    files,
-    parse_idx,
-    verify,
-    write_idx,
-)
+from suite.data.cache import expected_sha256, files, verify
+from suite.data.idx import parse_idx, write_idx
+from suite.data.registry import DATASETS, agree, entry
 from suite.errors import InputError, WorkError
-from suite.store import file_sha256, sync_directory
+from suite.store.files import cache_dir, file_sha256, sync_directory
 
 PATIENCE = 5.0  # seconds that a mirror may stay silent
+
 STALLED = 60.0  # seconds without a new byte after which a download is given up
 
 OnProgress = Callable[[int, int | None, str], None]  # bytes done, bytes in all, what
+
 Source = Callable[[str, Path, OnProgress], list[Path]]  # (data set, an empty folder, ...) -> the four files therein
 
 
@@ -258,7 +252,7 @@ def _from_debian(name: str, folder: Path, on_progress: OnProgress) -> list[Path]
 
 def _from_torchvision(name: str, folder: Path, on_progress: OnProgress, *, originals: Path | None = None) -> list[Path]:
     """torchvision's own download, in a process of its own: it may print, hang or be killed without harm to us."""
-    command = [sys.executable, "-m", "suite.sources", name, str(folder), *([str(originals)] if originals else [])]
+    command = [sys.executable, "-m", "suite.data.fetch", name, str(folder), *([str(originals)] if originals else [])]
     _run(command, folder, on_progress, f"{name} from torchvision's mirrors")
     return [folder / target.name for target in files(name)]
 

@@ -8,7 +8,6 @@ Beside it `bench time-to-99` reads them, to say what recipes long chosen reach.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -24,25 +23,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from suite import data, device, models, stats
-from suite.augment import image_preparer
-from suite.checkpoint import save_tensors
+from suite.data.datasets import test_split
 from suite.errors import InputError, WorkError
-from suite.leaderboard import wilson
-from suite.replay import content, find, replay
-from suite.runner import commit, errors, version
+from suite.execution.controller import Stop
+from suite.execution.replay import content, find, replay
+from suite.hardware import device
+from suite.models.assembly import load_trained
+from suite.ranking import statistics
+from suite.ranking.final import ERRORS, OUTCOME, READINGS, readings, tested_facts
+from suite.ranking.statistics import wilson
 from suite.spec import Augment, Status, Trial
-from suite.store import StudyDir, TrialState, read_bytes, studies, write_atomic
-from suite.sweep import Stop
-from suite.totals import arms, final_of
-from suite.train import Examples, evaluate, mix
+from suite.spec.seeds import mix
+from suite.store.files import read_bytes, write_atomic
+from suite.store.provenance import commit, version
+from suite.store.study import StudyDir, arms, final_of, studies
+from suite.store.trial import TrialState
+from suite.training.augment import image_preparer
+from suite.training.checkpoint import save_tensors
+from suite.training.evaluation import Examples, evaluate
+from suite.training.mistakes import errors
 
 FRESH = 1000  # seeds of the final training are drawn from here on; the search's own is never among them
+
 ANSWERS = "test.safetensors"  # of one trial: logits (N, classes), and which are correct (N,)
-ERRORS = "test.json"  # of one trial: accuracy, calibration, confusion, worst mistakes
-FACTS = {"accuracy", "images", "test_sha256", "ece", "classes", "confusion", "worst"}  # that are read from there
-READINGS = "readings.jsonl"  # every look at the test images, one line each
-OUTCOME = "evaluation.json"  # of the study
 
 OnModel = Callable[[int, int], None]  # tested so far, in all
 
@@ -51,9 +54,6 @@ APART = (
     "is too good. Search and pruning use the validation split. When the choosing is over, `mnist-suite evaluate "
     "{study} --final` trains the finalists again with fresh seeds, reads the test images once and takes that down."
 )
-
-
-# --- choosing and training ------------------------------------------------------------------------------------
 
 
 def finalists(states: Sequence[TrialState], top: int) -> list[TrialState]:
@@ -139,29 +139,6 @@ def _without_twins(plans: dict[str, list[Trial]]) -> dict[str, list[Trial]]:
     return kept
 
 
-# --- reading the test images ------------------------------------------------------------------------------------
-
-
-def readings(study: StudyDir) -> list[dict[str, Any]]:
-    """Every look that this study has taken at the test images, the oldest first."""
-    found: list[dict[str, Any]] = []
-    try:
-        lines = read_bytes(final_of(study).path / READINGS).decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):  # torn by a full disk; it hides none of the others
-            found.append(json.loads(line))
-    return [reading for reading in found if _is_reading(reading)]
-
-
-def _is_reading(found: Any) -> bool:
-    """Whether a line says what a reading has to: when, what, and how many others there were."""
-    if not isinstance(found, dict) or not isinstance(when := found.get("time"), int | float) or not 0 <= when < 2**40:
-        return False
-    return isinstance(found.get("dataset"), str) and isinstance(found.get("earlier_in_other_studies"), int)
-
-
 def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
     """Let every model that has not been tested yet answer all test images; models that have are left alone.
 
@@ -193,13 +170,13 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
         file.write("\n" + json.dumps(reading) + "\n")  # first the end of a line that may have been torn
         file.flush()
         os.fsync(file.fileno())
-    test, info = data.test_split(dataset)
+    test, info = test_split(dataset)
     digest = hashlib.sha256(test.images.tobytes() + test.labels.tobytes()).hexdigest()
     where = device.pick(place)
     examples = Examples(torch.from_numpy(test.images).to(where), torch.from_numpy(test.labels).to(where))
     for done, state in enumerate(new):
         on_model(done, len(new))
-        assembled = models.load_trained(directory.trial(state.id), state.trial, info, results)
+        assembled = load_trained(directory.trial(state.id), state.trial, info, results)
         prepare = image_preparer(assembled.expects, Augment(), where)
         scores = evaluate(assembled.model.to(where), examples, prepare, where, torch.float32)
         path = directory.trial(state.id).path
@@ -230,27 +207,6 @@ def _answers(directory: StudyDir, trial_id: str) -> Tensor:
     return load(read_bytes(path))["correct"].bool()  # `load_file` takes no path that is not UTF-8
 
 
-def tested_facts(directory: StudyDir, trial_id: str) -> dict[str, Any] | None:
-    """A tested trial's accuracy, calibration, confusion and worst mistakes; None where it was not tested."""
-    try:
-        found = json.loads(read_bytes(directory.trial(trial_id).path / ERRORS))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and found.keys() >= FACTS else None
-
-
-# --- what it came to -----------------------------------------------------------------------------------------------
-
-
-def outcome(study: StudyDir) -> dict[str, Any] | None:
-    """The study's last final evaluation, or None."""
-    try:
-        found = json.loads(read_bytes(final_of(study).path / OUTCOME))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return {**found, "readings": readings(study)} if isinstance(found, dict) else None
-
-
 def outcome_of(plan: Plan, runs: dict[str, list[TrialState]]) -> dict[str, Any]:
     """Figures of every finalist, and the arms' best compared in pairs. `runs` by the finalist's id."""
     study, chosen = plan.study, plan.chosen
@@ -264,9 +220,9 @@ def outcome_of(plan: Plan, runs: dict[str, list[TrialState]]) -> dict[str, Any]:
             max(own, key=lambda row: row["validation"]["mean"])["represents_arm"] = True
     best = [row for row in rows if row["represents_arm"]]
     pairs = [_compared(directory, a, b) for a, b in combinations(best, 2)]
-    for pair, raised in zip(pairs, stats.holm([p["mcnemar"]["mid"] for p in pairs])):
+    for pair, raised in zip(pairs, statistics.holm([p["mcnemar"]["mid"] for p in pairs])):
         pair["mcnemar"]["mid_holm"] = raised
-    for pair, raised in zip(pairs, stats.holm([p["paired_t"]["p"] for p in pairs])):
+    for pair, raised in zip(pairs, statistics.holm([p["paired_t"]["p"] for p in pairs])):
         pair["paired_t"]["p_holm"] = raised
     return {
         "study": study.name,
@@ -304,10 +260,10 @@ def _finalist(directory: StudyDir, state: TrialState, runs: Sequence[TrialState]
         row |= {
             "images": images,
             "accuracies": accuracies,
-            "test": asdict(stats.sample(accuracies)),
-            "validation": asdict(stats.sample([s.best or 0.0 for s, _ in tested])),
+            "test": asdict(statistics.sample(accuracies)),
+            "validation": asdict(statistics.sample([s.best or 0.0 for s, _ in tested])),
             "wilson": wilson(accuracies[0], images),
-            "ece": asdict(stats.sample([facts["ece"] for _, facts in tested])),
+            "ece": asdict(statistics.sample([facts["ece"] for _, facts in tested])),
             "test_sha256": tested[0][1]["test_sha256"],
         }
     return row
@@ -321,8 +277,8 @@ def _compared(directory: StudyDir, a: dict[str, Any], b: dict[str, Any]) -> dict
     return {
         "first": a["arm"],
         "second": b["arm"],
-        "mcnemar": asdict(stats.mcnemar(int((one & ~two).sum()), int((two & ~one).sum()))),
-        "paired_t": asdict(stats.paired_t(first, second)) if shared else {**nothing, "n": 0},
+        "mcnemar": asdict(statistics.mcnemar(int((one & ~two).sum()), int((two & ~one).sum()))),
+        "paired_t": asdict(statistics.paired_t(first, second)) if shared else {**nothing, "n": 0},
     }
 
 

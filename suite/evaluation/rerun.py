@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from suite.errors import InputError
-from suite.replay import replay
+from suite.execution.controller import Stop
+from suite.execution.replay import replay
 from suite.spec import Provenance, Record, Status
-from suite.store import StudyDir, find_trial, open_study, split_reference
-from suite.sweep import Stop
+from suite.store.study import StudyDir, find_trial, open_study, split_reference
 
 SAME = (
     "state",

@@ -22,26 +22,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from suite.checkpoint import INDEX
 from suite.errors import InputError, WorkError
-from suite.execute import (
-    POLITE,
-    Job,
-    Limits,
-    Message,
-    TimeLimit,
-    awaits_verdict,
-    console_to,
-    events_of,
-    limit_memory,
-)
+from suite.execution.job import Job, Limits, Message, TimeLimit, awaits_verdict, console_to, events_of
+from suite.execution.processes import POLITE, limit_memory
 from suite.spec import Event, Verdict
-from suite.store import EventReader, TrialDir, disk_fault, write_atomic
+from suite.store.events import EventReader
+from suite.store.files import disk_fault, write_atomic
+from suite.store.trial import TrialDir
+from suite.training.checkpoint import INDEX
 
 LOGS = ("events.jsonl", "console.log")  # grow at their end alone
+
 COMMIT = "result.json"  # the last file to be written: it makes all the others count
+
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory of a cluster of our own: checkpoints pass through it
+
 REACH_SECONDS = 10.0  # Ray itself would go on trying for minutes
+
 PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"  # after which Ray ends this process, where the head node has gone
 
 Files = dict[str, bytes | None]  # whole files, or what logs grew by; None: gone
@@ -80,7 +77,7 @@ class Actor:
         self._seen: dict[str, tuple[int, int]] = {}  # time and size of the files that the controller has
 
     def look(self, probe: str, content: str) -> Node:
-        from suite.runner import version
+        from suite.store.provenance import version
 
         try:
             shares = Path(probe).read_text() == content
@@ -107,7 +104,7 @@ class Actor:
         return self.go_on(None)
 
     def go_on(self, verdict: Verdict | None) -> Report:
-        from suite.runner import healthy, release
+        from suite.training.trial import healthy, release
 
         job = self._job
         assert job is not None
@@ -271,7 +268,7 @@ class Cluster:
 
     def _arrived(self, slot: _Slot, node: Node) -> None:
         """An actor has its place. Raises WorkError where that is no place for trials."""
-        from suite.runner import version
+        from suite.store.provenance import version
 
         if node.version != version():
             raise WorkError(
@@ -298,7 +295,7 @@ class Cluster:
 
     def _write(self, slot: _Slot, job: Job, files: Files) -> None:
         """Write what a node without the results directory has written for itself, in an order that a crash may cut."""
-        from suite.runner import Overtaken
+        from suite.store.trial import Overtaken
 
         directory = TrialDir(Path(job.directory))
         if files and directory.overtaken(job.attempt, slot.since):

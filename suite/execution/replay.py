@@ -14,10 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from suite.errors import WorkError
-from suite.execute import Executor, Inline, Job, Message, Processes, awaits_verdict
+from suite.execution.controller import HEARTBEAT_SECONDS, MAX_ATTEMPTS, Stop
+from suite.execution.inline import Inline
+from suite.execution.job import Executor, Job, Message, awaits_verdict
+from suite.execution.processes import Processes
 from suite.spec import Evaluated, Status, Trial
-from suite.store import StudyDir, TrialState, write_model
-from suite.sweep import HEARTBEAT_SECONDS, MAX_ATTEMPTS, Stop
+from suite.store.files import write_model
+from suite.store.study import StudyDir
+from suite.store.trial import TrialState
 
 
 def content(trial: Trial) -> str:

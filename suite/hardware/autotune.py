@@ -20,14 +20,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from suite import data, device
 from suite.errors import WorkError
-from suite.store import write_atomic
+from suite.hardware import device
+from suite.store.files import cache_dir, write_atomic
 
 VERSION = 2  # raise when what is measured changes
+
 BATCH = 64
+
 ROUNDS = 4  # of each candidate, in turn; the first is not counted
+
 MARGIN = 1.15  # by which another type must beat the expected one: so that noise decides nothing
+
 PATIENCE = 3.0  # seconds after which the expected one is taken untried
 
 
@@ -77,7 +81,7 @@ def findings() -> list[Finding]:
 
 
 def _folder() -> Path:
-    return data.cache_dir() / "tuning"
+    return cache_dir() / "tuning"
 
 
 def _read(path: Path) -> Finding | None:

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import math
-import os
-import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-
-from suite.spec import Caps
-
-RAPL = Path("/sys/class/powercap")  # Intel's and AMD's counters of the joules of each processor package
-MOST_WATTS = 2000.0  # more than a package or GPU draws: beyond it a counter has wrapped round unseen, or begun anew
-LATENCY_SECONDS = 1.0  # about as long is spent on timing a model
-TICK_SECONDS = 10.0  # between two readings
-ALONE = 0.9  # of all processor time: with less, what the package drew was not this process's
 
 
 @dataclass(frozen=True)
@@ -40,7 +27,6 @@ def architecture(model: nn.Module) -> Hashable:
 
 
 _counted: dict[Hashable, Counted] = {}
-_latencies: dict[Hashable, float] = {}
 
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
@@ -69,167 +55,3 @@ def _count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
             F.cross_entropy(ghost.train()(pair), torch.zeros(2, dtype=torch.long, device="meta")).backward()
         total = both.get_total_flops()
     return Counted(parameters, trainable, forward.get_total_flops() // 2, total // 2)
-
-
-class Meter:
-    """Peak memory and energy since its making."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        else:
-            reset_resident_peak()
-        self._counters, self._read = _energy_counters(device), time.monotonic()
-        self._joules, self._busy = 0.0, _processor_seconds()
-
-    def memory(self) -> tuple[int, str]:
-        """Peak bytes, and where the figure comes from."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device), "cuda allocator"
-        return resident_peak(), "resident set"
-
-    def tick(self) -> None:
-        """Call it now and then: the counters of a processor wrap round within minutes, and a GPU may get company."""
-        if time.monotonic() - self._read > TICK_SECONDS:
-            self._take()
-
-    def add(self, joules: float | None) -> None:
-        """Count what an earlier attempt at the same work drew; None: not known, so neither is the sum."""
-        if joules is not None:
-            self._joules += joules
-        elif not isinstance(self._counters, str):
-            self._counters = "unavailable (of an earlier attempt)"
-
-    def energy(self) -> tuple[float | None, str]:
-        """Joules since the start, and the source or why there are none."""
-        self._take()
-        if isinstance(self._counters, str):
-            return None, self._counters
-        if self.device.type == "cuda":
-            return self._joules, "nvml"
-        own, everyone = (now - before for now, before in zip(_processor_seconds(), self._busy))
-        if own < ALONE * everyone:
-            return None, "unattributable (the processor is shared)"
-        return self._joules, "rapl"
-
-    def _take(self) -> None:
-        """Add up what the counters have counted since they were last read; once they fail they stay out."""
-        before, since = self._counters, time.monotonic() - self._read
-        if isinstance(before, str):
-            return
-        now = _energy_counters(self.device)
-        self._counters, self._read = now, time.monotonic()
-        if isinstance(now, str):
-            return
-        for (first, range_), (last, _) in zip(before, now):
-            drawn, most = (last - first) % range_, since * MOST_WATTS
-            if not drawn <= most < range_ or len(now) != len(before):
-                self._counters = "unavailable"
-                return
-            self._joules += drawn
-
-
-def reset_resident_peak() -> None:
-    """Let the kernel forget this process's peak, so that a trial is not charged for the one before it."""
-    with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then the process's own
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def resident_peak() -> int:
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-Counter = tuple[float, float]  # joules so far, and at how many it starts again from 0
-
-
-def _energy_counters(device: torch.device) -> list[Counter] | str:
-    """Running counts of joules, one a processor package or GPU; the reason where there are none."""
-    if device.type == "cuda":
-        return _nvml_energy(device)
-    packages = sorted(p for p in RAPL.glob("intel-rapl:*") if p.name.count(":") == 1) if device.type == "cpu" else []
-    try:
-        return [(_joules(p / "energy_uj"), _joules(p / "max_energy_range_uj")) for p in packages] or "unavailable"
-    except (OSError, ValueError):  # readable for root alone on most systems
-        return "unavailable"
-
-
-def _joules(file: Path) -> float:
-    return int(file.read_text()) / 1e6
-
-
-def _nvml_energy(device: torch.device) -> list[Counter] | str:
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        others = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)} - {os.getpid()}
-        if others:
-            return "unattributable (the GPU is shared)"
-        return [(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000, math.inf)]
-    except Exception:  # pynvml raises its own errors, one a cause; all mean the same here
-        return "unavailable"
-
-
-def _processor_seconds() -> tuple[float, float]:
-    """Processor time of this process, and that of everything on this machine, since some moment of the past."""
-    import psutil
-
-    own, all_ = os.times(), psutil.cpu_times()._asdict()
-    counted_twice_or_idle = ("idle", "iowait", "steal", "guest", "guest_nice")
-    return own.user + own.system, sum(seconds for kind, seconds in all_.items() if kind not in counted_twice_or_idle)
-
-
-@torch.inference_mode()
-def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, batch: int = 1) -> float:
-    """Seconds for a batch of inputs of `shape`, in fp32: the fastest of up to 18 passes, of fewer where they are long.
-
-    The fastest, since whatever else this machine does can only add to it, as `timeit` argues too. Measured once in a
-    process for each architecture.
-    """
-    key = (architecture(model), shape, device, batch, torch.get_num_threads())
-    if key in _latencies:
-        return _latencies[key]
-    model.eval()
-    inputs = torch.zeros(batch, *shape, device=device)
-    if len(shape) == 3:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    times: list[float] = []
-    while len(times) < 3 or (len(times) < 18 and sum(times) < LATENCY_SECONDS):
-        start = time.perf_counter()
-        model(inputs)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    _latencies[key] = min(times[1:])
-    return _latencies[key]
-
-
-def latency_256(model: nn.Module, shape: tuple[int, ...], device: torch.device, one: float) -> float | None:
-    """`latency` of 256 inputs at once; None where, going by `one` input, a pass might take half a minute."""
-    return latency(model, shape, device, batch=256) if 256 * one < 30.0 else None
-
-
-def beyond(caps: Caps | None, counted: Counted, measure: Callable[[], float]) -> str | None:
-    """Which cap a model exceeds, as a sentence; its latency is measured only where it is capped."""
-    if caps is None:
-        return None
-    if caps.flops is not None and counted.forward_flops > caps.flops:
-        return f"cap: {counted.forward_flops:,} FLOPs an image, {caps.flops:,} are allowed"
-    if caps.params is not None and counted.parameters > caps.params:
-        return f"cap: {counted.parameters:,} parameters, {caps.params:,} are allowed"
-    if caps.latency is not None and (seconds := measure()) > caps.latency:
-        return f"cap: {1000 * seconds:.3g} ms for one image, {1000 * caps.latency:.3g} ms are allowed"
-    return None

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from suite import backbones, data, heads, weights
+from suite.data.datasets import Info
 from suite.errors import InputError
-from suite.spec import FROM_RANDOM, HeadOnly, Knn, Partial, Strategy, Trial
-from suite.store import TrialDir, file_sha256
+from suite.models import backbones, heads, pretrained
+from suite.spec import FROM_RANDOM, HeadOnly, Knn, Trial
+from suite.store.files import file_sha256
+from suite.store.trial import TrialDir
 
 
 @dataclass(frozen=True)
 class Assembled:
     model: nn.Module  # (B, C, size, size) -> (B, classes)
     expects: backbones.Preprocess
-    provenance: weights.Provenance | None  # of the weights it starts from
+    provenance: pretrained.Provenance | None  # of the weights it starts from
 
 
-def assemble(trial: Trial, info: data.Info, results: Path) -> Assembled:
+def assemble(trial: Trial, info: Info, results: Path) -> Assembled:
     """The trial's backbone with the weights it starts from. Raises InputError."""
     given = trial.weights
     expects = backbones.preprocess(
@@ -45,7 +46,7 @@ def assemble(trial: Trial, info: data.Info, results: Path) -> Assembled:
                 f"The weights in {source} are not the ones this trial was planned with (their SHA-256 differs). "
                 "Start a new study, or put the old file back."
             )
-        provenance = weights.load_pretrained(trial.backbone, model, source)
+        provenance = pretrained.load_pretrained(trial.backbone, model, source)
     if trial.strategy.kind not in FROM_RANDOM:
         zero_classifier(model)
     return Assembled(model, expects, provenance)
@@ -83,52 +84,7 @@ def attach(model: nn.Module, head: heads.Head | heads.Neighbours) -> nn.Module:
     return model
 
 
-# --- strategies: what is trained -------------------------------------------------------------------------------
-
-
-def trained_names(strategy: Strategy, model: nn.Module) -> set[str]:
-    """Names of the parameters that a gradient strategy trains. The classifier always is."""
-    everything = {name for name, _ in model.named_parameters()}
-    classifier = backbones.classifier_parameters(model)
-    if isinstance(strategy, Partial):
-        groups = [group for group in backbones.blocks(model) if not set(group) <= classifier]
-        if strategy.blocks > len(groups):
-            raise InputError(f"strategy.blocks is {strategy.blocks}, but the backbone has only {len(groups)} blocks.")
-        return classifier.union(*groups[-strategy.blocks :])
-    if strategy.kind == "norm-only":
-        norms = backbones.norm_parameters(model)
-        if not norms:
-            raise InputError("Strategy norm-only needs a backbone with normalisation layers; this one has none.")
-        return classifier | norms
-    if strategy.kind == "bitfit":
-        return classifier | {name for name in everything if name.endswith("bias")}
-    return everything
-
-
-def freeze(strategy: Strategy, model: nn.Module) -> Callable[[nn.Module], None] | None:
-    """Mark what is trained; returns a function that keeps frozen norm layers in evaluation mode, if any are."""
-    names = trained_names(strategy, model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
-    frozen = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in module.parameters())
-    ]
-    if not frozen:
-        return None
-
-    def hold(live: nn.Module) -> None:
-        for name in frozen:
-            live.get_submodule(name).eval()
-
-    return hold
-
-
-# --- back from disk ------------------------------------------------------------------------------------------------
-
-
-def load_trained(directory: TrialDir, trial: Trial, info: data.Info, results: Path) -> Assembled:
+def load_trained(directory: TrialDir, trial: Trial, info: Info, results: Path) -> Assembled:
     """The finished trial's best model, in evaluation mode on the CPU. Raises InputError."""
     record = directory.record()
     if record is None or record.state != "finished" or record.artifact is None:
@@ -140,7 +96,7 @@ def load_trained(directory: TrialDir, trial: Trial, info: data.Info, results: Pa
         raise InputError(f"{path} is damaged: its SHA-256 is not the one in result.json.")
     assembled = assemble(trial, info, results)
     model = assembled.model
-    tensors = weights.read_tensors(path)
+    tensors = pretrained.read_tensors(path)
     if isinstance(trial.strategy, HeadOnly):
         began = record.provenance.weights_sha256 if record.provenance else None
         if assembled.provenance is not None and began not in (None, assembled.provenance.sha256):

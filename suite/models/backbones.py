@@ -5,6 +5,8 @@ A backbone maps images (B, C, H, W) to class scores (B, classes) by way of featu
 are trained, probed and fine-tuned by the same code. timm costs seconds to import and is loaded only for its models.
 """
 
+from __future__ import annotations
+
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 from suite.errors import InputError
 
 TIMM = "timm:"
+
 SMALL_SIZE = 64  # pixels; what convolutional timm models see of smaller images unless told otherwise
 
 

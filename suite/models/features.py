@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suite.augment import image_preparer
-from suite.backbones import Preprocess, embed
-from suite.data import cache_dir
+from suite.models.backbones import Preprocess, embed
 from suite.spec import Augment
+from suite.store.files import cache_dir
+from suite.training.augment import image_preparer
 
 VERSION = 1  # raise when the same inputs would give other features
 
@@ -112,6 +112,7 @@ def _digest(values: np.ndarray) -> str:
 
 # Banks that this process has compared with their hash, by name, size, time and device: one tensor for all trials.
 _whole: dict[tuple[str, int, int, torch.device], Tensor] = {}
+
 BANKS = 4  # of them kept: the two splits of two backbones
 
 

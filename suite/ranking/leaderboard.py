@@ -13,20 +13,11 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from suite.errors import InputError, printable
-from suite.store import STALE_SECONDS, TrialState
+from suite.ranking.statistics import wilson
+from suite.store.study import STALE_SECONDS
+from suite.store.trial import TrialState
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
-
-
-def wilson(accuracy: float, n: int, z: float = Z95) -> tuple[float, float]:
-    """Interval for a proportion measured on n images (Wilson, 1927, JASA 22:209)."""
-    if n <= 0:
-        return 0.0, 1.0
-    centre = accuracy + z * z / (2 * n)
-    spread = z * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 class Row(NamedTuple):
@@ -145,6 +136,7 @@ COLUMNS: dict[str, Column] = {
         Column("seed", "seed", str),
     )
 }
+
 DEFAULT: tuple[str, ...] = (
     "rank",
     "number",
@@ -158,6 +150,7 @@ DEFAULT: tuple[str, ...] = (
     "energy",
     "tuned",
 )
+
 COSTS = tuple(key for key, column in COLUMNS.items() if column.cost)
 
 
@@ -282,9 +275,6 @@ def pareto(rows: Iterable[Row], cost: str) -> list[Row]:
             most = r.accuracy
             front.append(r)
     return front
-
-
-# --- as text for scripts ------------------------------------------------------------------------------------
 
 
 def as_dict(row: Row) -> dict[str, Any]:

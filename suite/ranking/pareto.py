@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from suite import stats
-from suite.leaderboard import COSTS, Row, column, pareto
+from suite.ranking import statistics
+from suite.ranking.leaderboard import COSTS, Row, column, pareto
 
 STEP = 0.001  # a tenth of a percentage point
 
@@ -31,8 +31,8 @@ def front(rows: Sequence[Row], cost: str) -> dict[str, Any] | None:
 
     plane = [(decades(getattr(r, cost)), r.accuracy or 0.0) for r in best]
     reference = (decades(max(spent)), min(r.accuracy or 0.0 for r in points))
-    bend = stats.knee(plane)
-    prices = stats.prices([(float(getattr(r, cost)), r.accuracy or 0.0) for r in best], STEP)
+    bend = statistics.knee(plane)
+    prices = statistics.prices([(float(getattr(r, cost)), r.accuracy or 0.0) for r in best], STEP)
     return {
         "cost": cost,
         "title": column(cost).title,
@@ -48,7 +48,7 @@ def front(rows: Sequence[Row], cost: str) -> dict[str, Any] | None:
             for r, price in zip(best, prices)
         ],
         "knee": best[bend].trial if bend is not None else None,
-        "hypervolume": stats.hypervolume(plane, reference),
+        "hypervolume": statistics.hypervolume(plane, reference),
         "reference": {"cost": max(spent), "accuracy": reference[1]},
     }
 

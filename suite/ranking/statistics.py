@@ -12,6 +12,19 @@ from itertools import pairwise
 
 import numpy as np
 
+Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+def wilson(accuracy: float, n: int, z: float = Z95) -> tuple[float, float]:
+    """Interval for a proportion measured on n images (Wilson, 1927, JASA 22:209)."""
+    if n <= 0:
+        return 0.0, 1.0
+    centre = accuracy + z * z / (2 * n)
+    spread = z * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
 Point = tuple[float, float]  # (cost, accuracy)
 
 

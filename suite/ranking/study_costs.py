@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.store import StudyDir, TrialState, studies
-
-FINAL = "final"  # folder below a study that holds its final training
+from suite.store.study import StudyDir, arms, final_of, studies
+from suite.store.trial import TrialState
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,6 @@ def total(states: Iterable[TrialState]) -> Total:
     )
 
 
-def final_of(study: StudyDir) -> StudyDir:
-    """Where a study's final training lies."""
-    return StudyDir(study.path, FINAL)
-
-
 def study_costs(results: Path, study: StudyDir) -> dict[str, Any]:
     """Search, by outcome and by arm; final training; and pretraining, shared by all runs that stand on it."""
     states, final = study.states(), final_of(study).states()
@@ -62,11 +56,6 @@ def study_costs(results: Path, study: StudyDir) -> dict[str, Any]:
 
 def kinds(states: Iterable[TrialState]) -> list[str]:
     return sorted({s.record.state for s in states if s.record is not None})
-
-
-def arms(states: Iterable[TrialState]) -> list[str]:
-    """In the order of their first trial."""
-    return list(dict.fromkeys(s.trial.arm for s in states))
 
 
 def source_of(state: TrialState) -> str | None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from suite import plots
-from suite.leaderboard import Row
+from suite.ranking.leaderboard import Row
+from suite.reporting import plots
 from suite.spec import StudyFile
-from suite.store import TrialState
+from suite.store.trial import TrialState
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,22 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
-from suite.leaderboard import Row, column, wilson
+from suite.ranking.leaderboard import Row, column
+from suite.ranking.statistics import Bin, sample, wilson
 from suite.spec import Choice, LogFloat, Range
-from suite.stats import Bin, sample
 
 WIDTH = 4.6  # inches
+
 DPI = 200  # of PNGs: some 900 pixels wide, as a README shows them
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito, 2008
+
 MARKERS = "os^Dv<>P*X"
+
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1)), (0, (3, 1, 1, 1, 1, 1)))
+
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo")
+
 STYLE: Any = {
     "font.size": 9.5,
     "axes.titlesize": 10,

@@ -19,16 +19,19 @@ import optuna
 from optuna.trial import TrialState as Outcome
 from optuna.trial import create_trial
 
-from suite import leaderboard, plots
-from suite.blocks import Facts, Gallery, Picture, Section
 from suite.errors import InputError
-from suite.evaluate import outcome, readings, tested_facts
-from suite.fronts import fronts
-from suite.search import distribution
-from suite.sections import sections, summary
+from suite.ranking import leaderboard as ranking_leaderboard
+from suite.ranking.final import outcome, readings, tested_facts
+from suite.ranking.pareto import fronts
+from suite.ranking.study_costs import study_costs
+from suite.reporting import plots
+from suite.reporting.document import Facts, Gallery, Picture, Section
+from suite.reporting.sections import sections, summary
+from suite.search.sampler import distribution
 from suite.spec import Experiment
-from suite.store import StudyDir, TrialState, read_bytes, write_atomic
-from suite.totals import final_of, study_costs
+from suite.store.files import read_bytes, write_atomic
+from suite.store.study import StudyDir, final_of
+from suite.store.trial import TrialState
 
 ENOUGH = 4  # finished trials that an arm needs before importances are worth a picture
 
@@ -41,7 +44,7 @@ def gather(results: Path, study: StudyDir) -> Facts:
     if file is None:
         raise InputError(f"{study.path / 'study.json'} is damaged or was written by a newer version.")
     states = study.states()
-    rows = leaderboard.rank([leaderboard.row(study.name, state) for state in states])
+    rows = ranking_leaderboard.rank([ranking_leaderboard.row(study.name, state) for state in states])
     if not any(r.state == "finished" for r in rows):
         raise InputError(f"Study '{study.name}' has no finished trial yet, so there is nothing to report.")
     best: dict[str, str] = {}
@@ -130,7 +133,7 @@ def _render(
     template: str, facts: Facts, parts: Sequence[Section], source: Callable[[Picture], str], **more: Any
 ) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("suite", package_path=""),
+        loader=jinja2.PackageLoader("suite.reporting", package_path="templates"),
         autoescape=template.endswith(".html.jinja"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

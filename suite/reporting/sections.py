@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from suite import leaderboard, plots, stats
-from suite.blocks import Block, Facts, Gallery, Picture, Section, Table, Text, known
-from suite.bookkeeping import costs, provenance
+from suite.ranking import leaderboard as ranking_leaderboard
+from suite.ranking import statistics
+from suite.reporting import plots
+from suite.reporting.document import Block, Facts, Gallery, Picture, Section, Table, Text, known
+from suite.reporting.sections_costs import costs, provenance
 from suite.spec import Arm, Choice, Range
 
 SHOWN = 20  # rows of the leaderboard
+
 COSTS = {  # drawn where known
     "flops": "FLOPs an image",
     "params": "parameters",
@@ -195,8 +198,8 @@ def board(facts: Facts) -> Section:
     keys = ("flops", "params", "train_flops", "seconds", "energy", "latency", "tuned")
     shown = [r for r in facts.rows if r.state == "finished"][:SHOWN]
     rows = [
-        [leaderboard.text(r, key) for key in ("rank", "number", "arm", "accuracy")]
-        + [interval(r.low, r.high), *(leaderboard.text(r, key) for key in keys)]
+        [ranking_leaderboard.text(r, key) for key in ("rank", "number", "arm", "accuracy")]
+        + [interval(r.low, r.high), *(ranking_leaderboard.text(r, key) for key in keys)]
         for r in shown
     ]
     hidden = len(facts.rows) - len(shown)
@@ -206,7 +209,7 @@ def board(facts: Facts) -> Section:
         "is the time for one image."
         + (f" {hidden} more trials are not shown: worse, pruned or failed." if hidden else "")
     )
-    head = ["#", "trial", "arm", "accuracy", "95 %", *(leaderboard.column(k).title for k in keys)]
+    head = ["#", "trial", "arm", "accuracy", "95 %", *(ranking_leaderboard.column(k).title for k in keys)]
     return Section("Leaderboard", [Text(note), known(head, rows)])
 
 
@@ -226,7 +229,7 @@ def pareto(facts: Facts) -> Section | None:
 
     rows: list[list[str]] = []
     for cost in drawn:
-        found, show = facts.fronts[cost], leaderboard.column(cost).text
+        found, show = facts.fronts[cost], ranking_leaderboard.column(cost).text
         for i, point in enumerate(found["points"]):
             rows.append(
                 [
@@ -441,7 +444,7 @@ def classes(facts: Facts) -> Section | None:
     if not found:
         return None
     names = facts.study.classes
-    figures = {arm: stats.per_class(one["confusion"]) for arm, one in found.items()}
+    figures = {arm: statistics.per_class(one["confusion"]) for arm, one in found.items()}
     rows = [
         [name, str(int(next(iter(figures.values()))[i]["count"]))]
         + [
@@ -459,7 +462,7 @@ def calibration(facts: Facts) -> Section | None:
     found = {arm: one for arm, one in found.items() if one.get("bins")}  # studies of before had none on validation
     if not found:
         return None
-    bins = {arm: [stats.Bin(**b) for b in one["bins"]] for arm, one in found.items()}
+    bins = {arm: [statistics.Bin(**b) for b in one["bins"]] for arm, one in found.items()}
     rows = [[arm, percent(one["ece"])] for arm, one in found.items()]
     picture = Picture(
         "reliability",

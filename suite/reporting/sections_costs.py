@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suite import leaderboard
-from suite.blocks import Block, Facts, Section, Table, Text, known
+from suite.ranking import leaderboard as board
+from suite.reporting.document import Block, Facts, Section, Table, Text, known
 from suite.spec import Record
 
 
@@ -22,10 +22,10 @@ def costs(facts: Facts) -> Section:
             "train_flops": found["flops"],
             "memory": found["peak_memory_bytes"],
         }
-        energy = "-" if joules is None else leaderboard.column("energy").text(joules)
+        energy = "-" if joules is None else board.column("energy").text(joules)
         if joules is not None and found["energy_trials"] < found["trials"]:
             energy += f" ({found['energy_trials']} of {found['trials']})"
-        return [name, str(found["trials"]), *(leaderboard.column(k).text(v) for k, v in shown.items()), energy]
+        return [name, str(found["trials"]), *(board.column(k).text(v) for k, v in shown.items()), energy]
 
     found = facts.costs
     spent = [s.record.cost for s in facts.states if s.record and s.record.cost]
@@ -45,10 +45,10 @@ def costs(facts: Facts) -> Section:
             lines.append(f"{one['runs_here']} runs start from {source} whose own cost is not known here.")
             continue
         rows.append(cells(f"pretraining {one['weights']}", one["cost"]))
-        share = leaderboard.column("wall").text(one["share"]["wall_seconds"])
+        share = board.column("wall").text(one["share"]["wall_seconds"])
         lines.append(
             f"{one['runs']} runs stand on {one['weights']}, {one['runs_here']} of them in this study: its share of "
-            f"that pretraining is {share} and {leaderboard.column('train_flops').text(one['share']['flops'])} FLOPs."
+            f"that pretraining is {share} and {board.column('train_flops').text(one['share']['flops'])} FLOPs."
         )
     if len(rows) > 1 + len(found["by_state"]) + len(found["by_arm"]):
         rows.append(cells("in all, with the shares of pretraining", _all(found)))
@@ -85,17 +85,17 @@ def inference(facts: Facts) -> list[list[str]]:
         record = records.get(best.trial) if best else None
         if record is None or record.cost is None:
             continue
-        cost, seconds = record.cost, leaderboard.column("latency").text
+        cost, seconds = record.cost, board.column("latency").text
         many = cost.latency_256_seconds
         rows.append(
             [
                 arm,
                 record.trial[:4],
-                leaderboard.column("params").text(cost.parameters),
-                leaderboard.column("flops").text(cost.forward_flops),
+                board.column("params").text(cost.parameters),
+                board.column("flops").text(cost.forward_flops),
                 seconds(cost.latency_seconds) if cost.latency_seconds is not None else "-",
                 seconds(many) if many is not None else "-",
-                leaderboard.column("speed").text(256 / many) if many else "-",
+                board.column("speed").text(256 / many) if many else "-",
             ]
         )
     return rows

@@ -8,13 +8,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from suite import leaderboard
 from suite.errors import InputError
+from suite.ranking import leaderboard as ranking_leaderboard
+from suite.ranking.leaderboard import Row, as_columns, as_csv
 from suite.spec import Event, Line
-from suite.store import EventReader, StudyDir, TrialState, write_atomic
+from suite.store.events import EventReader
+from suite.store.files import write_atomic
+from suite.store.study import StudyDir
+from suite.store.trial import TrialState
 
 SCALARS = ("loss", "lr", "images_per_second", "accuracy")  # of events, as far as they have them
+
 Columns = Mapping[str, list[Any]]
+
 Types = Mapping[str, set[type]]  # of the columns' values, beside None
 
 
@@ -25,7 +31,7 @@ def tables(study: StudyDir, to: Path, *, parquet: bool = False) -> tuple[int, in
     is asked for and pyarrow is not installed.
     """
     states = study.states()
-    rows = leaderboard.rank([leaderboard.row(study.name, state) for state in states])
+    rows = ranking_leaderboard.rank([ranking_leaderboard.row(study.name, state) for state in states])
     lines = [
         {"trial": s.id, "arm": s.trial.arm, "seq": line.seq, "time": line.time, **line.event.model_dump()}
         for s, line in _events(study, states)
@@ -33,13 +39,13 @@ def tables(study: StudyDir, to: Path, *, parquet: bool = False) -> tuple[int, in
     types = _event_types()
     events = {key: [line.get(key) for line in lines] for key in types}
     if parquet:
-        of_rows = {name: _types(hint) for name, hint in get_type_hints(leaderboard.Row).items()}
+        of_rows = {name: _types(hint) for name, hint in get_type_hints(Row).items()}
         files = {
-            "trials.parquet": _parquet(leaderboard.as_columns(rows), of_rows),
+            "trials.parquet": _parquet(as_columns(rows), of_rows),
             "events.parquet": _parquet(events, types),
         }
     else:
-        files = {"trials.csv": leaderboard.as_csv(rows), "events.csv": _csv(events)}
+        files = {"trials.csv": as_csv(rows), "events.csv": _csv(events)}
     to.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_atomic(to / name, content)

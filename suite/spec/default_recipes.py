@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suite.spec import Augment, Recipe
+from suite.spec.recipe import Augment, Recipe
 
 PRETRAIN = Recipe(
     optimizer="adamw",

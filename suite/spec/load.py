@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from suite.errors import InputError
-from suite.spec import Experiment, first_error
+from suite.spec.experiment import Experiment, first_error
 
 
 def names() -> list[str]:

@@ -18,11 +18,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from suite.spec import SCHEMA, Line, Record
-from suite.store import EventReader, StudyDir, TrialDir, file_sha256, read_bytes
-from suite.totals import FINAL, final_of
+from suite.store.events import EventReader
+from suite.store.files import file_sha256, read_bytes
+from suite.store.study import FINAL, StudyDir, final_of
+from suite.store.trial import TrialDir
 
 DATABASE_FILES = ("", "-wal", "-shm")
+
 SUMMED = ("result.json", "trial.json", "validation.json")  # besides the weights
+
 SETTLED = 1.0  # seconds after which what a live study was just writing is whole
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suite.backbones import Preprocess
+from suite.models.backbones import Preprocess
 from suite.spec import Augment
 
 Prepare = Callable[[Tensor, torch.Generator | None], Tensor]  # the generator is None when evaluating

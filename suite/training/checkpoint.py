@@ -15,9 +15,10 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from suite.store import sweep_up, write_atomic
+from suite.store.files import sweep_up, write_atomic
 
 SLOTS = ("last.safetensors", "last.1.safetensors")
+
 INDEX = "checkpoint.json"
 
 

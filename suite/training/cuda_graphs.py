@@ -12,11 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from suite.memory import ran_out
+from suite.hardware.memory import ran_out
 
 WARM_UP = 3  # runs before recording, so that libraries have chosen their algorithms and buffers exist
 
 Recorded = Callable[[Tensor, Tensor], Tensor]
+
 Work = Callable[[Tensor, Tensor], Tensor]  # (inputs, labels) -> loss, all on the GPU, nothing waited for
 
 

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from suite import graphs
-from suite.heads import Head
-from suite.memory import make_room, ran_out
+from suite.hardware.memory import make_room, ran_out
+from suite.models.heads import Head
 from suite.spec import Recipe
-from suite.train import Step, Training, take, wide
+from suite.training import cuda_graphs
+from suite.training.evaluation import wide
+from suite.training.loop import take
+from suite.training.state import Step, Training
 
 EPSILON = 1e-8  # of AdamW, as torch.optim has it
 
@@ -82,7 +84,7 @@ class Stack:
             for member in fresh:
                 member.optimizer.state.clear()  # zeros for some parameters: an optimiser wants all or none
             raise
-        self.recorded: dict[tuple[bool, int], graphs.Recorded] = {}  # by whether all see one batch, and its size
+        self.recorded: dict[tuple[bool, int], cuda_graphs.Recorded] = {}  # by whether all see one batch, and its size
 
     # --- gathering what the members are made of, and pointing them at it ---
 
@@ -168,9 +170,9 @@ class Stack:
             return losses
 
         key = (shared, labels.shape[-1])
-        if self.graphed and key not in self.recorded and graphs.usable(self.device, self.members[0].dtype):
+        if self.graphed and key not in self.recorded and cuda_graphs.usable(self.device, self.members[0].dtype):
             with _nothing_applied():  # recording puts back what it tries out
-                self.recorded[key] = graphs.record(work, (inputs, labels), self._changed, must_fit=True)
+                self.recorded[key] = cuda_graphs.record(work, (inputs, labels), self._changed, must_fit=True)
         self.losses += self.recorded.get(key, work)(inputs, labels)
         for member in self.members:
             member.losses += 1

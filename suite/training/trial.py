@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib.metadata
 import json
 import math
 import os
 import platform
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +23,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from suite import checkpoint, cost, data, device, features, heads, memory, models, stats, train, tune
-from suite.augment import Prepare, feature_preparer, image_preparer
+from suite.data.datasets import Info, Labelled, search_splits
 from suite.errors import InputError, WorkError, printable
+from suite.hardware import autotune, device, latency, memory
+from suite.hardware import flops as hardware_flops
+from suite.hardware.energy import Meter
+from suite.hardware.flops import Counted
+from suite.hardware.latency import latency_256
+from suite.models import assembly, features, heads, strategies
+from suite.models.assembly import Assembled
 from suite.spec import (
     Augment,
     Checkpointed,
@@ -48,39 +52,40 @@ from suite.spec import (
     Trial,
     Verdict,
 )
-from suite.store import DISK_FAULTS, EventWriter, TrialDir, disk_fault, write_atomic
-from suite.train import Examples, Tally
+from suite.store.events import EventWriter
+from suite.store.files import DISK_FAULTS, disk_fault, write_atomic
+from suite.store.provenance import commit, packages, version
+from suite.store.trial import Overtaken, TrialDir
+from suite.training import checkpoint, evaluation, loop
+from suite.training import state as training_state
+from suite.training.augment import Prepare, feature_preparer, image_preparer
+from suite.training.evaluation import Examples
+from suite.training.loop import steps_per_epoch
+from suite.training.mistakes import errors
+from suite.training.state import Diverged, Step, Tally, state_numbers, state_tensors
 
 CHECKPOINT_SECONDS = 30.0  # at most this much training is repeated after a crash; MNIST_SUITE_CHECKPOINT_SECONDS
-WORST = 16  # mistakes kept with their pixels
-
-
-class Overtaken(WorkError):
-    """Another process has taken the trial up, as one on another host may when it takes this one for dead."""
-
-    @classmethod
-    def of(cls, trial_id: str) -> Overtaken:  # not the constructor's work: it is pickled on its way to the controller
-        return cls(f"Trial {trial_id} was taken up by another process; this one leaves it alone.")
 
 
 Outcome = Literal["finished", "pruned", "failed"]
-Events = Generator[Event | train.Step, Verdict | None, None]
+
+Events = Generator[Event | Step, Verdict | None, None]
 
 
 @dataclass(frozen=True)
 class Loaded:
     train: Examples
     validation: Examples
-    info: data.Info
+    info: Info
 
 
 @lru_cache(maxsize=2)
 def load_examples(dataset: str, fraction: float, limit: int | None, where: str) -> Loaded:
     """The two splits that a search may see, resident on the device; kept for the next trial in this process."""
-    splits = data.search_splits(dataset, fraction=fraction, limit=limit)
+    splits = search_splits(dataset, fraction=fraction, limit=limit)
     target = torch.device(where)
 
-    def resident(part: data.Labelled) -> Examples:
+    def resident(part: Labelled) -> Examples:
         return Examples(torch.from_numpy(part.images).to(target), torch.from_numpy(part.labels).to(target))
 
     return Loaded(resident(splits.train), resident(splits.validation), splits.info)
@@ -115,10 +120,10 @@ def _attempt(run: _Run, writer: EventWriter) -> Events:
     directory = run.directory
     try:
         for event in run.events():
-            if run.meter is not None and not isinstance(event, train.Step):
+            if run.meter is not None and not isinstance(event, Step):
                 run.meter.tick()
             asked = time.perf_counter()
-            if isinstance(event, train.Step):
+            if isinstance(event, Step):
                 yield event
                 share = event.seconds or 0.0
             else:
@@ -129,7 +134,7 @@ def _attempt(run: _Run, writer: EventWriter) -> Events:
     except Exception as error:
         if isinstance(error, Overtaken) or (isinstance(error, OSError) and _of_the_disk(error, directory.path)):
             raise
-        diverged = isinstance(error, train.Diverged)
+        diverged = isinstance(error, Diverged)
         reason = f"diverged: {error}" if diverged else describe(error)
         step = run.tally.step
         run.commit("pruned" if diverged else "failed", reason)
@@ -199,9 +204,9 @@ class _Run:
         self.verdict: Verdict | None = None
         self.over = False  # ended before its end: pruned or stopped
         self.tally = Tally()
-        self.counted: cost.Counted | None = None
-        self.meter: cost.Meter | None = None
-        self.assembled: models.Assembled | None = None
+        self.counted: Counted | None = None
+        self.meter: Meter | None = None
+        self.assembled: Assembled | None = None
         self.device = torch.device("cpu")
         self.dtype = torch.float32
         self.began = time.time()
@@ -219,36 +224,36 @@ class _Run:
 
     # --- the course of a trial ---
 
-    def events(self) -> Iterator[Event | train.Step]:
+    def events(self) -> Iterator[Event | Step]:
         trial = self.trial
         self.device = device.pick(trial.device)
         if trial.threads:
             torch.set_num_threads(trial.threads)
-        tune.keep_memory()
+        autotune.keep_memory()
         torch.manual_seed(trial.seed)
-        self.meter = cost.Meter(self.device)
+        self.meter = Meter(self.device)
         loaded = load_examples(trial.dataset, trial.fraction, trial.limit, str(self.device))
         if loaded.info.data_hash != trial.data_hash or loaded.info.split_hash != trial.split_hash:
             raise InputError(f"The data of '{trial.dataset}' are not the ones this trial was planned with.")
         self.validation_images = len(loaded.validation)
-        self.assembled = models.assemble(trial, loaded.info, self.results)
+        self.assembled = assembly.assemble(trial, loaded.info, self.results)
         self.assembled.model.to(self.device)
         if isinstance(trial.strategy, HeadOnly):
             yield from self._head(trial.strategy, loaded)
         else:
             yield from self._gradient(loaded)
 
-    def _gradient(self, loaded: Loaded) -> Iterator[Event | train.Step]:
+    def _gradient(self, loaded: Loaded) -> Iterator[Event | Step]:
         trial, model, expects = self.trial, self._assembled().model, self._assembled().expects
         recipe = trial.recipe
-        frozen = models.freeze(trial.strategy, model)
+        frozen = strategies.freeze(trial.strategy, model)
         saved = checkpoint.load(self.directory.path)
         if saved is not None:  # as it began, whatever would be chosen now
             self.dtype = device.DTYPES[saved[1]["precision"]]
         else:
             what = f"{trial.backbone} at {expects.size} px, {trial.strategy.kind}"
-            self.dtype = tune.precision(recipe.precision, self.device, model, expects.shape, what)
-        self.counted = cost.count(model, expects.shape)
+            self.dtype = autotune.precision(recipe.precision, self.device, model, expects.shape, what)
+        self.counted = hardware_flops.count(model, expects.shape)
         yield from self._within_caps(model)
         if self.over:
             return
@@ -261,11 +266,11 @@ class _Run:
         if not self.over:
             yield self._finish(model, model, loaded)
 
-    def _head(self, strategy: HeadOnly, loaded: Loaded) -> Iterator[Event | train.Step]:
+    def _head(self, strategy: HeadOnly, loaded: Loaded) -> Iterator[Event | Step]:
         trial, model, expects = self.trial, self._assembled().model, self._assembled().expects
         classes = len(loaded.info.classes)
         model.requires_grad_(False)
-        body = self.counted = cost.count(model, expects.shape)
+        body = self.counted = hardware_flops.count(model, expects.shape)
         yield from self._within_caps(model)
         if self.over:
             return
@@ -274,8 +279,8 @@ class _Run:
             return
         if heads.by_gradient(strategy.head):
             head: heads.Head | heads.Neighbours = heads.make(strategy.head, x.train.inputs, classes, trial.seed)
-            inner = cost.count(head, tuple(x.train.inputs.shape[1:]))
-            self.counted = cost.Counted(body.parameters, inner.trainable, body.forward_flops, inner.training_flops)
+            inner = hardware_flops.count(head, tuple(x.train.inputs.shape[1:]))
+            self.counted = Counted(body.parameters, inner.trainable, body.forward_flops, inner.training_flops)
             saved = checkpoint.load(self.directory.path)
             yield from self._fit(head, x, trial.recipe, feature_preparer, saved, None)
             if self.over:
@@ -290,16 +295,18 @@ class _Run:
             clock = time.perf_counter()
             head, flops = heads.solve(strategy.head, x.train.inputs, x.train.labels, classes)
             self.tally = Tally(step=1, images=len(x.train), seconds=time.perf_counter() - clock)
-            scores = train.evaluate(head, x.validation, feature_preparer, self.device, torch.float32)
+            scores = evaluation.evaluate(head, x.validation, feature_preparer, self.device, torch.float32)
             if not math.isfinite(scores.loss):
-                raise train.Diverged(f"the validation loss is {scores.loss}")
+                raise Diverged(f"the validation loss is {scores.loss}")
             self.tally.note(1, scores)
             self.best_logits = scores.logits
             yield Evaluated(step=1, epoch=1, accuracy=scores.accuracy, loss=scores.loss, seconds=self.tally.seconds)
             solved = sum(p.numel() for p in head.parameters())
-            self.counted = cost.Counted(body.parameters, solved, body.forward_flops, flops)
-        whole = models.attach(model, head).requires_grad_(False)
-        used = cost.count(whole, expects.shape)  # as it will answer: a head may weigh more than the one it replaced
+            self.counted = Counted(body.parameters, solved, body.forward_flops, flops)
+        whole = assembly.attach(model, head).requires_grad_(False)
+        used = hardware_flops.count(
+            whole, expects.shape
+        )  # as it will answer: a head may weigh more than the one it replaced
         self.counted = replace(self.counted, parameters=used.parameters, forward_flops=used.forward_flops)
         yield from self._within_caps(whole)
         if not self.over:
@@ -313,7 +320,7 @@ class _Run:
         prepare: Prepare,
         saved: tuple[dict[str, Tensor], dict[str, Any]] | None,
         frozen: Callable[[nn.Module], None] | None,
-    ) -> Iterator[Event | train.Step]:
+    ) -> Iterator[Event | Step]:
         """`fit`, with checkpoints as time passes and an end as soon as the verdict says so.
 
         Leaves the best weights in the model.
@@ -324,19 +331,19 @@ class _Run:
                 f"Batch size {recipe.batch_size} is larger than the {count} training images; "
                 "take a smaller batch or a larger fraction."
             )
-        training = train.begin(model, recipe, self.device, self.dtype)
+        training = training_state.begin(model, recipe, self.device, self.dtype)
         if saved is not None:
             tensors, numbers = saved
-            train.restore(training, tensors, numbers)
+            training_state.restore(training, tensors, numbers)
             self.earlier_wall = numbers["wall"]
             self.setup_flops += numbers["setup_flops"]
             if self.meter is not None:
                 self.meter.add(numbers.get("joules"))
         self.tally = training.tally
         self.setup_seconds = self._wall() - self.earlier_wall
-        yield self._started(train.steps_per_epoch(count, recipe.batch_size) * recipe.epochs)
+        yield self._started(steps_per_epoch(count, recipe.batch_size) * recipe.epochs)
         saved_at, interval = time.monotonic(), checkpoint_seconds()
-        advance = train.course if self.together else train.fit
+        advance = loop.course if self.together else loop.fit
         for event in advance(
             training,
             examples.train,
@@ -347,12 +354,12 @@ class _Run:
             freeze=frozen,
             checks=self.trial.rungs,
         ):
-            if isinstance(event, train.Step):
+            if isinstance(event, Step):
                 yield event
                 continue
             if isinstance(event, Evaluated) and event.loss is None:
                 self._forget(event.epoch)
-                raise train.Diverged(f"the validation loss is no finite number after epoch {event.epoch:g}")
+                raise Diverged(f"the validation loss is no finite number after epoch {event.epoch:g}")
             yield event
             stop = self.verdict == "stop"
             if self.verdict == "prune" and isinstance(event, Evaluated):
@@ -364,8 +371,8 @@ class _Run:
             if stop or time.monotonic() - saved_at > interval:
                 self.hold()
                 spent = {"wall": self._wall(), "setup_flops": self.setup_flops, "joules": self._joules()}
-                numbers = {**train.state_numbers(training), **spent, "precision": device.name_of(self.dtype)}
-                digest = checkpoint.save(self.directory.path, train.state_tensors(training), numbers)
+                numbers = {**state_numbers(training), **spent, "precision": device.name_of(self.dtype)}
+                digest = checkpoint.save(self.directory.path, state_tensors(training), numbers)
                 saved_at = time.monotonic()
                 yield Checkpointed(step=self.tally.step, sha256=digest)
             if stop:
@@ -390,12 +397,14 @@ class _Run:
         found = errors(self.best_logits, loaded.validation, loaded.info.classes)
         write_atomic(self.directory.path / "validation.json", json.dumps(found))
         shape = self._assembled().expects.shape
-        self.latency = cost.latency(whole, shape, self.device)
-        self.latency_256 = cost.latency_256(whole, shape, self.device, self.latency)
+        self.latency = latency.latency(whole, shape, self.device)
+        self.latency_256 = latency_256(whole, shape, self.device, self.latency)
         self.accuracy_fp32 = self.tally.best_accuracy
         if self.dtype != torch.float32:  # an export answers in float32: does that change what was chosen by?
             prepare = image_preparer(self._assembled().expects, Augment(), self.device)
-            self.accuracy_fp32 = train.evaluate(whole, loaded.validation, prepare, self.device, torch.float32).accuracy
+            self.accuracy_fp32 = evaluation.evaluate(
+                whole, loaded.validation, prepare, self.device, torch.float32
+            ).accuracy
         self.commit("finished", None)
         return Finished(accuracy=self.tally.best_accuracy, step=self.tally.step)
 
@@ -416,7 +425,7 @@ class _Run:
         """End the trial where its model costs more than the experiment allows: before its training, if it can be."""
         shape, counted = self._assembled().expects.shape, self.counted
         assert counted is not None
-        reason = cost.beyond(self.trial.caps, counted, lambda: cost.latency(model, shape, self.device))
+        reason = latency.beyond(self.trial.caps, counted, lambda: latency.latency(model, shape, self.device))
         if reason is not None:
             self.over = True
             if self.tally.step == 0:
@@ -424,7 +433,7 @@ class _Run:
             self.commit("pruned", reason)
             yield Pruned(reason=reason, step=self.tally.step)
 
-    def _assembled(self) -> models.Assembled:
+    def _assembled(self) -> Assembled:
         assert self.assembled is not None
         return self.assembled
 
@@ -450,7 +459,7 @@ class _Run:
                     yield Stopped(reason="asked to stop", step=0)
                     return None
             if not hit:
-                flops = cost.count(model, expects.shape).forward_flops
+                flops = hardware_flops.count(model, expects.shape).forward_flops
                 self.setup_flops += flops * len(part)
             parts.append(Examples(found, part.labels))
         return Loaded(parts[0], parts[1], loaded.info)
@@ -464,8 +473,8 @@ class _Run:
         recipe = Recipe(
             lr=strategy.probe_lr, batch_size=min(256, len(x.train)), epochs=strategy.probe_epochs, schedule="cosine"
         )
-        probe = train.begin(head, recipe, self.device, torch.float32)
-        for event in train.fit(probe, x.train, x.validation, recipe, feature_preparer, seed=self.trial.seed):
+        probe = training_state.begin(head, recipe, self.device, torch.float32)
+        for event in loop.fit(probe, x.train, x.validation, recipe, feature_preparer, seed=self.trial.seed):
             if isinstance(event, Progress):  # of the setup: the trial itself stands at step 0
                 yield event.model_copy(update={"step": 0, "epoch": 0.0, "seconds": 0.0})
                 if self.verdict == "stop":
@@ -473,8 +482,10 @@ class _Run:
                     yield Stopped(reason="asked to stop", step=0)
                     return
         head.load_state_dict(probe.best_state)
-        self.setup_flops += cost.count(head, tuple(x.train.inputs.shape[1:])).training_flops * probe.tally.images
-        models.attach(self._assembled().model, head)
+        self.setup_flops += (
+            hardware_flops.count(head, tuple(x.train.inputs.shape[1:])).training_flops * probe.tally.images
+        )
+        assembly.attach(self._assembled().model, head)
 
     def _wall(self) -> float:
         return self.earlier_wall + time.perf_counter() - self.clock - self.away
@@ -573,55 +584,3 @@ def provenance(trial: Trial, command: str, where: torch.device, precision: str) 
         weights=trial.weights.source if trial.weights else None,
         weights_sha256=trial.weights.sha256 if trial.weights else None,
     )
-
-
-def errors(logits: Tensor, examples: Examples, classes: tuple[str, ...]) -> dict[str, object]:
-    """How a model errs: confusion counts [label][predicted], calibration, the most confident mistakes with pixels."""
-    labels = examples.labels.cpu()
-    probability, predicted = logits.double().softmax(1).max(1)
-    counts = torch.bincount(labels * len(classes) + predicted, minlength=len(classes) ** 2)
-    bins = stats.reliability(probability.numpy(), (predicted == labels).numpy())
-    wrong = (predicted != labels).nonzero().flatten()
-    worst = wrong[probability[wrong].argsort(descending=True)][:WORST]
-    return {
-        "classes": list(classes),
-        "confusion": counts.view(len(classes), len(classes)).tolist(),
-        "ece": stats.calibration_error(bins),
-        "bins": [asdict(b) for b in bins],
-        "worst": [
-            {
-                "index": int(i),
-                "label": int(labels[i]),
-                "predicted": int(predicted[i]),
-                "probability": round(float(probability[i]), 6),
-                "pixels": examples.inputs[i].float().mean(0).round().int().tolist(),
-            }
-            for i in worst
-        ],
-    }
-
-
-@cache
-def version() -> str:
-    try:
-        return importlib.metadata.version("mnist-suite")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-@cache
-def packages() -> dict[str, str]:
-    """Versions of what decides a figure."""
-    names = ("torch", "torchvision", "timm", "optuna", "numpy", "safetensors", "scikit-learn")
-    return {name: importlib.metadata.version(name) for name in names}
-
-
-@cache
-def commit() -> str | None:
-    """The git commit of the code, with a '+' where the tree differs from it; None outside a checkout."""
-    try:
-        describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12"]
-        done = subprocess.run(describe, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

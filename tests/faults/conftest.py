@@ -26,13 +26,17 @@ from typing import Any
 import pytest
 import torch
 
-from suite import data, models, train
-from suite.augment import image_preparer
-from suite.checkpoint import SLOTS
-from suite.device import DTYPES
-from suite.runner import Examples
+from suite.data.datasets import search_splits
+from suite.hardware.device import DTYPES
+from suite.models.assembly import load_trained
 from suite.spec import Augment
-from suite.store import EventReader, StudyDir, TrialState, file_sha256
+from suite.store.events import EventReader
+from suite.store.files import file_sha256
+from suite.store.study import StudyDir
+from suite.store.trial import TrialState
+from suite.training import evaluation
+from suite.training.augment import image_preparer
+from suite.training.checkpoint import SLOTS
 
 PATIENCE = 500.0  # seconds; a wait that is met ends at once, and the machine may be busy with other things
 HERE = Path(__file__).parent
@@ -88,10 +92,11 @@ EXPERIMENT = Experiment(
 ZYGOTE = """
 import ctypes, json, os, signal, socket, sys, traceback
 import torch
-import suite.cli, suite.leaderboard, suite.show, suite.sweep
-from suite import cost, data
-data._training("mnist")
-cost.count(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)), (1, 4, 4))
+import suite.cli.console, suite.cli.main, suite.execution.sweep, suite.ranking.leaderboard
+from suite.data import datasets
+from suite.hardware import flops
+datasets._training("mnist")
+flops.count(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)), (1, 4, 4))
 print("ready", flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
@@ -117,7 +122,7 @@ for line in sys.stdin:
     sys.argv = ["mnist-suite", *asked["argv"]]
     code = 1
     try:
-        suite.cli.main()
+        suite.cli.main.main()
     except SystemExit as end:
         code = end.code or 0
     except BaseException:
@@ -360,13 +365,15 @@ def check_trial(directory: StudyDir, state: TrialState, *, logs: bool) -> None:
     if record.state != "finished":
         return
     assert record.accuracy == max(accuracy for _, accuracy in record.curve)
-    splits = data.search_splits("mnist", limit=300)
-    validation = Examples(torch.from_numpy(splits.validation.images), torch.from_numpy(splits.validation.labels))
-    trained = models.load_trained(place, state.trial, splits.info, directory.path.parent)
+    splits = search_splits("mnist", limit=300)
+    validation = evaluation.Examples(
+        torch.from_numpy(splits.validation.images), torch.from_numpy(splits.validation.labels)
+    )
+    trained = load_trained(place, state.trial, splits.info, directory.path.parent)
     prepare = image_preparer(trained.expects, Augment(), torch.device("cpu"))
     assert record.provenance is not None
     dtype = DTYPES[record.provenance.precision]
-    scores = train.evaluate(trained.model, validation, prepare, torch.device("cpu"), dtype)
+    scores = evaluation.evaluate(trained.model, validation, prepare, torch.device("cpu"), dtype)
     # a head was measured before its standardisation was folded into its weights, which moves the last bit
     allowed = 1 / 300 if state.trial.strategy.kind == "head" else 0.0
     assert abs(scores.accuracy - record.accuracy) <= allowed

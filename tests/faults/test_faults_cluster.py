@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
-from suite.store import EventReader, StudyDir
+from suite.store.events import EventReader
+from suite.store.study import StudyDir
 
 pytest.importorskip("ray")
 

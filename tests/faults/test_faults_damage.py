@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.store import StudyDir
+from suite.store.study import StudyDir
 
 FILES = ("optuna.db", "SHA256SUMS", "study.json", "status.json", "result.json", "trial.json", "checkpoint.json",
          "last.safetensors", "events.jsonl")  # fmt: skip

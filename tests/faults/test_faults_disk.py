@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.store import StudyDir
+from suite.store.study import StudyDir
 
 
 @pytest.fixture

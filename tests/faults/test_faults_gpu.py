@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite.store import StudyDir
+from suite.store.study import StudyDir
 
 LEFT = 1536 * 2**20  # bytes that this test leaves free: room for the context and a small trial
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.store import StudyDir
+from suite.store.study import StudyDir
 
 CLONE_NEWUTS = 0x04000000
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from suite.store import EventReader, StudyDir
+from suite.store.events import EventReader
+from suite.store.study import StudyDir
 
 KILLS = int(os.environ.get("MNIST_SUITE_SOAK", "0")) or 20
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from suite.store import StudyDir
+from suite.store.study import StudyDir
 
 PASSWORD = "correct-horse-battery"
 

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from suite import device, evaluate
+from suite.evaluation import final
+from suite.execution.controller import Stop
+from suite.execution.plan import Options
+from suite.execution.sweep import sweep
+from suite.hardware import device
 from suite.spec import Arm, Caps, Choice, Experiment, HeadOnly, LogFloat, Pretraining, Pruning, Recipe
-from suite.store import StudyDir
-from suite.sweep import Options, Stop, sweep
+from suite.store.study import StudyDir
 
 LIMIT = 300  # images of each split
 Made = Callable[..., Experiment]
@@ -98,11 +101,11 @@ def small(tmp_path_factory: pytest.TempPathFactory, made: Made, opened: Opened) 
     opened.watch = True
     study = searched(made(), results)
     by_search, opened.paths = opened.paths, []
-    plan = evaluate.plan(results, study, top=1, seeds=2, place="cpu", command="the evaluation")
-    for _ in evaluate.train(plan, stop=Stop()):
+    plan = final.plan(results, study, top=1, seeds=2, place="cpu", command="the evaluation")
+    for _ in final.train(plan, stop=Stop()):
         pass
     by_search += opened.paths
     opened.paths = []
-    outcome = evaluate.judge(plan)
+    outcome = final.judge(plan)
     opened.watch = False
     return Small(results, study, outcome, by_search, opened.paths)

@@ -12,13 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from suite import cost, totals
-from suite.fronts import as_text, front, fronts
-from suite.leaderboard import COSTS, Row
-from suite.replay import replay
+from suite.execution.controller import Stop
+from suite.execution.replay import replay
+from suite.hardware import latency
+from suite.hardware.flops import Counted
+from suite.hardware.latency import latency_256
+from suite.ranking.leaderboard import COSTS, Row
+from suite.ranking.pareto import as_text, front, fronts
+from suite.ranking.study_costs import study_costs, total
 from suite.spec import Caps
-from suite.store import StudyDir
-from suite.sweep import Stop
+from suite.store.study import StudyDir
 
 
 def row(number: int, accuracy: float, **facts: Any) -> Row:
@@ -26,7 +29,7 @@ def row(number: int, accuracy: float, **facts: Any) -> Row:
 
 
 def test_search_final_training_and_pretraining_add_up(small: Any) -> None:
-    found = totals.study_costs(small.results, small.study)
+    found = study_costs(small.results, small.study)
     records = [s.record for s in small.study.states()]
     assert found["search"]["trials"] == 6
     assert found["search"]["wall_seconds"] == pytest.approx(sum(r.cost.wall_seconds for r in records))
@@ -48,7 +51,7 @@ def test_pretraining_is_shared_by_every_study_that_stands_on_it(
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
     shutil.copytree(results / "small", results / "twin")
-    (share,) = totals.study_costs(results, StudyDir(results, "small"))["pretraining"]
+    (share,) = study_costs(results, StudyDir(results, "small"))["pretraining"]
     assert (share["runs"], share["runs_here"]) == (10, 5)
     assert share["share"]["wall_seconds"] == pytest.approx(share["cost"]["wall_seconds"] / 2)
 
@@ -56,18 +59,18 @@ def test_pretraining_is_shared_by_every_study_that_stands_on_it(
 def test_a_trial_without_a_cost_is_counted_as_such(small: Any) -> None:
     state = small.study.states()[0]
     state.record = state.record.model_copy(update={"cost": None, "state": "failed"})
-    found = totals.total([state])
+    found = total([state])
     assert (found.trials, found.unknown, found.wall_seconds, found.energy_joules) == (1, 1, 0.0, None)
 
 
 def test_caps_name_what_is_exceeded() -> None:
-    counted = cost.Counted(parameters=1000, trainable=10, forward_flops=5000, training_flops=9000)
+    counted = Counted(parameters=1000, trainable=10, forward_flops=5000, training_flops=9000)
     never = lambda: pytest.fail("latency was measured without need")  # noqa: E731
-    assert cost.beyond(None, counted, never) is None
-    assert cost.beyond(Caps(flops=5000, params=1000), counted, never) is None
-    assert "5,000 FLOPs an image, 4,999" in (cost.beyond(Caps(flops=4999), counted, never) or "")
-    assert "1,000 parameters" in (cost.beyond(Caps(params=999), counted, never) or "")
-    assert "2 ms for one image, 1 ms" in (cost.beyond(Caps(latency=0.001), counted, lambda: 0.002) or "")
+    assert latency.beyond(None, counted, never) is None
+    assert latency.beyond(Caps(flops=5000, params=1000), counted, never) is None
+    assert "5,000 FLOPs an image, 4,999" in (latency.beyond(Caps(flops=4999), counted, never) or "")
+    assert "1,000 parameters" in (latency.beyond(Caps(params=999), counted, never) or "")
+    assert "2 ms for one image, 1 ms" in (latency.beyond(Caps(latency=0.001), counted, lambda: 0.002) or "")
 
 
 def test_what_exceeds_a_cap_is_pruned_before_it_is_trained(
@@ -87,8 +90,8 @@ def test_what_exceeds_a_cap_is_pruned_before_it_is_trained(
 def test_latency_of_many_images_is_left_out_where_it_takes_long() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2))
     cpu = torch.device("cpu")
-    assert 0 < (cost.latency_256(model, (1, 3, 3), cpu, one=1e-5) or 0) < 1
-    assert cost.latency_256(model, (1, 3, 3), cpu, one=0.2) is None
+    assert 0 < (latency_256(model, (1, 3, 3), cpu, one=1e-5) or 0) < 1
+    assert latency_256(model, (1, 3, 3), cpu, one=0.2) is None
 
 
 @pytest.mark.parametrize(

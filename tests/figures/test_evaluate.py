@@ -17,14 +17,25 @@ from safetensors.numpy import load_file
 from scipy import stats as scipy_stats
 
 import suite
-from suite import data, evaluate, leaderboard, repair, runner, sources
+from suite.data import cache as data_cache
+from suite.data import datasets, fetch
+from suite.data.datasets import _training
+from suite.data.idx import parse_idx
 from suite.errors import InputError
-from suite.report import gather
-from suite.sections import protocol
+from suite.evaluation import final as evaluation_final
+from suite.evaluation.final import ANSWERS, as_text
+from suite.execution.controller import Stop
+from suite.execution.plan import weights_of
+from suite.ranking import final as ranking_final
+from suite.ranking import leaderboard as ranking_leaderboard
+from suite.ranking.final import ERRORS, READINGS
+from suite.reporting.report import gather
+from suite.reporting.sections import protocol
 from suite.spec import FROM_RANDOM, Arm, HeadOnly, HeadSpec, Pretraining, Recipe, Strategy
-from suite.store import StudyDir, write_model
-from suite.sweep import Stop, weights_of
-from suite.totals import final_of
+from suite.store import repair
+from suite.store.files import cache_dir, write_model
+from suite.store.study import StudyDir, final_of
+from suite.training.trial import load_examples
 
 PACKAGES = [Path(suite.__file__).parent, *(Path(suite.__file__).parents[1] / p for p in ("experiments", "tui"))]
 
@@ -40,40 +51,46 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
     taken: dict[str, set[str]] = {}
     spoken: set[str] = set()
     torchvision: set[str] = set()
-    importers: dict[str, set[str]] = {"races": set(), "plain": set()}
+    importers: dict[str, set[str]] = {"suite.bench.training": set(), "suite.bench.baselines": set()}
     modules = [path for package in PACKAGES for path in package.rglob("*.py")]
     assert len(modules) > 30
     for path in modules:
         nodes = list(ast.walk(ast.parse(path.read_text())))
         imported = [(node.module, one) for node in nodes if isinstance(node, ast.ImportFrom) for one in node.names]
-        names = {one.asname or one.name for module, one in imported if (module, one.name) == ("suite", "data")}
-        found = {one.name for module, one in imported if module == "suite.data"}
+        where = path.relative_to(Path(suite.__file__).parents[1]).as_posix()
+        names = {one.asname or one.name for module, one in imported if module == "suite.data"}
+        found = {one.name for module, one in imported if str(module).startswith("suite.data.")}
         for module, one in imported:
-            for name in {one.name, str(module).rpartition(".")[2]} & importers.keys():
-                importers[name].add(path.name)
+            for name in {f"{module}.{one.name}", str(module)} & importers.keys():
+                importers[name].add(where)
         for node in nodes:
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {*names, "suite.data"}:
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).removeprefix("suite.data.") in names:
                 found.add(node.attr)
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= {node.value} & {"test_split", "parse_idx"}  # as getattr would take it
-                spoken |= {path.name} if "t10k" in node.value else set()
+                spoken |= {where} if "t10k" in node.value else set()
             if isinstance(node, ast.Import | ast.ImportFrom) and "torchvision" in ast.unparse(node):
-                torchvision.add(path.name)
-        if path.name != "data.py" and found & DOORS:
-            taken[path.name] = found & DOORS
-    assert taken.pop("evaluate.py") == {"test_split"}
-    assert "test_split" not in taken.pop("sources.py")  # which brings the files here, and looks whether they are whole
+                torchvision.add(where)
+        if (path.parent.name != "data" or path.name == "fetch.py") and found & DOORS:
+            taken[where] = found & DOORS
+    assert taken.pop("suite/evaluation/final.py") == {"test_split"}
+    assert "test_split" not in taken.pop("suite/data/fetch.py")  # it brings the files here and checks them
     # `bench time-to-99` says how long known recipes take to a test accuracy; it chooses nothing, no search calls it.
-    assert taken.pop("races.py") == {"test_split", "data_dir"}
-    assert taken.pop("plain.py") == {"data_dir"}  # where torchvision finds the images of the plain loops
+    assert taken.pop("suite/bench/training.py") == {"test_split", "data_dir"}
+    assert taken.pop("suite/bench/baselines.py") == {
+        "data_dir"
+    }  # where torchvision finds the images of the plain loops
     assert not taken
-    assert spoken == {"data.py"}
-    assert torchvision == {"sources.py", "plain.py"}
-    assert importers == {"races": {"bench.py"}, "plain": {"races.py"}}
+    assert spoken == {"suite/data/registry.py"}
+    assert torchvision == {"suite/data/fetch.py", "suite/bench/baselines.py"}
+    assert importers == {
+        "suite.bench.training": {"suite/bench/micro.py"},
+        "suite.bench.baselines": {"suite/bench/training.py"},
+    }
 
 
 def test_within_the_data_module_only_one_function_reads_them() -> None:
-    tree = ast.parse(Path(data.__file__).read_text())
+    tree = ast.parse(Path(datasets.__file__).read_text())
     readers = {
         function.name: [ast.unparse(call.args[1]) for call in ast.walk(function) if _calls(call, "_read")]
         for function in tree.body
@@ -114,13 +131,13 @@ def test_a_search_works_where_there_are_no_test_files(
 ) -> None:
     """Whatever is trained, and however: what is not on the disk cannot be read."""
     cache = tmp_path / "cache"
-    for path in data.files("mnist")[:2]:
-        target = cache / path.relative_to(data.cache_dir())
+    for path in data_cache.files("mnist")[:2]:
+        target = cache / path.relative_to(cache_dir())
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(cache))
-    monkeypatch.setattr(sources, "fetch", lambda name, **_: pytest.fail(f"{name} was fetched"))
-    for memory in (data._training, runner.load_examples):
+    monkeypatch.setattr(fetch, "fetch", lambda name, **_: pytest.fail(f"{name} was fetched"))
+    for memory in (_training, load_examples):
         memory.cache_clear()
     arms = every_way()
     assert len(arms) == len(STRATEGIES) + len(HEADS) - 1 > 10
@@ -129,7 +146,7 @@ def test_a_search_works_where_there_are_no_test_files(
         changes = {"arms": arms, "space": {}, "pretraining": first}
         study = search(made(trials=len(arms)).model_copy(update=changes), tmp_path / "results")
     finally:
-        for memory in (data._training, runner.load_examples):
+        for memory in (_training, load_examples):
             memory.cache_clear()
     assert {s.trial.arm: s.state for s in study.states()} == dict.fromkeys(arms, "finished")
 
@@ -148,12 +165,12 @@ def test_without_final_it_refuses_and_says_why(small: Any, suite: Callable[..., 
 
 def test_finalists_are_the_best_of_each_arm_by_validation(small: Any) -> None:
     states = small.study.states()
-    chosen = evaluate.finalists(states, 1)
+    chosen = evaluation_final.finalists(states, 1)
     assert {s.trial.arm for s in chosen} == {"net-scratch", "net-head"}
     for one in chosen:
         own = [s.best for s in states if s.trial.arm == one.trial.arm and s.state == "finished"]
         assert one.best == max(own)
-    assert len(evaluate.finalists(states, 100)) == sum(s.state == "finished" for s in states)
+    assert len(evaluation_final.finalists(states, 100)) == sum(s.state == "finished" for s in states)
 
 
 def test_final_trainings_have_seeds_of_their_own_and_the_same_recipe(small: Any) -> None:
@@ -171,12 +188,12 @@ def test_final_trainings_have_seeds_of_their_own_and_the_same_recipe(small: Any)
 
 
 def test_figures_from_the_saved_answers_by_other_means(small: Any) -> None:
-    labels = data.parse_idx(data.files("mnist")[3])
-    images = data.parse_idx(data.files("mnist")[2])
+    labels = parse_idx(data_cache.files("mnist")[3])
+    images = parse_idx(data_cache.files("mnist")[2])
     digest = hashlib.sha256(images.tobytes() + labels.astype(np.int64).tobytes()).hexdigest()
     right: dict[str, list[np.ndarray]] = {}
     for row in small.outcome["finalists"]:
-        logits = [load_file(final_of(small.study).trial(r).path / evaluate.ANSWERS)["logits"] for r in row["runs"]]
+        logits = [load_file(final_of(small.study).trial(r).path / ANSWERS)["logits"] for r in row["runs"]]
         hits = right[row["arm"]] = [one.argmax(1) == labels for one in logits]
         accuracies = [h.mean() for h in hits]
         assert row["test_sha256"] == digest
@@ -199,32 +216,32 @@ def test_figures_from_the_saved_answers_by_other_means(small: Any) -> None:
 def test_the_arm_is_represented_by_validation_not_by_test(small: Any, tmp_path: Path) -> None:
     assert all(row["represents_arm"] for row in small.outcome["finalists"])  # one each here
     assert all(abs(row["search_accuracy"] - row["test"]["mean"]) < 0.5 for row in small.outcome["finalists"])
-    assert "(optimistic)" in evaluate.as_text(small.outcome)
+    assert "(optimistic)" in as_text(small.outcome)
 
 
 def test_every_reading_is_counted_and_none_is_repeated_needlessly(small: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
     study = StudyDir(results, "small")
-    first = evaluate.readings(study)
+    first = ranking_final.readings(study)
     assert len(first) == 1
     assert first[0]["earlier"] == 0
     assert first[0]["command"] == "the evaluation"
     assert first[0]["version"] == study.study().version  # type: ignore[union-attr]
     assert len(first[0]["models"]) == 4
 
-    again = evaluate.plan(results, study, top=1, seeds=2, place="cpu")
-    assert [s.state for s in evaluate.train(again, stop=Stop())] == ["running", "done"]  # nothing left to train
-    assert evaluate.judge(again)["finalists"] == small.outcome["finalists"]
-    assert evaluate.readings(study) == first
+    again = evaluation_final.plan(results, study, top=1, seeds=2, place="cpu")
+    assert [s.state for s in evaluation_final.train(again, stop=Stop())] == ["running", "done"]  # nothing left to train
+    assert evaluation_final.judge(again)["finalists"] == small.outcome["finalists"]
+    assert ranking_final.readings(study) == first
 
-    more = evaluate.plan(results, study, top=1, seeds=3, place="cpu")
-    for _ in evaluate.train(more, stop=Stop()):
+    more = evaluation_final.plan(results, study, top=1, seeds=3, place="cpu")
+    for _ in evaluation_final.train(more, stop=Stop()):
         pass
-    found = evaluate.judge(more)
+    found = evaluation_final.judge(more)
     assert [row["test"]["n"] for row in found["finalists"]] == [3, 3]
     assert [r["earlier"] for r in found["readings"]] == [0, 1]
-    assert "by this study: 2," in evaluate.as_text(found)
+    assert "by this study: 2," in as_text(found)
 
 
 def test_answers_that_were_damaged_are_given_again(small: Any, tmp_path: Path) -> None:
@@ -232,16 +249,16 @@ def test_answers_that_were_damaged_are_given_again(small: Any, tmp_path: Path) -
     shutil.copytree(small.results, results)
     study = StudyDir(results, "small")
     one, two, *_ = final_of(study).trials()
-    (one.path / evaluate.ANSWERS).write_bytes(b"damaged")
-    (two.path / evaluate.ERRORS).write_text("{}")
-    with open(final_of(study).path / evaluate.READINGS, "a") as file:
+    (one.path / ANSWERS).write_bytes(b"damaged")
+    (two.path / ERRORS).write_text("{}")
+    with open(final_of(study).path / READINGS, "a") as file:
         file.write("5\n[]\n{}\n")
-    plan = evaluate.plan(results, study, top=1, seeds=2, place="cpu")
-    found = evaluate.judge(plan)
+    plan = evaluation_final.plan(results, study, top=1, seeds=2, place="cpu")
+    found = evaluation_final.judge(plan)
     assert found["finalists"] == small.outcome["finalists"]
     assert sorted(found["readings"][-1]["models"]) == [one.id, two.id]
-    (final_of(study).path / evaluate.READINGS).write_text("{}\n")  # none is known: it is made up for by a new one
-    assert len(evaluate.judge(plan)["readings"]) == 1
+    (final_of(study).path / READINGS).write_text("{}\n")  # none is known: it is made up for by a new one
+    assert len(evaluation_final.judge(plan)["readings"]) == 1
 
 
 def test_a_damaged_final_model_is_set_aside_and_trained_again(small: Any, tmp_path: Path) -> None:
@@ -258,7 +275,7 @@ def test_a_damaged_final_model_is_set_aside_and_trained_again(small: Any, tmp_pa
         "names best.safetensors, which is damaged",
     )
     assert repair.mend(study, [found]) == []
-    for _ in evaluate.train(evaluate.plan(results, study, top=1, seeds=2, place="cpu"), stop=Stop()):
+    for _ in evaluation_final.train(evaluation_final.plan(results, study, top=1, seeds=2, place="cpu"), stop=Stop()):
         pass
     assert repair.examine(study) == []
     now = {state.id: state.record for state in final.states()}
@@ -284,18 +301,18 @@ def test_a_stopped_evaluation_reads_nothing_and_goes_on(small: Any, tmp_path: Pa
     results = tmp_path / "results"
     shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("final"))
     study, stop = StudyDir(results, "small"), Stop()
-    plan = evaluate.plan(results, study, top=1, seeds=1, place="cpu")
+    plan = evaluation_final.plan(results, study, top=1, seeds=1, place="cpu")
     states: list[str] = []
-    for status in evaluate.train(plan, stop=stop):
+    for status in evaluation_final.train(plan, stop=stop):
         states.append(status.state)
         if status.finished:
             stop.reason = "SIGINT"
     assert states[-1] == "stopped"
-    assert evaluate.readings(study) == []
+    assert ranking_final.readings(study) == []
     done = [s.id for s in final_of(study).states() if s.record]
     assert len(done) == 1
     records = {i: final_of(study).trial(i).record() for i in done}
-    last = list(evaluate.train(plan, stop=Stop()))[-1]
+    last = list(evaluation_final.train(plan, stop=Stop()))[-1]
     assert (last.state, last.finished) == ("done", 2)
     assert all(final_of(study).trial(i).record() == record for i, record in records.items())
 
@@ -308,10 +325,10 @@ def test_while_the_search_goes_on_nothing_is_read(small: Any, tmp_path: Path) ->
     assert status is not None
     write_model(study.status_path, status.model_copy(update={"state": "running", "heartbeat": time.time()}))
     with pytest.raises(InputError, match="still being searched"):
-        evaluate.plan(results, study, top=1, seeds=1)
+        evaluation_final.plan(results, study, top=1, seeds=1)
     dead = {"state": "running", "heartbeat": time.time() + 1000, "pid": 2**22 + 1}  # above any pid; its clock was ahead
     write_model(study.status_path, status.model_copy(update=dead))
-    assert evaluate.plan(results, study, top=1, seeds=1).chosen
+    assert evaluation_final.plan(results, study, top=1, seeds=1).chosen
 
 
 def test_a_search_that_went_on_after_the_reading_is_shown(small: Any, tmp_path: Path) -> None:
@@ -327,6 +344,6 @@ def test_a_search_that_went_on_after_the_reading_is_shown(small: Any, tmp_path: 
 
 
 def test_the_search_knows_nothing_of_the_final_runs(small: Any) -> None:
-    rows = [leaderboard.row("small", s) for s in small.study.states()]
+    rows = [ranking_leaderboard.row("small", s) for s in small.study.states()]
     assert len(rows) == 6
     assert json.dumps(small.outcome)

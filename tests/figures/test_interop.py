@@ -14,12 +14,12 @@ from typing import Any
 import optuna
 import pytest
 
-from suite import convert
 from suite.errors import InputError
+from suite.reporting import tables
 
 
 def test_tables_for_other_tools(small: Any, tmp_path: Path) -> None:
-    trials, events = convert.tables(small.study, tmp_path)
+    trials, events = tables.tables(small.study, tmp_path)
     with open(tmp_path / "trials.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     with open(tmp_path / "events.csv", newline="") as file:
@@ -32,19 +32,19 @@ def test_tables_for_other_tools(small: Any, tmp_path: Path) -> None:
 
 def test_event_files_for_tensorboard(small: Any, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    convert.tensorboard(small.study, tmp_path / "runs")
+    tables.tensorboard(small.study, tmp_path / "runs")
     for state in small.study.states():
         found = accumulator.EventAccumulator(str(tmp_path / "runs" / state.id)).Reload()
         points = found.Scalars("validation/accuracy")
         assert [p.value for p in points] == pytest.approx([accuracy for _, accuracy in state.curve])
     with pytest.raises(InputError, match="already holds"):
-        convert.tensorboard(small.study, tmp_path / "runs")
+        tables.tensorboard(small.study, tmp_path / "runs")
 
 
 def test_parquet_holds_what_csv_holds(small: Any, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    convert.tables(small.study, tmp_path)
-    assert convert.tables(small.study, tmp_path, parquet=True)[0] == 6
+    tables.tables(small.study, tmp_path)
+    assert tables.tables(small.study, tmp_path, parquet=True)[0] == 6
     for name, words in (("trials", {"trial_id", "arm", "state"}), ("events", {"trial", "arm", "kind"})):
         table = parquet.read_table(tmp_path / f"{name}.parquet")
         with open(tmp_path / f"{name}.csv", newline="") as file:
@@ -65,14 +65,14 @@ def test_parquet_holds_what_csv_holds(small: Any, tmp_path: Path) -> None:
 def test_values_of_several_kinds_share_a_column() -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     columns = {"a": [1, 0.25, None], "b": [1, "auto", None], "c": [True, False, None], "d": [None, None, None]}
-    made = parquet.read_table(io.BytesIO(convert._parquet(columns, {"d": {float}}))).to_pydict()
+    made = parquet.read_table(io.BytesIO(tables._parquet(columns, {"d": {float}}))).to_pydict()
     assert made == {"a": [1.0, 0.25, None], "b": ["1", "auto", None], "c": [True, False, None], "d": [None] * 3}
 
 
 def test_without_pyarrow_it_is_said_how_to_get_it(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # what Python does with a module that cannot be imported
     with pytest.raises(InputError, match=r"pip install 'mnist-suite\[parquet\]'"):
-        convert.tables(small.study, tmp_path / "tables", parquet=True)
+        tables.tables(small.study, tmp_path / "tables", parquet=True)
     assert not (tmp_path / "tables").exists()
 
 

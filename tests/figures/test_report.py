@@ -19,14 +19,16 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from suite import evaluate, plots, report
-from suite.blocks import Gallery, Table
 from suite.errors import InputError
-from suite.sections import joined, labels, sections, summary
-from suite.sections import search as hyperparameters
+from suite.evaluation import final as evaluation_final
+from suite.execution.controller import Stop
+from suite.ranking.final import FACTS, OUTCOME
+from suite.reporting import plots, report
+from suite.reporting.document import Gallery, Table
+from suite.reporting.sections import joined, labels, sections, summary
+from suite.reporting.sections import search as hyperparameters
 from suite.spec import Arm, Choice, Experiment, LogFloat, Recipe, Uniform
-from suite.store import StudyDir
-from suite.sweep import Stop
+from suite.store.study import StudyDir
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -131,7 +133,7 @@ def test_a_reading_without_an_outcome_is_not_denied(small: Any, tmp_path: Path) 
     """As a kill in between leaves it, or damage to evaluation.json."""
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
-    (results / "small" / "final" / evaluate.OUTCOME).write_text('{"cut o')
+    (results / "small" / "final" / OUTCOME).write_text('{"cut o')
     facts = report.gather(results, StudyDir(results, "small"))
     assert facts.outcome is None
     assert "test images were read" in summary(facts)
@@ -140,7 +142,7 @@ def test_a_reading_without_an_outcome_is_not_denied(small: Any, tmp_path: Path) 
 STRANGE = {
     "readings.jsonl": "5",
     "evaluation.json": "{}",
-    "test.json": json.dumps({key: [5] for key in evaluate.FACTS}),
+    "test.json": json.dumps({key: [5] for key in FACTS}),
     "validation.json": '{"classes": [], "confusion": [5], "worst": []}',
 }
 
@@ -222,9 +224,11 @@ def test_arms_that_differ_in_their_labels_alone_are_drawn_against_them(
     )
     study = search(plan, tmp_path)
     assert [s.record.steps for s in study.states() if s.record] == [3, 10]  # of some 110 and of 540 images
-    for _ in evaluate.train(final := evaluate.plan(tmp_path, study, top=1, seeds=2, place="cpu"), stop=Stop()):
+    for _ in evaluation_final.train(
+        final := evaluation_final.plan(tmp_path, study, top=1, seeds=2, place="cpu"), stop=Stop()
+    ):
         pass
-    found = {row["arm"]: row["test"]["mean"] for row in evaluate.judge(final)["finalists"]}
+    found = {row["arm"]: row["test"]["mean"] for row in evaluation_final.judge(final)["finalists"]}
     section = labels(report.gather(tmp_path, study))
     assert names(section) == {"labels", "labels-test"}
     (table,) = (block for block in section.blocks if isinstance(block, Table))

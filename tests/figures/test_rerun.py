@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from suite.errors import InputError
-from suite.rerun import rerun, surroundings
-from suite.store import StudyDir, write_model
-from suite.sweep import Stop
-from suite.totals import final_of
+from suite.evaluation.rerun import rerun, surroundings
+from suite.execution.controller import Stop
+from suite.store.files import write_model
+from suite.store.study import StudyDir, final_of
 
 
 def test_every_record_says_what_made_it(small: Any) -> None:

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from suite import leaderboard
-from suite.store import StudyDir
+from suite.ranking import leaderboard as ranking_leaderboard
+from suite.ranking.leaderboard import COSTS
+from suite.store.study import StudyDir
 from tui.board import View, arrange, grouped, known_columns, order, t_half_width
 from tui.cells import cell, sparkline
 from tui.feed import Watcher
@@ -20,8 +21,8 @@ def runs(results: Path) -> list[Run]:
 def test_agrees_with_the_command_line(runs: list[Run]) -> None:
     """The same order and the same front as `mnist-suite leaderboard`, by every column that both can sort by."""
     for key in ("accuracy", "flops", "seconds", "energy", "params", "number"):
-        cost = key if key in leaderboard.COSTS else "flops"
-        expected = leaderboard.rank((run.row for run in runs), sort=key)
+        cost = key if key in COSTS else "flops"
+        expected = ranking_leaderboard.rank((run.row for run in runs), sort=key)
         board = arrange(runs, View(sort=key, cost=cost))
         assert [line.row.trial for line in board.lines] == [row.trial for row in expected]
         assert {trial for _, trial in board.front} == {row.trial for row in expected if row.pareto}

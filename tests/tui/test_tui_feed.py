@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from suite import store
 from suite.spec import Evaluated, Progress, Started
-from suite.store import EventWriter, StudyDir, TrialDir
+from suite.store.events import EventWriter
+from suite.store.files import write_model
+from suite.store.study import STALE_SECONDS, StudyDir
+from suite.store.trial import TrialDir
 from tui.detail import POINTS, Follower, clean, read_validation, tail
 from tui.feed import Feed, Watcher
 from tui.snapshot import Run
@@ -87,7 +89,7 @@ def test_a_run_goes_stale_and_comes_back(results: Path) -> None:
     now = [NOW]
     watcher = Watcher(results, lambda: now[0])
     assert by_number(watcher.poll().runs)[4].row.state == "running"
-    now[0] += store.STALE_SECONDS + 10
+    now[0] += STALE_SECONDS + 10
     snapshot = watcher.poll()
     assert by_number(snapshot.runs)[4].row.state == "stale" and snapshot.studies[0].state == "stale"
     now[0] = NOW
@@ -138,7 +140,7 @@ def test_a_study_started_anew_under_its_old_name(results: Path) -> None:
     watcher.poll()
     file = StudyDir(results, "mnist").study()
     assert file is not None
-    store.write_model(results / "mnist" / "study.json", file.model_copy(update={"created": NOW}))
+    write_model(results / "mnist" / "study.json", file.model_copy(update={"created": NOW}))
     shutil.rmtree(results / "mnist" / "trials")
     write_trial(StudyDir(results, "mnist"), 0, "waiting")
     assert [run.row.state for run in watcher.poll().runs] == ["waiting"]

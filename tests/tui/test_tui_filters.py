@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.leaderboard import Row
+from suite.ranking.leaderboard import Row
 from tui.filters import (
     COMPARISONS,
     PROPERTIES,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from textual.widgets import Input
 
-from suite.leaderboard import COSTS
-from suite.store import StudyDir
+from suite.ranking.leaderboard import COSTS
+from suite.store.study import StudyDir
 from tui.board import START
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen

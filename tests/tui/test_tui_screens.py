@@ -7,7 +7,7 @@ from pathlib import Path
 
 from textual.widgets import Input, Static, TabbedContent
 
-from suite.store import StudyDir
+from suite.store.study import StudyDir
 from tui.curves import EFFORTS, QUANTITIES
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
 from tui.screens.launch import LaunchScreen

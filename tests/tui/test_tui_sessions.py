@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.store import StudyDir
+from suite.store.study import StudyDir
 
 pytestmark = [
     pytest.mark.slow,

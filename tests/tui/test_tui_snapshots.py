@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.store import StudyDir
+from suite.store.study import StudyDir
 from tui.synthetic import NOW, write_status, write_study
 
 LOW, HIGH = (80, 24), (120, 40)

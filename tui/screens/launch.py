@@ -14,9 +14,9 @@ from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
 from textual.widgets import Footer, Input, Label, Static
 
-from suite import declared
 from suite.errors import InputError
-from suite.store import StudyDir
+from suite.spec import load
+from suite.store.study import StudyDir
 from tui import commands
 from tui.commands import ENGINES, Form
 from tui.screens.confirm import ConfirmScreen
@@ -39,7 +39,7 @@ FIELDS = {
 
 def form_from(view: StudyView | None, results: Path) -> Form:
     """An empty form, or one that repeats a study under a new name."""
-    known = declared.names()
+    known = load.names()
     if view is None:
         name = "mnist" if "mnist" in known or not known else known[0]
         return Form(experiment=name, study=commands.free_name(name, results))
@@ -77,7 +77,7 @@ class LaunchScreen(ModalScreen[None]):
             yield Label("Launch a sweep", classes="question")
             for name, hint in FIELDS.items():
                 choices = {
-                    "experiment": declared.names(),
+                    "experiment": load.names(),
                     "engine": ENGINES,
                     "device": ("auto", "cpu", "cuda", "mps"),
                 }
@@ -138,7 +138,7 @@ class LaunchScreen(ModalScreen[None]):
         arms.fill([], ())
         asks = self.query_one("#asks", Static)
         try:
-            experiment = declared.load(name)
+            experiment = load.load(name)
         except InputError:
             asks.update("")
             return

@@ -11,7 +11,7 @@ from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Static
 
-from suite.leaderboard import COSTS
+from suite.ranking.leaderboard import COSTS
 from tui import commands, replay
 from tui.board import START, TOPS, View, arrange, known_columns
 from tui.cells import title

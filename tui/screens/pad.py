@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer, Static
 
-from suite.leaderboard import text
+from suite.ranking.leaderboard import text
 from tui.detail import Detail
 from tui.messages import Predicted
 from tui.predictor import Predictor, preparation, sample

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Footer, Static
 
-from suite.leaderboard import COSTS
+from suite.ranking.leaderboard import COSTS
 from tui.board import arrange
 from tui.cells import title
 from tui.detail import Detail

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Static
 
-from suite.leaderboard import text
+from suite.ranking.leaderboard import text
 from tui.cells import GLYPHS, duration, joules
 from tui.detail import Detail, clean
 from tui.screens.base import LiveScreen

@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
-from suite.leaderboard import COLUMNS
+from suite.ranking.leaderboard import COLUMNS
 from tui.cells import GLYPHS, duration, sparkline
 from tui.detail import Detail
 from tui.screens.base import LiveScreen

@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from suite.leaderboard import COLUMNS, text
+from suite.ranking.leaderboard import COLUMNS, text
 from tui.board import BoardLine
 from tui.cells import value_text
 from tui.chart import Axis, Series

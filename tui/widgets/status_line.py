@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 from textual.widgets import Static
 
-from suite.leaderboard import text
+from suite.ranking.leaderboard import text
 from tui.cells import GLYPHS
 from tui.snapshot import Snapshot
 

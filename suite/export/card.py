@@ -1,0 +1,135 @@
+"""The model card of an exported model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+from torch import nn
+
+from suite.errors import InputError
+from suite.spec import (
+    Cost,
+    Count,
+    HeadSpec,
+    Positive,
+    Provenance,
+    Spec,
+    Trial,
+    Unit,
+)
+
+CARD = "mnist-suite.json"
+
+WEIGHTS = "model.safetensors"
+
+SAMPLE = 64  # validation images on which the export must answer as the trial's model does
+
+
+class Card(Spec):
+    """mnist-suite.json."""
+
+    schema_version: Literal[1] = 1
+    backbone: str
+    head: HeadSpec | None = None  # where the classifier is not the backbone's own
+    dataset: str
+    classes: tuple[str, ...] = Field(min_length=1, max_length=100_000)
+    channels: int = Field(ge=1, le=16)
+    native_size: int = Field(ge=1, le=1024)  # of the data set's images
+    size: int = Field(ge=1, le=1024)  # that the model takes
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[Positive, ...] = Field(min_length=1)
+    interpolation: Literal["none", "bilinear", "bicubic"]
+    trial: str
+    strategy: str
+    accuracy: Unit
+    interval: tuple[Unit, Unit]
+    images: Count
+    sha256: str
+    timm: bool
+    cost: Cost | None
+    provenance: Provenance | None
+
+    @model_validator(mode="after")
+    def _one_figure_a_channel(self) -> Card:
+        if not {len(self.mean), len(self.std)} <= {1, self.channels}:
+            raise ValueError(f"mean and std need {self.channels} figures each")
+        return self
+
+
+def load_line(card: Card, folder: str) -> str:
+    if card.timm:
+        return f'timm.create_model("local-dir:{folder}", pretrained=True)'
+    return f'suite.export.load("{folder}")'
+
+
+def timm_config(model: nn.Module, folder: Path, card: Card) -> None:
+    from timm.models._hub import save_config_for_hf
+
+    input_config = {
+        "input_size": (card.channels, card.size, card.size),
+        "mean": card.mean,
+        "std": card.std,
+        "interpolation": "bilinear" if card.interpolation == "none" else card.interpolation,
+        "crop_pct": 1.0,
+    }
+    path = folder / "config.json"
+    save_config_for_hf(
+        model,
+        str(path),
+        model_config={"num_classes": len(card.classes), "label_names": list(card.classes)},
+        data_config=input_config,
+    )
+
+
+def card_text(card: Card, trial: Trial, folder: str) -> str:
+    """The model card: what it is, how good, what it cost, where it comes from."""
+    low, high = (100 * bound for bound in card.interval)
+    cost, made = card.cost, card.provenance
+    lines = [
+        f"# {card.backbone} on {card.dataset}",
+        "",
+        f"Strategy `{card.strategy}`, trial `{card.trial}` of mnist-suite {made.version if made else ''}.",
+        "",
+        f"- Validation accuracy {100 * card.accuracy:.2f} % on {card.images} images (95 % Wilson interval "
+        f"{low:.2f} to {high:.2f}). The search chose by this figure, so it is optimistic; it is not a test figure.",
+        f"- Input: {card.channels} x {card.size} x {card.size}, pixels scaled to 0..1, then (x - {list(card.mean)}) / "
+        f"{list(card.std)}.",
+        f"- Classes, in order: {', '.join(card.classes)}.",
+    ]
+    if cost is not None:
+        energy = f"{cost.energy_joules:.0f} J ({cost.energy_source})" if cost.energy_joules else cost.energy_source
+        lines += [
+            f"- {cost.parameters:,} parameters, {cost.trainable:,} of them trained; {cost.forward_flops:,} FLOPs "
+            "an image (a multiply-add is two).",
+            f"- Training: {cost.train_seconds:.1f} s, {cost.training_flops:.3g} FLOPs; energy {energy}.",
+        ]
+    if made is not None:
+        lines += [f"- Made on {made.hardware} in {made.precision} by `{made.command}`, torch {made.packages['torch']}."]
+        if made.weights:
+            lines += [f"- Stands on the weights {made.weights} (SHA-256 {made.weights_sha256})."]
+    recipe = json.dumps(trial.recipe.model_dump(exclude_defaults=True))
+    lines += [
+        f"- Recipe: `{recipe}`",
+        f"- SHA-256 of {WEIGHTS}: {card.sha256}",
+        "",
+        "```python",
+        "import timm" if card.timm else "import suite.export",
+        f"model = {load_line(card, folder)}",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def read_card(folder: Path) -> Card:
+    """What an exported folder says of itself. Raises InputError."""
+    path = folder / CARD
+    if not path.is_file():
+        raise InputError(f"{folder} is no exported model: it has no {CARD}. `mnist-suite export` writes such folders.")
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except (ValidationError, ValueError, RecursionError):
+        raise InputError(f"{path} is damaged or was written by a newer version; export the model again.") from None

@@ -1,0 +1,134 @@
+"""How one training is done: augmentation, recipe, heads and strategies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from suite.spec.base import Positive, Spec, Unit
+
+
+class Augment(Spec):
+    """Random changes of the training images, drawn anew for every image and epoch."""
+
+    shift: float = Field(default=0.0, ge=0, le=16, description="largest translation, pixels of the native image")
+    rotate: float = Field(default=0.0, ge=0, le=180, description="largest rotation, degrees")
+    scale: float = Field(default=0.0, ge=0, le=0.5, description="largest relative change of size")
+    erase: Unit = Field(default=0.0, description="probability of blanking a random rectangle")
+    flip: bool = Field(default=False, description="mirror half of the images left to right")
+
+    def __bool__(self) -> bool:
+        return bool(self.shift or self.rotate or self.scale or self.erase or self.flip)
+
+
+class Recipe(Spec):
+    """How to train. The defaults are the tutorial's: SGD 0.01 with momentum 0.9, batch 64, two epochs."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = Field(default=0.01, description="peak learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD momentum; beta1 of AdamW")
+    nesterov: bool = False
+    beta2: float = Field(default=0.999, gt=0, lt=1, description="AdamW only")
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="part of all steps spent warming up; onecycle: 0.3 if 0")
+    epochs: int = Field(default=2, ge=1, le=10_000)
+    batch_size: int = Field(default=64, ge=1, le=65_536)
+    augment: Augment = Augment()
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the weight average that is evaluated; 0 = off")
+    clip_norm: float = Field(default=0.0, ge=0, description="largest gradient norm; 0 = off")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Recipe:
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs optimizer 'sgd' and a momentum above 0")
+        return self
+
+
+class Linear(Spec):
+    kind: Literal["linear"] = "linear"
+
+
+class Mlp(Spec):
+    kind: Literal["mlp"] = "mlp"
+    hidden: int = Field(default=256, ge=1, le=16_384)
+
+
+class Ridge(Spec):
+    kind: Literal["ridge"] = "ridge"
+    l2: Positive = Field(default=1.0, description="penalty per training example on standardised features")
+
+
+class Logreg(Spec):
+    kind: Literal["logreg"] = "logreg"
+    c: Positive = Field(default=1.0, description="inverse penalty, as in scikit-learn")
+
+
+class Knn(Spec):
+    kind: Literal["knn"] = "knn"
+    k: int = Field(default=5, ge=1, le=1000)
+
+
+HeadSpec = Annotated[Linear | Mlp | Ridge | Logreg | Knn, Field(discriminator="kind")]
+
+
+class Scratch(Spec):
+    """Every parameter, from random weights."""
+
+    kind: Literal["scratch"] = "scratch"
+
+
+class Pretrain(Spec):
+    """Like scratch, but the result is meant to be stood on by other trials."""
+
+    kind: Literal["pretrain"] = "pretrain"
+
+
+class HeadOnly(Spec):
+    """A head on frozen features."""
+
+    kind: Literal["head"] = "head"
+    head: HeadSpec = Linear()
+
+
+class Full(Spec):
+    """Every parameter, from given weights; the classifier starts at zero."""
+
+    kind: Literal["full"] = "full"
+
+
+class LpFt(Spec):
+    """A linear probe first, then every parameter (Kumar et al., 2022, arXiv:2202.10054)."""
+
+    kind: Literal["lp-ft"] = "lp-ft"
+    probe_epochs: int = Field(default=10, ge=1, le=1000)
+    probe_lr: Positive = 0.05
+
+
+class Partial(Spec):
+    """The classifier and the last `blocks` blocks."""
+
+    kind: Literal["partial"] = "partial"
+    blocks: int = Field(default=1, ge=1, le=1000)
+
+
+class NormOnly(Spec):
+    """The classifier and the affine parameters of normalisation layers (Frankle et al., arXiv:2003.00152)."""
+
+    kind: Literal["norm-only"] = "norm-only"
+
+
+class Bitfit(Spec):
+    """The classifier and every bias (Ben Zaken et al., 2022, arXiv:2106.10199)."""
+
+    kind: Literal["bitfit"] = "bitfit"
+
+
+Strategy = Annotated[
+    Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit, Field(discriminator="kind")
+]
+
+FROM_RANDOM = ("scratch", "pretrain")

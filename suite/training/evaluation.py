@@ -1,0 +1,53 @@
+"""Evaluation of a model on a labelled set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from suite.training.augment import Prepare
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs and labels, resident on the device.
+
+    inputs: (N, C, H, W) uint8 images, or (N, D) float32 features. labels: (N,) int64.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Scores:
+    accuracy: float
+    loss: float
+    logits: Tensor  # (N, classes) float32, on the CPU
+
+
+def wide(scores: Tensor) -> Tensor:
+    """At least single precision, for the softmax."""
+    return scores if scores.dtype == torch.float64 else scores.float()
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, data: Examples, prepare: Prepare, device: torch.device, dtype: torch.dtype) -> Scores:
+    """Accuracy and mean cross-entropy over all of `data`. Leaves the model in evaluation mode."""
+    model.eval()
+    batch = 250 if device.type == "cpu" else 2000  # on CPU the activations should fit the caches
+    parts: list[Tensor] = []
+    for start in range(0, len(data), batch):
+        inputs = prepare(data.inputs[start : start + batch], None)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            parts.append(model(inputs).float())
+    logits = torch.cat(parts)
+    accuracy = int((logits.argmax(1) == data.labels).sum()) / len(data)
+    loss = F.cross_entropy(logits, data.labels).item()
+    return Scores(accuracy, loss, logits.cpu())

@@ -1,0 +1,163 @@
+"""The state of one training: model, optimizer, progress, and its checkpoint form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from suite.spec import Recipe
+from suite.training import cuda_graphs
+from suite.training.augment import Prepare
+from suite.training.evaluation import Examples, Scores
+from suite.training.optimizer import make_optimizer
+
+
+class Diverged(Exception):
+    """The training loss is no longer a finite number."""
+
+
+@dataclass
+class Tally:
+    """How far a training came and how good it was: the plain numbers."""
+
+    step: int = 0
+    seconds: float = 0.0  # of training, evaluation off the clock
+    images: int = 0  # seen, with repetition
+    best_accuracy: float | None = None
+    best_loss: float = math.inf
+    best_epoch: float = 0.0
+    curve: list[tuple[float, float]] = field(default_factory=list)  # (epoch, validation accuracy)
+
+    def note(self, epoch: float, scores: Scores) -> bool:
+        """Take an evaluation down; says whether it is the best so far. The lower loss wins a tie."""
+        self.curve.append((epoch, scores.accuracy))
+        best = (self.best_accuracy if self.best_accuracy is not None else -1.0, -self.best_loss)
+        if (scores.accuracy, -scores.loss) <= best:
+            return False
+        self.best_accuracy, self.best_loss, self.best_epoch = scores.accuracy, scores.loss, epoch
+        return True
+
+
+@dataclass(eq=False)
+class Training:
+    """Everything of one training that changes while it runs."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: AveragedModel | None
+    device: torch.device
+    dtype: torch.dtype  # of the arithmetic; weights stay float32
+    scaler: torch.amp.GradScaler  # active for float16 alone
+    generator: torch.Generator = field(default_factory=torch.Generator)  # of augmentation, seeded anew at every step
+    tally: Tally = field(default_factory=Tally)
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))  # since the last Progress, on the device
+    losses: int = 0  # how many steps it sums
+    recorded: cuda_graphs.Recorded | None = None  # the step as one CUDA graph
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    best_logits: Tensor | None = None  # on validation, (N, classes)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        return self.model if self.ema is None else self.ema.module
+
+
+@dataclass
+class Step:
+    """One optimiser step that `course` asks whoever advances it to carry out before going on."""
+
+    training: Training
+    recipe: Recipe
+    source: Examples
+    rows: Tensor  # (B,) into source
+    seed: int  # of the augmentation's draws
+    rate: float
+    prepare: Prepare
+    seconds: float | None = None  # its share of a step that was taken together with others'; None: all that passed
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Prepared inputs (B, ...) and labels (B,)."""
+        generator = self.training.generator
+        generator.manual_seed(self.seed)
+        return self.prepare(self.source.inputs[self.rows], generator), self.source.labels[self.rows]
+
+    def note(self, loss: Tensor) -> None:
+        """Enter the step's mean loss, a scalar on the device; everything that counts steps follows from here."""
+        training = self.training
+        if training.ema is not None:
+            training.ema.update_parameters(training.model)
+        training.loss_sum += loss
+        training.losses += 1
+
+
+def begin(model: nn.Module, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Training:
+    """Set up the optimiser over the parameters that require gradients."""
+    model.to(device).to(memory_format=torch.channels_last)
+    ema = None
+    if recipe.ema:
+        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    training = Training(model, make_optimizer(model, recipe, device), ema, device, dtype, scaler)
+    training.loss_sum = torch.zeros((), device=device)
+    training.generator = torch.Generator(device)
+    return training
+
+
+def weights_now(training: Training) -> list[Tensor]:
+    """Every tensor that `_learn` changes."""
+    moments = [v for s in training.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+    return [*training.model.state_dict().values(), *moments]
+
+
+def state_tensors(training: Training) -> dict[str, Tensor]:
+    """All tensors that a later process needs to go on bit for bit."""
+    tensors = {f"model.{k}": v for k, v in training.model.state_dict().items()}
+    for index, entries in training.optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{index}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)})
+    if training.ema is not None:
+        tensors.update({f"ema.{k}": v for k, v in training.ema.state_dict().items()})
+    tensors.update({f"best.{k}": v for k, v in training.best_state.items()})
+    if training.best_logits is not None:
+        tensors["best_logits"] = training.best_logits
+    tensors["rng.cpu"] = torch.get_rng_state()  # dropout draws from it
+    if training.device.type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(training.device)
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+
+
+def state_numbers(training: Training) -> dict[str, Any]:
+    """The plain values beside `state_tensors`."""
+    return {"tally": asdict(training.tally), "scaler": training.scaler.state_dict()}
+
+
+def restore(training: Training, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    """Put a saved state into a freshly begun training. Raises KeyError or RuntimeError where it does not fit."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    training.model.load_state_dict(part("model."))
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in part("optimizer.").items():
+        index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        if value.shape == like.shape:  # fused optimisers walk the memory: it must lie as the parameter's does
+            value = torch.empty_like(like).copy_(value)
+        entries.setdefault(int(index), {})[name] = value
+    training.optimizer.load_state_dict(
+        {"state": entries, "param_groups": training.optimizer.state_dict()["param_groups"]}
+    )
+    if training.ema is not None:
+        training.ema.load_state_dict(part("ema."))
+    training.best_state = {k: v.to(training.device) for k, v in part("best.").items()}
+    torch.set_rng_state(tensors["rng.cpu"])
+    if training.device.type == "cuda" and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"], training.device)
+    training.best_logits = tensors.get("best_logits")
+    training.scaler.load_state_dict(numbers["scaler"])
+    training.tally = Tally(**{**numbers["tally"], "curve": [tuple(point) for point in numbers["tally"]["curve"]]})
