@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from suite.spec import Trial
+from suite.spec import Arm, Caps, Choice, Experiment, HeadOnly, LogFloat, Pretraining, Pruning, Recipe, Trial
+from suite.store.study import StudyDir
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and so do the programs that they start
 
@@ -20,6 +23,102 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and so 
 os.environ.setdefault("MNIST_SUITE_FAULT_SEED", str(random.SystemRandom().randrange(10**6)))
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+# --- one small study, searched and finally evaluated, that tests of figures read but never change ---
+
+LIMIT = 300  # images of each split
+Made = Callable[..., Experiment]
+
+
+@dataclass
+class Opened:
+    """Files of the test images that this process has opened since `watch` was set."""
+
+    paths: list[str] = field(default_factory=list)
+    watch: bool = False
+
+
+@dataclass(frozen=True)
+class Small:
+    results: Path
+    study: StudyDir
+    outcome: dict[str, Any]
+    opened_by_search: list[str]
+    opened_by_evaluation: list[str]
+
+
+@pytest.fixture(scope="session")
+def made() -> Made:
+    def make(trials: int = 6, caps: Caps | None = None, **changes: Any) -> Experiment:
+        recipe = Recipe(epochs=3, batch_size=32, lr=0.05)
+        return Experiment(
+            name="small",
+            question="Does <b>the</b> machinery hold | or not?",
+            dataset="mnist",
+            pretraining=Pretraining(dataset="mnist", backbone="net", recipe=Recipe(epochs=1, lr=0.05)),
+            arms={
+                "net-scratch": Arm(backbone="net", recipe=recipe),
+                "net-head": Arm(backbone="net", strategy=HeadOnly(), weights="experiment", recipe=recipe),
+            },
+            space={"lr": LogFloat(low=1e-2, high=0.2), "batch_size": Choice(values=(16, 32))},
+            pruning=Pruning(first=1, factor=2),
+            trials=trials,
+            limit=LIMIT,
+            caps=caps,
+            **changes,
+        )
+
+    return make
+
+
+def searched(experiment: Experiment, results: Path) -> StudyDir:
+    from suite.execution.controller import Stop  # here, so that tests without torch do not load it
+    from suite.execution.plan import Options
+    from suite.execution.sweep import sweep
+
+    for _ in sweep(experiment, results, options=Options(device="cpu", command="the search"), stop=Stop()):
+        pass
+    return StudyDir(results, experiment.name)
+
+
+@pytest.fixture(scope="session")
+def search() -> Callable[[Experiment, Path], StudyDir]:
+    return searched
+
+
+@pytest.fixture(scope="session")
+def opened() -> Opened:
+    """Every `open` of this process goes by here, whatever code it comes from."""
+    seen = Opened()
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if seen.watch and event == "open" and "t10k" in str(arguments[0]):
+            seen.paths.append(str(arguments[0]))
+
+    sys.addaudithook(hook)
+    return seen
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, made: Made, opened: Opened) -> Small:
+    from suite.evaluation import final
+    from suite.execution.controller import Stop
+
+    results = tmp_path_factory.mktemp("figures") / "results"
+    opened.watch = True
+    study = searched(made(), results)
+    by_search, opened.paths = opened.paths, []
+    plan = final.plan(results, study, top=1, seeds=2, place="cpu", command="the evaluation")
+    for _ in final.train(plan, stop=Stop()):
+        pass
+    by_search += opened.paths
+    opened.paths = []
+    outcome = final.judge(plan)
+    opened.watch = False
+    return Small(results, study, outcome, by_search, opened.paths)
+
+
+# ---
 
 
 @pytest.fixture(scope="session")

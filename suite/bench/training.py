@@ -23,7 +23,8 @@ from suite.bench import baselines
 from suite.data import fetch
 from suite.data import splits as data_splits
 from suite.data.cache import data_dir
-from suite.data.datasets import Labelled, Splits, search_splits, test_split
+from suite.data.datasets import search_splits, test_split
+from suite.data.splits import Labelled, Splits
 from suite.execution.controller import Stop
 from suite.execution.plan import Options
 from suite.execution.sweep import sweep

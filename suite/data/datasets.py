@@ -7,7 +7,6 @@ opens a test file.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,34 +16,8 @@ from suite.data.folder import listed, read_folder, root_of
 from suite.data.idx import parse_idx
 from suite.data.pictures import load_picture
 from suite.data.registry import FOLDER, agree, entry
-from suite.data.splits import split
+from suite.data.splits import Info, Labelled, Splits, split
 from suite.errors import InputError, WorkError
-
-
-@dataclass(frozen=True)
-class Labelled:
-    images: np.ndarray  # (N, C, H, W) uint8, C-contiguous
-    labels: np.ndarray  # (N,) int64
-
-
-@dataclass(frozen=True)
-class Info:
-    name: str
-    title: str
-    classes: tuple[str, ...]
-    channels: int
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    data_hash: str  # SHA-256 over the training files' own
-    split_hash: str  # SHA-256 over the indices of train and validation
-
-
-@dataclass(frozen=True)
-class Splits:
-    train: Labelled
-    validation: Labelled
-    info: Info
 
 
 def _read(name: str, first: int) -> tuple[Labelled, str]:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from suite.data.datasets import Labelled
 from suite.data.pictures import PICTURES, load_picture
 from suite.data.registry import FOLDER
-from suite.data.splits import split
+from suite.data.splits import Labelled, split
 from suite.errors import InputError
 
 

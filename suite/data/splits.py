@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 VALIDATION = 0.1  # of the official training images
 
 SPLIT_SEED = 1998  # of that part; never changes, so that figures stay comparable
+
+
+@dataclass(frozen=True)
+class Labelled:
+    images: np.ndarray  # (N, C, H, W) uint8, C-contiguous
+    labels: np.ndarray  # (N,) int64
+
+
+@dataclass(frozen=True)
+class Info:
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    data_hash: str  # SHA-256 over the training files' own
+    split_hash: str  # SHA-256 over the indices of train and validation
+
+
+@dataclass(frozen=True)
+class Splits:
+    train: Labelled
+    validation: Labelled
+    info: Info
 
 
 def split(

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite.data.datasets import Info, search_splits
+from suite.data.datasets import search_splits
+from suite.data.splits import Info
 from suite.errors import InputError, WorkError, printable
 from suite.execution.job import Executor, Job, Message, awaits_verdict
 from suite.execution.plan import Options, pretraining_of, weights_of

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from suite.data.datasets import Info, search_splits
+from suite.data.datasets import search_splits
+from suite.data.splits import Info
 from suite.errors import InputError
 from suite.execution.inline import Inline
 from suite.execution.job import Executor, Limits

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from suite.data.datasets import Info
+from suite.data.splits import Info
 from suite.errors import InputError
 from suite.models import backbones, heads, pretrained
 from suite.spec import FROM_RANDOM, HeadOnly, Knn, Trial

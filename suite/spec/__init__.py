@@ -12,6 +12,7 @@ from suite.spec.base import (
     Unit,
 )
 from suite.spec.events import (
+    EVENT,
     Checkpointed,
     Evaluated,
     Event,
@@ -75,6 +76,7 @@ from suite.spec.trial import (
 )
 
 __all__ = [
+    "EVENT",
     "FROM_RANDOM",
     "NAME",
     "SCHEMA",

@@ -23,7 +23,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from suite.data.datasets import Info, Labelled, search_splits
+from suite.data.datasets import search_splits
+from suite.data.splits import Info, Labelled
 from suite.errors import InputError, WorkError, printable
 from suite.hardware import autotune, device, latency, memory
 from suite.hardware import flops as hardware_flops

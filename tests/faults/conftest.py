@@ -2,7 +2,7 @@
 
 Starting Python with torch and optuna costs seconds, and these tests start some hundred processes. So one process
 imports everything once, and every command line is a fork of it, with a process group, files and signals of its own:
-the same code from `main()` on, killed as any other. tests/test_sweep.py starts them the slow way.
+the same code from `main()` on, killed as any other. tests/execution/test_sweep.py starts them the slow way.
 """
 
 # ruff: noqa: T201

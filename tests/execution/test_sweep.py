@@ -192,7 +192,7 @@ def steps_seen(directory: StudyDir) -> int:
 def test_a_signal_stops_cleanly_and_resume_goes_on(
     tmp_path: Path, experiment: Callable[..., Path], suite: Suite
 ) -> None:
-    """One of them; tests/faults/test_faults_signals.py has the others."""
+    """One of them; tests/faults/test_signals.py has the others."""
     path = experiment(epochs=12, limit=2000)
     process = start(tmp_path, path, "--trials", "2", "--arms", "net-scratch")
     directory = study(tmp_path)

@@ -1,4 +1,4 @@
-"""What of the Ray engine needs no cluster; tests/faults/test_faults_cluster.py has the rest."""
+"""What of the Ray engine needs no cluster; tests/faults/test_cluster.py has the rest."""
 
 from __future__ import annotations
 
