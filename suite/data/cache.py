@@ -1,4 +1,7 @@
-"""The cached files of a data set, checked by SHA-256. The cache has torchvision's layout."""
+"""The cached files of a data set: where they are, whether they are intact, and what they hold.
+
+A cached data set is four idx files. Each is compared with its SHA-256 before it is read.
+"""
 
 from __future__ import annotations
 
@@ -9,72 +12,99 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from suite.data.idx import parse_idx
 from suite.data.registry import ROLES, entry
+from suite.errors import WorkError
 from suite.store.files import cache_dir, file_sha256
+
+MANIFEST = "sha256.json"  # hashes of files whose publisher states none, recorded at the first fetch
 
 
 @dataclass(frozen=True)
 class FileStatus:
     path: Path
     state: Literal["ok", "missing", "damaged"]
-    sha256: str | None
+    sha256: str | None  # the expected one; None where it is not known yet
 
 
 def data_dir() -> Path:
-    """What torchvision calls `root`."""
+    """The folder that torchvision takes as `root`."""
     return cache_dir() / "data"
 
 
-def files(name: str) -> list[Path]:
-    """The four raw files in the order of ROLES, there or not."""
+def raw_files(name: str) -> list[Path]:
+    """The paths of the four idx files in the order of ROLES, whether they exist or not. Raises InputError."""
     known = entry(name)
-    folder = data_dir() / known.torchvision / ("raw" if known.raw else "idx")
+    folder = data_dir() / known.torchvision / ("raw" if known.torchvision_layout else "idx")
     kinds = ("idx3-ubyte", "idx1-ubyte") if known.channels == 1 else ("idx4-ubyte", "idx1-ubyte")
     return [folder / f"{role}-{kinds[i % 2]}" for i, role in enumerate(ROLES)]
 
 
+def expected_sha256(name: str, index: int) -> str | None:
+    """The SHA-256 that the file at this index of ROLES must have; None before the first fetch where none is known."""
+    path = raw_files(name)[index]
+    return entry(name).sha256[index] or _manifest(path.parent).get(path.name)
+
+
 def _manifest(folder: Path) -> dict[str, str]:
-    """SHA-256 of files whose publisher names none, as they were when first fetched."""
+    """File name -> SHA-256, as recorded at the first fetch; empty where nothing was recorded."""
     try:
-        known = json.loads((folder / "sha256.json").read_bytes())
+        known = json.loads((folder / MANIFEST).read_bytes())
         return {str(k): str(v) for k, v in known.items()}
     except (OSError, ValueError, AttributeError):
         return {}
 
 
-def expected_sha256(name: str, index: int, path: Path) -> str | None:
-    return entry(name).sha256[index] or _manifest(path.parent).get(path.name)
+def file_status(name: str, index: int, *, quick: bool) -> FileStatus:
+    """Whether the file at this index of ROLES is intact.
 
-
-def _unchanged_mark(path: Path) -> tuple[Path, str]:
-    """A small file beside the data that remembers which state of it has been hashed."""
-    status = path.stat()
-    return path.with_name(f".{path.name}.verified"), f"{status.st_size} {status.st_mtime_ns}"
-
-
-def check(name: str, index: int, *, quick: bool) -> FileStatus:
-    """Whether one file is what it should be; `quick` trusts an earlier look at the same size and time."""
-    path = files(name)[index]
-    expected = expected_sha256(name, index, path)
+    With `quick`, a file whose size and modification time have not changed since it was last hashed is not hashed
+    again.
+    """
+    path = raw_files(name)[index]
+    expected = expected_sha256(name, index)
     if not path.is_file():
         return FileStatus(path, "missing", expected)
-    mark, now = _unchanged_mark(path)
+    status = path.stat()
+    marker = path.with_name(f".{path.name}.verified")
+    state = f"{status.st_size} {status.st_mtime_ns} {expected}"
     with contextlib.suppress(OSError):
-        if quick and mark.read_text() == f"{now} {expected}":
+        if quick and marker.read_text() == state:
             return FileStatus(path, "ok", expected)
     if expected is None or file_sha256(path) != expected:
-        with contextlib.suppress(OSError):  # or a quick look would go on calling it good, and `fetch` not mend it
-            mark.unlink()
+        with contextlib.suppress(OSError):  # otherwise a quick check would report "ok" and `fetch` not replace the file
+            marker.unlink()
         return FileStatus(path, "damaged", expected)
-    with contextlib.suppress(OSError):  # a read-only cache is hashed every time
-        mark.write_text(f"{now} {expected}")
+    with contextlib.suppress(OSError):  # in a read-only cache no marker is kept, and files are hashed every time
+        marker.write_text(state)
     return FileStatus(path, "ok", expected)
 
 
 def verify(name: str, *, quick: bool = False) -> list[FileStatus]:
-    """The state of every raw file: hashed anew, or with `quick` only where size or time have changed."""
-    return [check(name, index, quick=quick) for index in range(len(ROLES))]
+    """The status of the four files in the order of ROLES; see `file_status`. Raises InputError."""
+    return [file_status(name, index, quick=quick) for index in range(len(ROLES))]
 
 
-def digest(statuses: list[FileStatus]) -> str:
+def combined_sha256(statuses: list[FileStatus]) -> str:
+    """One hash for several files."""
     return hashlib.sha256(" ".join(status.sha256 or "" for status in statuses).encode()).hexdigest()
+
+
+def parse_part(name: str, images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays in two idx files, checked against the registry.
+
+    Returns images, (N, size, size) or (N, 3, size, size), and labels, (N,), both uint8. Raises WorkError where a file
+    is incomplete or its contents cannot belong to the data set.
+    """
+    known = entry(name)
+    images, labels = parse_idx(images_path), parse_idx(labels_path)
+    shape = (known.size, known.size) if known.channels == 1 else (known.channels, known.size, known.size)
+    if images.shape[1:] != shape or labels.shape != images.shape[:1] or not len(labels):
+        raise WorkError(
+            f"images {images.shape} and labels {labels.shape} are not those of {name}, (N, *{shape}) and (N,)"
+        )
+    if labels.max() >= len(known.classes):
+        raise WorkError(f"there is a label {labels.max()}, but {name} has {len(known.classes)} classes")
+    return images, labels

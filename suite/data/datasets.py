@@ -1,33 +1,95 @@
-"""Data sets: what they are, that their files are what they should be, and how they are split.
+"""What a study reads: `search_splits` for a search, `test_split` for the final evaluation.
 
-The cache is laid out as torchvision lays it out; `sources` fills it. A search sees `search_splits` alone, which never
-opens a test file.
+A search calls `search_splits` only, which never opens a file of the test set.
 """
 
 from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
-from suite.data.cache import FileStatus, check, digest, expected_sha256, files
-from suite.data.folder import listed, read_folder, root_of
-from suite.data.idx import parse_idx
-from suite.data.pictures import load_picture
-from suite.data.registry import FOLDER, agree, entry
-from suite.data.splits import Info, Labelled, Splits, split
+from suite.data.cache import FileStatus, combined_sha256, expected_sha256, file_status, parse_part, raw_files
+from suite.data.fetch import fetch
+from suite.data.folder import read_folder, read_folder_test, root_of
+from suite.data.registry import FOLDER_PREFIX, entry
+from suite.data.splits import Info, Labelled, Splits, TrainingPool, split_indices
 from suite.errors import InputError, WorkError
 
 
-def _read(name: str, first: int) -> tuple[Labelled, str]:
-    """Images and labels of the training (first=0) or test (first=2) files, with a hash of both."""
-    statuses = [check(name, index, quick=False) for index in (first, first + 1)]
-    if any(status.state == "missing" for status in statuses):
-        from suite.data.fetch import fetch  # only where there is something to fetch
+def info(name: str) -> Info:
+    """The description of a data set, without opening images; hashes that are not known yet are empty.
 
+    A folder of the user's own images is described by reading it. Raises InputError.
+    """
+    if name.startswith(FOLDER_PREFIX):
+        return search_splits(name).info
+    known = entry(name)
+    expected = [FileStatus(path, "ok", expected_sha256(name, i)) for i, path in enumerate(raw_files(name)[:2])]
+    data_hash = combined_sha256(expected) if all(status.sha256 for status in expected) else ""
+    return Info(name, known.title, known.classes, known.channels, known.size, known.mean, known.std, data_hash, "")
+
+
+def search_splits(name: str, *, fraction: float = 1.0, seed: int = 0, limit: int | None = None) -> Splits:
+    """The training and validation images: all the data that a search reads.
+
+    Validation is a stratified tenth of the official training images, the same for every `fraction` and `seed`. A data
+    set that is not cached is fetched.
+
+    Args:
+        name: a name in `DATASETS`, or "folder:PATH".
+        fraction: the share of the remaining training labels to keep, stratified, in (0, 1]. Smaller shares are
+            subsets of larger ones.
+        seed: chooses which labels are kept.
+        limit: the most images in each split, stratified, for quick tries.
+
+    Raises:
+        InputError: an argument is out of range, or the files are damaged.
+        WorkError: the data set could not be fetched.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction is {fraction}; it is a part of the training labels, above 0 and at most 1.")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}; it is a number of images, at least 1.")
+    pool = _training(name)
+    images, labels = pool.labelled.images, pool.labelled.labels
+    train, validation = split_indices(labels, fraction=fraction, seed=seed, limit=limit)
+    split_hash = hashlib.sha256(np.sort(train).tobytes() + b"/" + np.sort(validation).tobytes()).hexdigest()
+    title = name if name.startswith(FOLDER_PREFIX) else entry(name).title
+    known = Info(
+        name, title, pool.classes, pool.channels, images.shape[-1], pool.mean, pool.std, pool.data_hash, split_hash
+    )
+    parts = [Labelled(images[rows], labels[rows]) for rows in (train, validation)]
+    return Splits(parts[0], parts[1], known)
+
+
+@lru_cache(maxsize=2)
+def _training(name: str) -> TrainingPool:
+    """The official training part. It is kept in memory, since every arm of a study reads it."""
+    if name.startswith(FOLDER_PREFIX):
+        return read_folder(root_of(name))
+    known = entry(name)
+    labelled, data_hash = _read_part(name, "train")
+    return TrainingPool(labelled, data_hash, known.classes, known.channels, known.mean, known.std)
+
+
+def test_split(name: str) -> tuple[Labelled, Info]:
+    """The official test images, for the final evaluation and the benchmarks. Raises InputError, WorkError."""
+    known = search_splits(name).info
+    if name.startswith(FOLDER_PREFIX):
+        return read_folder_test(root_of(name), "L" if known.channels == 1 else "RGB"), known
+    return _read_part(name, "test")[0], known
+
+
+def _read_part(name: str, part: Literal["train", "test"]) -> tuple[Labelled, str]:
+    """Images and labels of one official part, with one hash over both files; fetched where they are missing."""
+    indices = {"train": (0, 1), "test": (2, 3)}[part]  # of ROLES
+    statuses = [file_status(name, index, quick=False) for index in indices]
+    if any(status.state == "missing" for status in statuses):
         fetch(name)
-        statuses = [check(name, index, quick=False) for index in (first, first + 1)]
+        statuses = [file_status(name, index, quick=False) for index in indices]
     for status in statuses:
         if status.state != "ok":
             raise InputError(
@@ -35,61 +97,9 @@ def _read(name: str, first: int) -> tuple[Labelled, str]:
                 f"`mnist-suite data fetch {name}` replaces it."
             )
     try:
-        images, labels = (parse_idx(status.path) for status in statuses)
-        agree(name, images, labels)
+        images, labels = parse_part(name, statuses[0].path, statuses[1].path)
     except WorkError as error:
         raise InputError(f"{statuses[0].path.parent}: {error}. `mnist-suite data fetch {name}` replaces it.") from None
     if images.ndim == 3:
         images = images[:, None]
-    return Labelled(images, labels.astype(np.int64)), digest(statuses)
-
-
-def info(name: str) -> Info:
-    """What is known without opening images, with empty hashes where they are not known yet; a person's own folder
-    has to be read for it. Raises InputError."""
-    if name.startswith(FOLDER):
-        return search_splits(name).info
-    known = entry(name)
-    expected = [FileStatus(p, "ok", expected_sha256(name, i, p)) for i, p in enumerate(files(name)[:2])]
-    combined = digest(expected) if all(status.sha256 for status in expected) else ""
-    return Info(name, known.title, known.classes, known.channels, known.size, known.mean, known.std, combined, "")
-
-
-@lru_cache(maxsize=2)
-def _training(name: str) -> tuple[Labelled, str, tuple[str, ...], int, tuple[float, ...], tuple[float, ...]]:
-    """The official training part, kept in memory: a study asks for it once an arm."""
-    if name.startswith(FOLDER):
-        return read_folder(root_of(name))
-    known = entry(name)
-    labelled, digest = _read(name, 0)
-    return labelled, digest, known.classes, known.channels, known.mean, known.std
-
-
-def search_splits(name: str, *, fraction: float = 1.0, seed: int = 0, limit: int | None = None) -> Splits:
-    """Train and validation, all that a search may see. Raises InputError, WorkError.
-
-    Validation is a tenth of the official training images, by class, the same for every fraction. `fraction` keeps a
-    part of the remaining labels, by class and nested (the 1 % lie within the 10 %); `seed` chooses which. `limit`
-    cuts both splits, by class, for quick tries.
-    """
-    if not 0 < fraction <= 1:
-        raise InputError(f"fraction is {fraction}; it is a part of the training labels, above 0 and at most 1.")
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}; it is a number of images, at least 1.")
-    labelled, digest, classes, channels, mean, std = _training(name)
-    train, validation = split(labelled.labels, fraction=fraction, seed=seed, limit=limit)
-    rows = hashlib.sha256(np.sort(train).tobytes() + b"/" + np.sort(validation).tobytes()).hexdigest()
-    title = name if name.startswith(FOLDER) else entry(name).title
-    known = Info(name, title, classes, channels, labelled.images.shape[-1], mean, std, digest, rows)
-    parts = [Labelled(labelled.images[rows], labelled.labels[rows]) for rows in (train, validation)]
-    return Splits(parts[0], parts[1], known)
-
-
-def test_split(name: str) -> tuple[Labelled, Info]:
-    """The official test images: for the final evaluation, and a benchmark. Raises InputError, WorkError."""
-    known = search_splits(name).info
-    if name.startswith(FOLDER):
-        found, labels, _ = listed(root_of(name), test=True)
-        mode = "L" if known.channels == 1 else "RGB"
-        return Labelled(np.stack([load_picture(path, mode) for path in found]), labels), known
-    return _read(name, 2)[0], known
+    return Labelled(images, labels.astype(np.int64)), combined_sha256(statuses)

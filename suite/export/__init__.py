@@ -1,4 +1,7 @@
-"""Exported models: `suite.export.load(folder)` gives the model back."""
+"""Exported models.
+
+`suite.export.load(folder)` loads one. The cards of exported models quote this line, so its name must not change.
+"""
 
 from suite.export.predict import load
 

@@ -1,4 +1,4 @@
-"""The model card of an exported model."""
+"""The card of an exported model: `mnist-suite.json` for programs, `README.md` for people."""
 
 from __future__ import annotations
 
@@ -7,85 +7,55 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
-from torch import nn
 
 from suite.errors import InputError
-from suite.spec import (
-    Cost,
-    Count,
-    HeadSpec,
-    Positive,
-    Provenance,
-    Spec,
-    Trial,
-    Unit,
-)
+from suite.spec import Cost, Count, HeadSpec, Positive, Provenance, Spec, Trial, Unit
 
 CARD = "mnist-suite.json"
 
 WEIGHTS = "model.safetensors"
 
-SAMPLE = 64  # validation images on which the export must answer as the trial's model does
-
 
 class Card(Spec):
-    """mnist-suite.json."""
+    """The contents of mnist-suite.json: what the model is, what it takes, how good it is and where it comes from."""
 
     schema_version: Literal[1] = 1
     backbone: str
-    head: HeadSpec | None = None  # where the classifier is not the backbone's own
+    head: HeadSpec | None = None  # None where the classifier is the backbone's own linear layer
     dataset: str
     classes: tuple[str, ...] = Field(min_length=1, max_length=100_000)
     channels: int = Field(ge=1, le=16)
-    native_size: int = Field(ge=1, le=1024)  # of the data set's images
-    size: int = Field(ge=1, le=1024)  # that the model takes
+    native_size: int = Field(ge=1, le=1024)  # pixels, of the data set's images
+    size: int = Field(ge=1, le=1024)  # pixels, of the model's input
     mean: tuple[float, ...] = Field(min_length=1)
     std: tuple[Positive, ...] = Field(min_length=1)
     interpolation: Literal["none", "bilinear", "bicubic"]
-    trial: str
+    trial: str  # "STUDY/TRIAL"
     strategy: str
-    accuracy: Unit
-    interval: tuple[Unit, Unit]
-    images: Count
-    sha256: str
-    timm: bool
+    accuracy: Unit  # on validation
+    interval: tuple[Unit, Unit]  # 95 % Wilson interval of the accuracy
+    images: Count  # validation images
+    sha256: str  # of model.safetensors
+    timm: bool  # whether timm.create_model can load the folder
     cost: Cost | None
     provenance: Provenance | None
 
     @model_validator(mode="after")
-    def _one_figure_a_channel(self) -> Card:
+    def _normalisation_fits_channels(self) -> Card:
         if not {len(self.mean), len(self.std)} <= {1, self.channels}:
             raise ValueError(f"mean and std need {self.channels} figures each")
         return self
 
 
 def load_line(card: Card, folder: str) -> str:
+    """The Python expression that loads the model."""
     if card.timm:
         return f'timm.create_model("local-dir:{folder}", pretrained=True)'
     return f'suite.export.load("{folder}")'
 
 
-def timm_config(model: nn.Module, folder: Path, card: Card) -> None:
-    from timm.models._hub import save_config_for_hf
-
-    input_config = {
-        "input_size": (card.channels, card.size, card.size),
-        "mean": card.mean,
-        "std": card.std,
-        "interpolation": "bilinear" if card.interpolation == "none" else card.interpolation,
-        "crop_pct": 1.0,
-    }
-    path = folder / "config.json"
-    save_config_for_hf(
-        model,
-        str(path),
-        model_config={"num_classes": len(card.classes), "label_names": list(card.classes)},
-        data_config=input_config,
-    )
-
-
 def card_text(card: Card, trial: Trial, folder: str) -> str:
-    """The model card: what it is, how good, what it cost, where it comes from."""
+    """README.md in Markdown: the model, its accuracy, its cost, its provenance and how to load it."""
     low, high = (100 * bound for bound in card.interval)
     cost, made = card.cost, card.provenance
     lines = [
@@ -109,7 +79,7 @@ def card_text(card: Card, trial: Trial, folder: str) -> str:
     if made is not None:
         lines += [f"- Made on {made.hardware} in {made.precision} by `{made.command}`, torch {made.packages['torch']}."]
         if made.weights:
-            lines += [f"- Stands on the weights {made.weights} (SHA-256 {made.weights_sha256})."]
+            lines += [f"- Started from the weights {made.weights} (SHA-256 {made.weights_sha256})."]
     recipe = json.dumps(trial.recipe.model_dump(exclude_defaults=True))
     lines += [
         f"- Recipe: `{recipe}`",
@@ -125,7 +95,7 @@ def card_text(card: Card, trial: Trial, folder: str) -> str:
 
 
 def read_card(folder: Path) -> Card:
-    """What an exported folder says of itself. Raises InputError."""
+    """The card in the folder of an exported model. Raises InputError where there is none or it is not valid."""
     path = folder / CARD
     if not path.is_file():
         raise InputError(f"{folder} is no exported model: it has no {CARD}. `mnist-suite export` writes such folders.")

@@ -18,14 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from suite.data import cache as data_cache
-from suite.data import fetch
-from suite.data import splits as data_splits
-from suite.data.cache import data_dir
-from suite.data.datasets import _read, _training, search_splits, test_split
+from suite.data import datasets
+from suite.data.cache import data_dir, raw_files, verify
+from suite.data.datasets import _read_part, _training, search_splits
+from suite.data.fetch import fetch
 from suite.data.idx import parse_idx, write_idx
 from suite.data.pictures import FOLDER_SIZE
 from suite.data.registry import DATASETS
+from suite.data.splits import split_indices
 from suite.errors import InputError, WorkError
 from suite.store.files import file_sha256
 
@@ -35,13 +35,13 @@ Suite = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own with hard copies of the real MNIST files."""
-    real = data_cache.files("mnist")
-    fetch.fetch("mnist")
+    real = raw_files("mnist")
+    fetch("mnist")
     folder = tmp_path / "cache"
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(folder))
     _training.cache_clear()
-    data_cache.files("mnist")[0].parent.mkdir(parents=True)
-    for source, target in zip(real, data_cache.files("mnist"), strict=True):
+    raw_files("mnist")[0].parent.mkdir(parents=True)
+    for source, target in zip(real, raw_files("mnist"), strict=True):
         shutil.copyfile(source, target)
     yield folder  # type: ignore[misc]
     _training.cache_clear()
@@ -49,11 +49,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("name", "torchvision_name"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
 def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_name: str) -> None:
-    from torchvision import datasets
+    import torchvision
 
-    fetch.fetch(name)
-    for train, read in ((True, lambda: _read(name, 0)[0]), (False, lambda: test_split(name)[0])):
-        theirs = getattr(datasets, torchvision_name)(data_dir(), train=train, download=False)
+    fetch(name)
+    for train, read in ((True, lambda: _read_part(name, "train")[0]), (False, lambda: datasets.test_split(name)[0])):
+        theirs = getattr(torchvision.datasets, torchvision_name)(data_dir(), train=train, download=False)
         ours = read()
         assert np.array_equal(theirs.data.numpy(), ours.images[:, 0])
         assert np.array_equal(theirs.targets.numpy(), ours.labels)
@@ -61,13 +61,13 @@ def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_na
 
 def test_figures_of_the_catalogue_are_those_of_the_images() -> None:
     for name in ("mnist", "fashion-mnist"):
-        images = _read(name, 0)[0].images.astype(np.float64) / 255
+        images = _read_part(name, "train")[0].images.astype(np.float64) / 255
         assert images.mean() == pytest.approx(DATASETS[name].mean[0], abs=1e-4)
         assert images.std() == pytest.approx(DATASETS[name].std[0], abs=1e-4)
 
 
 def test_a_search_never_needs_the_test_files(cache: Path) -> None:
-    for path in data_cache.files("mnist")[2:]:
+    for path in raw_files("mnist")[2:]:
         path.unlink()
     splits = search_splits("mnist", fraction=0.1)
     assert len(splits.train.labels) == pytest.approx(5400, abs=10)
@@ -85,17 +85,17 @@ def test_splits_are_apart_nested_and_repeatable(
     labels: list[int], fraction: float, smaller: float, seed: int, limit: int | None
 ) -> None:
     values = np.array(labels)
-    train, validation = data_splits.split(values, fraction=fraction, seed=seed, limit=limit)
+    train, validation = split_indices(values, fraction=fraction, seed=seed, limit=limit)
     assert not set(train) & set(validation)
     assert len(set(train)) == len(train)
-    assert np.array_equal(train, data_splits.split(values, fraction=fraction, seed=seed, limit=limit)[0])
+    assert np.array_equal(train, split_indices(values, fraction=fraction, seed=seed, limit=limit)[0])
     assert limit is None or max(len(train), len(validation)) <= limit
-    whole, held = data_splits.split(values, seed=seed)
+    whole, held = split_indices(values, seed=seed)
     assert sorted([*whole, *held]) == list(range(len(values)))
-    small = data_splits.split(values, fraction=min(fraction, smaller), seed=seed)[0]
-    assert set(small) <= set(data_splits.split(values, fraction=fraction, seed=seed)[0])
+    small = split_indices(values, fraction=min(fraction, smaller), seed=seed)[0]
+    assert set(small) <= set(split_indices(values, fraction=fraction, seed=seed)[0])
     assert set(values[small]) == set(values[whole])
-    assert np.array_equal(data_splits.split(values, fraction=smaller, seed=seed + 1)[1], held)
+    assert np.array_equal(split_indices(values, fraction=smaller, seed=seed + 1)[1], held)
 
 
 def test_the_split_of_mnist_is_what_it_was() -> None:
@@ -104,13 +104,13 @@ def test_the_split_of_mnist_is_what_it_was() -> None:
     assert known.data_hash == "13ac2e4806765d408110b8374885bda339ed9a0e43e088b6cc249b4fcee92259"
     assert known.split_hash == "9372cb093f93c47d2c7be7d0620943afa488092dbf702ba01c8f770124d3aa28"
     counts = np.bincount(search_splits("mnist").validation.labels)
-    whole = np.bincount(_read("mnist", 0)[0].labels)
+    whole = np.bincount(_read_part("mnist", "train")[0].labels)
     assert np.abs(counts / whole - 0.1).max() < 0.001
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "grow"])
 def test_damage_is_found_and_named(cache: Path, damage: str) -> None:
-    path = data_cache.files("mnist")[0]
+    path = raw_files("mnist")[0]
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[12345] ^= 4
@@ -119,7 +119,7 @@ def test_damage_is_found_and_named(cache: Path, damage: str) -> None:
     else:
         content += b"\0"
     path.write_bytes(content)
-    assert [s.state for s in data_cache.verify("mnist")] == ["damaged", "ok", "ok", "ok"]
+    assert [s.state for s in verify("mnist")] == ["damaged", "ok", "ok", "ok"]
     with pytest.raises(InputError, match="data fetch mnist"):
         search_splits("mnist")
 
@@ -154,7 +154,7 @@ def test_nothing_reachable_says_what_was_tried(suite: Suite, tmp_path: Path) -> 
 def test_files_placed_by_hand(cache: Path, suite: Suite, tmp_path: Path) -> None:
     by_hand = tmp_path / "hand"
     by_hand.mkdir()
-    for path in data_cache.files("mnist"):
+    for path in raw_files("mnist"):
         with gzip.open(by_hand / f"{path.name}.gz", "wb", compresslevel=1) as packed:
             packed.write(path.read_bytes())
     done = suite("data", "import", by_hand, "--as", "mnist", MNIST_SUITE_CACHE=str(tmp_path / "new"))
@@ -204,7 +204,7 @@ def pictures(root: Path, classes: int = 3, each: int = 12, mode: str = "L") -> P
 def test_a_folder_of_images(tmp_path: Path, mode: str, channels: int) -> None:
     root = pictures(tmp_path / "mine", mode=mode)
     splits = search_splits(f"folder:{root}")
-    held, _ = test_split(f"folder:{root}")
+    held, _ = datasets.test_split(f"folder:{root}")
     assert splits.info.classes == ("class0", "class1", "class2")
     assert splits.train.images.shape[1:] == (channels, FOLDER_SIZE, FOLDER_SIZE)
     assert len(splits.train.labels) + len(splits.validation.labels) + len(held.labels) == 36

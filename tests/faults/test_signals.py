@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from suite.data import cache as data_cache
+from suite.data.cache import raw_files
 from suite.store.study import StudyDir
 
 POLITE = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGUSR2: 143, signal.SIGHUP: 143}
@@ -133,9 +133,9 @@ def test_a_hung_data_source_fails_its_trial_by_the_time_limit(
     """Opening the images blocks in the worker: somebody holds a lease on the file, which lasts 45 s on Linux."""
     cache = tmp_path / "cache"
     (cache / "data/MNIST/raw").mkdir(parents=True)
-    for path in data_cache.files("mnist")[:2]:
+    for path in raw_files("mnist")[:2]:
         shutil.copy(path, cache / "data/MNIST/raw")
-    images = cache / "data/MNIST/raw" / data_cache.files("mnist")[0].name
+    images = cache / "data/MNIST/raw" / raw_files("mnist")[0].name
     directory = StudyDir(tmp_path, "small")
     run = start("sweep", experiment, "--trials", 1, "--trial-timeout", 20, "--arms", "sgd", "--results", tmp_path,
                 MNIST_SUITE_CACHE=str(cache))  # fmt: skip
