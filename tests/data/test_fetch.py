@@ -11,6 +11,7 @@ import pickle
 import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -265,6 +266,30 @@ def test_what_a_killed_fetch_left_is_swept(own_cache: Path, tmp_path: Path) -> N
     (left / "half").write_bytes(b"half")
     fetch.import_path(tmp_path / "hand", "usps")
     assert not left.exists()
+
+
+def test_a_second_fetch_waits_for_the_first_and_outlives_it(own_cache: Path) -> None:
+    """It says that it waits, and goes on once the process that holds the lock is killed."""
+    code = (
+        "import time\nfrom suite.data import fetch\n"
+        "with fetch._staging('usps', lambda *_: None):\n    print('locked', flush=True)\n    time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None and first.stdout.readline() == "locked\n"
+        said: list[str] = []
+
+        def on_progress(done: int, total: int | None, what: str) -> None:
+            said.append(what)
+            first.kill()
+
+        with fetch._staging("usps", on_progress) as staging:
+            assert [path for path in staging.parent.glob(".fetch-*")] == [staging]
+        assert said == ["usps: waiting for another process that fetches it"]
+
+
+def test_reading_data_loads_no_torch() -> None:
+    code = "import sys, suite.data.datasets\nassert not {'torch', 'torchvision', 'timm', 'optuna'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unreachable_sources_fail_soon_and_say_why(suite: Suite, tmp_path: Path) -> None:
