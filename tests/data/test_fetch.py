@@ -283,7 +283,7 @@ def test_a_second_fetch_waits_for_the_first_and_outlives_it(own_cache: Path) -> 
             first.kill()
 
         with fetch._staging("usps", on_progress) as staging:
-            assert [path for path in staging.parent.glob(".fetch-*")] == [staging]
+            assert list(staging.parent.glob(".fetch-*")) == [staging]
         assert said == ["usps: waiting for another process that fetches it"]
 
 
