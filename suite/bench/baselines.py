@@ -1,7 +1,7 @@
-"""What a person would write without this suite: the tutorial's loop, and the usual ones around timm and Optuna.
+"""The plain alternatives that the benchmarks measure: the tutorial's loop, and the usual ones around timm and Optuna.
 
-`bench` runs these beside ours. They are kept as one finds them in tutorials: a DataLoader, transforms image by image,
-float32, nothing tuned.
+They are written as tutorials write them, with a DataLoader, transforms image by image, float32 and nothing tuned. They
+must stay so, or ratios of different versions of the suite are not comparable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from suite.data.cache import data_dir
 
 
 class Tutorial(nn.Module):
-    """The tutorial's CNN: (B, 1, 28, 28) to (B, 10)."""
+    """The tutorial's CNN: (B, 1, 28, 28) -> logits (B, 10)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,35 +33,32 @@ class Tutorial(nn.Module):
 
 
 def mnist(*, train: bool, size: int | None = None) -> datasets.MNIST:
-    """MNIST as torchvision reads it, brought to `size` pixels where that is given."""
+    """MNIST as torchvision reads it, normalised, and resized to `size` pixels where that is given."""
     steps: list[Any] = [] if size is None else [transforms.Resize(size)]
     steps += [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     return datasets.MNIST(data_dir(), train=train, transform=transforms.Compose(steps))
 
 
 def loader(images: Dataset[Any], indices: Any, batch_size: int = 64) -> DataLoader[Any]:
+    """A shuffling DataLoader of some of the images."""
     return DataLoader(Subset(images, list(indices)), batch_size=batch_size, shuffle=True)
 
 
 def train_epoch(
-    net: nn.Module, batches: DataLoader[Any], optimizer: torch.optim.Optimizer, place: torch.device, most: int = 2**62
-) -> int:
-    """One pass, or its first `most` batches; returns how many images that were."""
+    net: nn.Module, batches: DataLoader[Any], optimizer: torch.optim.Optimizer, place: torch.device
+) -> None:
+    """One pass over the images."""
     net.train()
-    seen = 0
-    for number, (images, labels) in enumerate(batches):
-        if number == most:
-            break
+    for images, labels in batches:
         images, labels = images.to(place), labels.to(place)
         optimizer.zero_grad()
         F.cross_entropy(net(images), labels).backward()
         optimizer.step()
-        seen += len(labels)
-    return seen
 
 
 @torch.no_grad()
 def accuracy(net: nn.Module, batches: DataLoader[Any], place: torch.device) -> float:
+    """The share of images that the model classifies correctly, in 0..1."""
     net.eval()
     right = total = 0
     for images, labels in batches:
@@ -73,7 +70,7 @@ def accuracy(net: nn.Module, batches: DataLoader[Any], place: torch.device) -> f
 def train_head(
     backbone: nn.Module, head: nn.Linear, batches: DataLoader[Any], place: torch.device, most: int
 ) -> tuple[int, float]:
-    """`most` batches of a head on a frozen backbone that is run anew for each: (images, seconds)."""
+    """Train a head for `most` batches on a frozen backbone, which is run for every batch: (images seen, seconds)."""
     optimizer = torch.optim.SGD(head.parameters(), lr=0.01, momentum=0.9)
     backbone.eval()
     begin, seen = time.perf_counter(), 0
@@ -90,7 +87,10 @@ def train_head(
 
 
 def objective(trial: Any, place: torch.device, train: Any, validation: Any) -> float:
-    """The tutorial's script inside an Optuna trial: lr, momentum and batch size searched; validation accuracy."""
+    """The tutorial's script as an Optuna objective over lr, momentum and batch size; returns validation accuracy.
+
+    `train` and `validation` are indices of the official training images.
+    """
     lr = trial.suggest_float("lr", 1e-3, 0.3, log=True)
     momentum = trial.suggest_float("momentum", 0.5, 0.98)
     batch_size = trial.suggest_categorical("batch_size", [32, 64, 128, 256])

@@ -1,7 +1,4 @@
-"""Benchmarks: ours and the plain alternative in turn, in one run, so that only ratios within it count.
-
-Every benchmark is a generator of (name, value, unit, how it was obtained); `bench` collects them.
-"""
+"""Benchmarks of what surrounds training: the command line, the leaderboard, the controller and the dashboard."""
 
 from __future__ import annotations
 
@@ -12,65 +9,69 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from suite.errors import InputError, WorkError
-
-ROUNDS = 3  # of each side, in turn; the median counts
+from suite.bench.measure import ROUNDS, Figure, timed
+from suite.errors import WorkError
 
 RECORDS = 10_000  # rows of `leaderboard`
 
-SIZES = (10, 100, 1_000, 5_000)  # trials that a study has when `scale` measures what more of them cost
+SIZES = (10, 100, 1_000, 5_000)  # trials that the study of `scale` already has when it is resumed
 
-REAL = 20  # trials trained at each of these sizes
-
-Figure = tuple[str, float, str, str]
+TRAINED = 20  # trials that are trained after resuming, at each of these sizes
 
 
 def startup() -> Iterator[Figure]:
     """The time until `mnist-suite --help` has printed."""
     command = [sys.executable, "-m", "suite.cli", "--help"]
-    times = [_seconds(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(2 * ROUNDS + 1)]
+    times = [timed(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(2 * ROUNDS + 1)]
     times = times[1:]
     yield "startup.help", statistics.median(times), "s", f"median of {len(times)} processes, after a warm-up"
 
 
 def leaderboard() -> Iterator[Figure]:
-    """Ranking and printing 10,000 records that are in memory, and reading them from disk first."""
-    from suite.ranking import leaderboard as ranking_leaderboard
-    from suite.store import study as store_study
+    """Reading 10,000 records from disk, and ranking them in memory."""
+    from suite.ranking.leaderboard import rank, row
+    from suite.store.study import studies
     from tui.synthetic import write_study
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_study(root, states=["finished"] * RECORDS, epochs=3)
-        study = store_study.studies(root)[0]
+        study = studies(root)[0]
         begin = time.perf_counter()
         states = study.states()
         yield "leaderboard.read", time.perf_counter() - begin, "s", f"{len(states)} trials from disk, once"
-        rows = [ranking_leaderboard.row(study.name, state) for state in states]
-        times = [_seconds(lambda: ranking_leaderboard.rank(rows)) for _ in range(ROUNDS)]
+        rows = [row(study.name, state) for state in states]
+        times = [timed(lambda: rank(rows)) for _ in range(ROUNDS)]
         yield "leaderboard.rank", statistics.median(times), "s", f"{len(rows)} rows, median of {ROUNDS}"
 
 
 def scale() -> Iterator[Figure]:
-    """What the suite itself takes for a trial, and the memory of its controller, while one study grows.
+    """The suite's own time for a trial, and the memory of its controller, as a study grows.
 
-    Made-up trials fill the study; then a controller resumes it for real ones, which learn so little that nearly all
-    of their time is the suite's. All of them belong to one arm, the worst case for the sampler.
+    A study is filled with synthetic trials. Then a controller resumes it for real ones, which train so little that
+    nearly all of their time is the suite's own. All trials belong to one arm, the worst case for the sampler.
     """
-    from suite.data import fetch
+    from suite.data.fetch import fetch
     from suite.store.study import StudyDir
 
-    fetch.fetch("mnist")
+    fetch("mnist")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "tiny.py").write_text(TINY)
         for size in SIZES:
             fill(root, size)
-            command = [sys.executable, "-m", "suite.cli", "sweep", str(root / "tiny.py"), "--trials", str(size + REAL)]
+            command = [
+                sys.executable,
+                "-m",
+                "suite.cli",
+                "sweep",
+                str(root / "tiny.py"),
+                "--trials",
+                str(size + TRAINED),
+            ]
             begin = time.time()
             controller = subprocess.Popen(
                 [*command, "--results", folder, "--resume", "--quiet"], stdout=subprocess.DEVNULL
@@ -113,7 +114,7 @@ EXPERIMENT = Experiment(
 
 
 def fill(root: Path, size: int) -> None:
-    """Make the study of TINY one of `size` trials, with made-up ones that fit it."""
+    """Add synthetic trials that fit the experiment TINY to its study, until there are `size`."""
     from suite.data.datasets import search_splits
     from suite.search import pruning
     from suite.spec import Trial, load, resolved
@@ -155,56 +156,10 @@ def fill(root: Path, size: int) -> None:
 
 
 def tui() -> Iterator[Figure]:
-    """The dashboard's budgets."""
+    """Time and memory of the dashboard; see `tui.bench`."""
     from tui.bench import BUDGETS
     from tui.bench import bench as measure
 
     for name, value in measure().items():
         unit = "MiB" if name.endswith("mib") else "s"
         yield f"tui.{name}", value, unit, f"budget {BUDGETS[name]:g} {unit}"
-
-
-def _race(name: str) -> Callable[[], Iterator[Figure]]:
-    """A benchmark of training, imported when it runs."""
-
-    def run() -> Iterator[Figure]:
-        from suite.bench.training import RACES
-
-        yield from RACES[name]()
-
-    return run
-
-
-BENCHMARKS: dict[str, Callable[[], Iterator[Figure]]] = {
-    "startup": startup,
-    "leaderboard": leaderboard,
-    "scale": scale,
-    "tui": tui,
-    **{
-        name: _race(name)
-        for name in ("train", "time-to-99", "finetune", "features", "head-sweep", "sweep", "population", "roofline")
-    },
-}
-
-
-def bench(name: str | None) -> Iterator[Figure]:
-    """One benchmark, or all of them. Raises InputError."""
-    if name is not None and name not in BENCHMARKS:
-        raise InputError(f"There is no benchmark '{name}'; there is: {', '.join(BENCHMARKS)}.")
-    for each in [name] if name else BENCHMARKS:
-        yield from BENCHMARKS[each]()
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
-    from suite.hardware import device
-    from suite.store.provenance import packages
-
-    place = device.pick("auto")
-    return {"hardware": device.hardware(place), "date": time.strftime("%Y-%m-%d"), "torch": packages()["torch"]}
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin

@@ -912,7 +912,7 @@ def bench(
     Examples: mnist-suite bench train
               mnist-suite bench --json > bench.json
     """
-    from suite.bench import micro as benchmarks
+    from suite.bench import registry as benchmarks
     from suite.cli import console
     from suite.store.files import dump_json
 

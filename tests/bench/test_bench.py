@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import math
+import pkgutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from suite.bench import baselines, micro, training
+from suite.bench import baselines, searches, training
+from suite.bench.registry import BENCHMARKS, bench
 from suite.errors import InputError
 from suite.store.files import cache_dir
 
@@ -25,10 +30,22 @@ def figures(found: Any) -> dict[str, float]:
     return {name: value for name, value, _, _ in rows}
 
 
-def test_every_race_is_a_benchmark() -> None:
-    assert set(training.RACES) <= set(micro.BENCHMARKS)
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_can_be_called_without_arguments(name: str) -> None:
+    """The registry names functions by text, which no type checker follows."""
+    parameters = inspect.signature(pkgutil.resolve_name(BENCHMARKS[name])).parameters.values()
+    assert all(parameter.default is not parameter.empty for parameter in parameters)
+
+
+def test_an_unknown_benchmark_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"time-to-99"):
-        list(micro.bench("nothing"))
+        list(bench("nothing"))
+
+
+def test_the_registry_imports_no_torch() -> None:
+    """`bench startup` and an unknown name are answered without it."""
+    code = "import sys, suite.bench.registry\nassert not {'torch', 'numpy', 'optuna', 'textual'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_same_net_learns_as_well_in_both_loops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +63,7 @@ def test_features_and_roofline_count_what_they_did() -> None:
 
 def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cache_dir()
-    found = figures(training.head_sweep(trials=3, epochs=2, size=32, limit=200))
+    found = figures(searches.head_sweep(trials=3, epochs=2, size=32, limit=200))
     assert cache_dir() == before
     for side in ("solo", "population"):
         seconds = found[f"head-sweep.{side}"]

@@ -68,6 +68,8 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
             for name in {f"{module}.{one.name}", str(module)} & importers.keys():
                 importers[name].add(where)
         for node in nodes:
+            if isinstance(node, ast.Constant) and str(node.value).partition(":")[0] in importers:  # an entry point
+                importers[str(node.value).partition(":")[0]].add(where)
             if isinstance(node, ast.Attribute) and ast.unparse(node.value).removeprefix("suite.data.") in names:
                 found.add(node.attr)
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -80,7 +82,8 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
     assert taken.pop("suite/evaluation/final.py") == {"test_split"}
     assert "test_split" not in taken.pop("suite/data/fetch.py")  # it brings the files here and checks them
     # `bench time-to-99` says how long known recipes take to a test accuracy; it chooses nothing, no search calls it.
-    assert taken.pop("suite/bench/training.py") == {"test_split", "data_dir"}
+    assert taken.pop("suite/bench/training.py") == {"test_split"}
+    assert taken.pop("suite/bench/searches.py") == {"data_dir"}  # a cache with the data and nothing else
     assert taken.pop("suite/bench/baselines.py") == {
         "data_dir"
     }  # where torchvision finds the images of the plain loops
@@ -88,8 +91,8 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
     assert spoken == {"suite/data/registry.py"}
     assert torchvision == {"suite/data/fetch.py", "suite/bench/baselines.py"}
     assert importers == {
-        "suite.bench.training": {"suite/bench/micro.py"},
-        "suite.bench.baselines": {"suite/bench/training.py"},
+        "suite.bench.training": {"suite/bench/registry.py"},
+        "suite.bench.baselines": {"suite/bench/searches.py", "suite/bench/training.py"},
     }
 
 
