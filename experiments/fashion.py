@@ -1,9 +1,9 @@
-"""Does a CNN pretrained on MNIST help on Fashion-MNIST, beside an ImageNet backbone and no pretraining at all?
+"""Does a CNN pretrained on MNIST help on Fashion-MNIST, compared with an ImageNet backbone and no pretraining?
 
     mnist-suite sweep fashion --trials 50
 
-Best validation accuracies that this gave: cnn-scratch 92.25 %, cnn-full 91.62 %, lite0-head 87.83 %, lite0-full
-86.10 %, cnn-head 81.40 %. More in results/README.md.
+To expect, as best validation accuracies: cnn-scratch 92.25 %, cnn-full 91.62 %, lite0-head 87.83 %, lite0-full
+86.10 %, cnn-head 81.40 %. Details: results/README.md.
 """
 
 from experiments.mnist import EXPERIMENT as MNIST

@@ -1,8 +1,10 @@
-"""The tutorial's two networks exactly as written: SGD 0.01, momentum 0.9, batch 64, two epochs, cross-entropy.
+"""What do the tutorial's two networks reach in two epochs, trained as the tutorial trains them?
 
     mnist-suite sweep tutorial
 
-Validation accuracies that this gave: cnn 98.23 %, net 98.23 %. Nothing is searched: one trial an arm.
+SGD 0.01, momentum 0.9, batch 64, cross-entropy, fp32. Nothing is searched: one trial an arm.
+
+To expect, as validation accuracies: cnn 98.23 %, net 98.23 %. Details: results/README.md.
 """
 
 from suite.spec import Arm, Experiment, Recipe
