@@ -1,4 +1,4 @@
-"""The benchmarks of training run, and what they say can be checked: short ones, not timed."""
+"""The benchmarks run, in short versions, and their figures are consistent. No timing is asserted."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_plain_objective_searches_the_same_space() -> None:
-    """By the syntax tree, so that one cannot be changed without the other."""
+    """The plain objective's space is read from its syntax tree and compared with the experiment's."""
     from suite.spec import load
 
     tree = ast.parse(Path(baselines.__file__).read_text())

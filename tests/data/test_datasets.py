@@ -1,4 +1,4 @@
-"""Data: real files from real sources, checked, and split the same way everywhere."""
+"""Data sets: real files from real sources, their checks, and their split."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Suite = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own with hard copies of the real MNIST files."""
+    """A temporary cache with copies of the real MNIST files."""
     real = raw_files("mnist")
     fetch("mnist")
     folder = tmp_path / "cache"
@@ -59,7 +59,7 @@ def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_na
         assert np.array_equal(theirs.targets.numpy(), ours.labels)
 
 
-def test_figures_of_the_catalogue_are_those_of_the_images() -> None:
+def test_mean_and_std_in_the_registry_are_those_of_the_images() -> None:
     for name in ("mnist", "fashion-mnist"):
         images = _read_part(name, "train")[0].images.astype(np.float64) / 255
         assert images.mean() == pytest.approx(DATASETS[name].mean[0], abs=1e-4)
@@ -81,7 +81,7 @@ def test_a_search_never_needs_the_test_files(cache: Path) -> None:
     seed=st.integers(0, 100),
     limit=st.none() | st.integers(1, 500),
 )
-def test_splits_are_apart_nested_and_repeatable(
+def test_splits_are_disjoint_nested_and_repeatable(
     labels: list[int], fraction: float, smaller: float, seed: int, limit: int | None
 ) -> None:
     values = np.array(labels)
@@ -99,7 +99,7 @@ def test_splits_are_apart_nested_and_repeatable(
 
 
 def test_the_split_of_mnist_is_what_it_was() -> None:
-    """Figures are only comparable while this stays."""
+    """Figures of different versions are comparable only as long as the split is the same."""
     known = search_splits("mnist").info
     assert known.data_hash == "13ac2e4806765d408110b8374885bda339ed9a0e43e088b6cc249b4fcee92259"
     assert known.split_hash == "9372cb093f93c47d2c7be7d0620943afa488092dbf702ba01c8f770124d3aa28"
@@ -109,7 +109,7 @@ def test_the_split_of_mnist_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "grow"])
-def test_damage_is_found_and_named(cache: Path, damage: str) -> None:
+def test_a_damaged_file_is_refused_by_name(cache: Path, damage: str) -> None:
     path = raw_files("mnist")[0]
     content = bytearray(path.read_bytes())
     if damage == "flip":

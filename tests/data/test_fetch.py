@@ -1,4 +1,4 @@
-"""Data from publishers that cannot be reached in a test, damage that hides, and a person's awkward images."""
+"""Fetching from publishers (imitated on this machine), damaged caches, and folders of the user's own images."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def idx(values: np.ndarray, kind: int, dtype: str) -> bytes:
     )
 
 
-# Each writes small files in the form of a publisher, tells torchvision their MD5, and returns what they hold:
-# upright images (N, H, W) or (N, 3, H, W), and labels from 0.
+# Each function writes small files in a publisher's format, sets their MD5 in torchvision, and returns what they
+# hold: upright images (N, H, W) or (N, 3, H, W), and labels from 0.
 Part = tuple[np.ndarray, np.ndarray]
 
 
@@ -180,11 +180,11 @@ def test_a_publishers_files_come_out_upright_and_labelled_from_zero(
     parts = OFFERS[name](offered, torchvision.datasets, monkeypatch)
     assert sorted(DATASETS[name].originals) == sorted(path.name for path in offered.iterdir())
 
-    def here(name: str, folder: Path, on_progress: fetch.OnProgress, *, originals: Path) -> list[Path]:
-        fetch._download(name, folder, originals)  # in this process, where the MD5 are those of the small files
+    def in_this_process(name: str, folder: Path, on_progress: fetch.OnProgress, *, originals: Path) -> list[Path]:
+        fetch._download(name, folder, originals)  # a child process would not have the changed MD5
         return [folder / path.name for path in raw_files(name)]
 
-    monkeypatch.setattr(fetch, "_from_torchvision", here)
+    monkeypatch.setattr(fetch, "_from_torchvision", in_this_process)
     fetch.import_path(offered, name)
 
     ours = [_read_part(name, "train")[0], datasets.test_split(name)[0]]
@@ -200,7 +200,7 @@ def test_a_publishers_files_come_out_upright_and_labelled_from_zero(
 
 
 def few(folder: Path, name: str, seed: int = 0) -> list[Path]:
-    """Four idx files that could be a data set's."""
+    """Four small idx files that fit a data set's entry."""
     rng, known = np.random.default_rng(seed), DATASETS[name]
     folder.mkdir(parents=True)
     found = [folder / path.name for path in raw_files(name)]
@@ -243,7 +243,7 @@ def test_a_broken_gz_is_named(own_cache: Path, tmp_path: Path) -> None:
         fetch.import_path(tmp_path / "hand", "usps")
 
 
-def test_damage_that_keeps_size_and_time_is_mended_once_seen(own_cache: Path, tmp_path: Path) -> None:
+def test_damage_that_keeps_size_and_time_is_found_by_a_full_check_and_replaced(own_cache: Path, tmp_path: Path) -> None:
     few(tmp_path / "hand", "usps")
     fetch.import_path(tmp_path / "hand", "usps")
     search_splits("usps")
@@ -252,14 +252,14 @@ def test_damage_that_keeps_size_and_time_is_mended_once_seen(own_cache: Path, tm
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert [s.state for s in verify("usps", quick=True)] == ["ok"] * 4  # what a quick look cannot see
+    assert [s.state for s in verify("usps", quick=True)] == ["ok"] * 4  # which `quick` cannot detect
     assert [s.state for s in verify("usps")] == ["damaged", "ok", "ok", "ok"]
     assert [s.state for s in verify("usps", quick=True)] == ["damaged", "ok", "ok", "ok"]
     fetch.import_path(tmp_path / "hand", "usps")
     assert [s.state for s in verify("usps")] == ["ok"] * 4
 
 
-def test_what_a_killed_fetch_left_is_swept(own_cache: Path, tmp_path: Path) -> None:
+def test_temporary_folders_of_a_killed_fetch_are_removed(own_cache: Path, tmp_path: Path) -> None:
     few(tmp_path / "hand", "usps")
     left = raw_files("usps")[0].parent / ".fetch-of-a-killed-process"
     left.mkdir(parents=True)
@@ -348,7 +348,7 @@ def test_impossible_parts_are_refused(wrong: dict[str, Any]) -> None:
         search_splits("mnist", **wrong)
 
 
-# --- a person's own images ----------------------------------------------------------------------------------
+# --- the user's own images ----------------------------------------------------------------------------------
 
 
 def fill(folder: Path, count: int, make: Callable[[], Image.Image]) -> None:
@@ -388,7 +388,7 @@ def test_a_search_opens_no_image_of_the_test_part(tmp_path: Path) -> None:
     assert len(search_splits(f"folder:{tmp_path}").train.labels) == 32
 
 
-def test_a_bomb_is_not_opened(tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_not_decoded(tmp_path: Path) -> None:
     for label in "ab":
         fill(tmp_path / label, 4, grey)
     found, _, _ = list_part(tmp_path, test=False)
@@ -397,7 +397,7 @@ def test_a_bomb_is_not_opened(tmp_path: Path) -> None:
         search_splits(f"folder:{tmp_path}")
 
 
-def test_awkward_folders_are_answered(tmp_path: Path) -> None:
+def test_folders_of_a_wrong_layout_are_refused_with_the_reason(tmp_path: Path) -> None:
     fill(tmp_path / "parts" / "train" / "a", 4, grey)
     fill(tmp_path / "parts" / "val" / "a", 4, grey)
     with pytest.raises(InputError, match="look like parts"):
@@ -418,7 +418,7 @@ def test_awkward_folders_are_answered(tmp_path: Path) -> None:
         search_splits(f"folder:{tmp_path / 'few'}")
 
 
-def test_files_that_only_look_like_images_of_a_person_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_files_of_other_types_are_ignored(tmp_path: Path) -> None:
     for label in "ab":
         fill(tmp_path / label, 5, grey)
         (tmp_path / label / "._0.png").write_bytes(b"a Mac's notes about 0.png")
