@@ -31,7 +31,8 @@ from suite.execution.sweep import sweep
 from suite.hardware import autotune, device
 from suite.models import backbones, features, heads
 from suite.models.backbones import Preprocess
-from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Progress, Pruning, Recipe, load
+from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Progress, Pruning, Recipe
+from suite.spec.load import load_experiment
 from suite.store.study import StudyDir
 from suite.training import evaluation, loop
 from suite.training import state as training_state
@@ -202,7 +203,7 @@ def time_to_99(seeds: int = 10, middle_seeds: int = 5) -> Iterator[Figure]:
     """
     where = place()
     splits = search_splits("mnist")
-    arms = load.load("accuracy").arms
+    arms = load_experiment("accuracy").arms
     labelled, _ = test_split("mnist")
     test = examples(labelled, where)
 
@@ -304,7 +305,7 @@ def head_sweep(trials: int = 50, epochs: int = 20, size: int = 64, limit: int = 
         size=size,
         recipe=Recipe(lr=0.05, schedule="cosine", epochs=epochs, batch_size=128),
     )
-    space = {key: choices for key, choices in load.load("mnist").space.items() if key != "batch_size"}
+    space = {key: choices for key, choices in load_experiment("mnist").space.items() if key != "batch_size"}
     experiment = Experiment(
         name="heads",
         question="How long do fifty heads take?",
@@ -343,7 +344,7 @@ def search(trials: int = 50) -> Iterator[Figure]:
         question="How long do fifty trials take?",
         dataset="mnist",
         arms={"cnn": Arm(backbone="cnn", recipe=recipe)},
-        space=load.load("mnist").space,
+        space=load_experiment("mnist").space,
         trials=trials,
         pruning=Pruning(first=0.25, factor=3),
     )

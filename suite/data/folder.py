@@ -10,11 +10,11 @@ import numpy as np
 from suite.data.pictures import PICTURES, load_picture
 from suite.data.registry import FOLDER
 from suite.data.splits import Labelled, split
-from suite.errors import InputError
+from suite.errors import InputError, expand_user
 
 
 def root_of(name: str) -> Path:
-    return Path(name.removeprefix(FOLDER)).expanduser()
+    return expand_user(name.removeprefix(FOLDER))
 
 
 def _classes(base: Path) -> dict[str, list[Path]]:

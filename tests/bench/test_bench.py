@@ -56,7 +56,7 @@ def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_plain_objective_searches_the_same_space() -> None:
     """By the syntax tree, so that one cannot be changed without the other."""
-    from suite.spec import load
+    from suite.spec.load import load_experiment
 
     tree = ast.parse(Path(baselines.__file__).read_text())
     suggested = {
@@ -69,7 +69,7 @@ def test_the_plain_objective_searches_the_same_space() -> None:
     }
     space = {
         key: list(choices.values) if choices.kind == "choice" else [choices.low, choices.high]
-        for key, choices in load.load("mnist").space.items()
+        for key, choices in load_experiment("mnist").space.items()
     }
     assert {k: v[0] if isinstance(v[0], list) else v for k, v in suggested.items()} == space
 

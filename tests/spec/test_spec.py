@@ -21,11 +21,11 @@ from suite.spec import (
     Uniform,
     assignments,
     first_error,
-    load,
     resolved,
 )
+from suite.spec.load import experiment_names, load_experiment
 
-EXPERIMENTS = load.names()
+EXPERIMENTS = experiment_names()
 
 
 def test_there_are_experiments() -> None:
@@ -34,7 +34,7 @@ def test_there_are_experiments() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_holds_together(name: str) -> None:
-    experiment = load.load(name)
+    experiment = load_experiment(name)
     assert experiment.name == name
     assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
     assert sum(experiment.quota().values()) == experiment.trials
