@@ -39,8 +39,8 @@ def changed(
     chosen = experiment.arms if arms is None else _choose(experiment, arms)
     replaced = {"trials": trials, "limit": limit, "seed": seed}
     update: dict[str, Any] = {key: value for key, value in replaced.items() if value is not None}
-    if caps is not None:
-        update["caps"] = (experiment.caps or Caps()).model_copy(update=caps.model_dump(exclude_none=True))
+    if added := caps.model_dump(exclude_none=True) if caps else {}:
+        update["caps"] = (experiment.caps or Caps()).model_copy(update=added)
     try:
         params = assignments(settings)
         fixed = [key_path(name) for name in params]
