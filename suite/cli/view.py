@@ -92,13 +92,8 @@ def leaderboard(options: LeaderboardOptions) -> None:
     from suite.store.files import dump_json, results_dir
     from suite.store.study import open_study, studies
 
-    root, study, sort, top, keys = (
-        results_dir(options.results),
-        options.study,
-        options.sort,
-        options.top,
-        options.keys(),
-    )
+    root, keys = results_dir(options.results), options.keys()
+    study, sort, top = options.study, options.sort, options.top
     if study is None and not studies(root):
         open_study(root, None)  # raises an error that says so
     for key in [*keys, sort]:
