@@ -225,10 +225,7 @@ def sweep_progress(results: Path, *, quiet: bool) -> Iterator[SweepProgress]:
 
 @contextmanager
 def download_progress(quiet: bool) -> Iterator[OnBytes]:
-    """Context in which downloads are shown: a bar for each file, or a line without a terminal.
-
-    Yields a function to call with the bytes done, the bytes in total if known, and the name of the file.
-    """
+    """Context in which downloads are shown: a bar for each file, or a line without a terminal."""
     if quiet or not err.is_terminal:
         begun: set[str] = set()
 
@@ -258,8 +255,6 @@ def step_progress(what: str, quiet: bool) -> Iterator[OnStep]:
     Args:
         what: What the steps are, in the plural.
         quiet: Show nothing.
-
-    Yields a function to call with the steps done and the steps in total.
     """
     if not quiet and err.is_terminal:
         with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bar:

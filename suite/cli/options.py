@@ -30,8 +30,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
-Top = Annotated[int | None, typer.Option(min=1, max=LARGEST, help="Show only the first N rows.", metavar="N")]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suite.cli.options import Json, Quiet, Results, Top, takes
+from suite.cli.options import LARGEST, Json, Quiet, Results, takes
 from suite.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class LeaderboardOptions:
     study: Annotated[str | None, typer.Argument(help="One study; by default all.")] = None
     sort: Annotated[str, typer.Option(help="A column: accuracy, flops, params, seconds, energy, ...")] = "accuracy"
     columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas.")] = None
-    top: Top = None
+    top: Annotated[int | None, typer.Option(min=1, max=LARGEST, help="Number of rows to show.")] = None
     as_json: Json = False
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False
