@@ -1,4 +1,4 @@
-"""A study that version 0.1.0 made (tests/fixtures/study-0.1) still opens, ranks, reports, exports, resumes and is final."""
+"""A study that version 0.1.0 made (tests/fixtures/study-0.1) still opens, ranks, reports, exports and resumes."""
 
 from __future__ import annotations
 

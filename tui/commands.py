@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suite.errors import InputError
-from suite.spec import NAME, Experiment, load
+from suite.spec import NAME, Experiment
+from suite.spec.load import load_experiment
 from suite.store.study import StudyDir
 
 PROGRAM = (sys.executable, "-m", "suite.cli")
@@ -79,7 +80,7 @@ def problems(form: Form, results: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     experiment: Experiment | None = None
     try:
-        experiment = load.load(form.experiment.strip())
+        experiment = load_experiment(form.experiment.strip())
     except InputError as error:
         found["experiment"] = str(error)
     study = form.study.strip()

@@ -23,7 +23,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def configuration(run: Run) -> list[Fact]:
     """Everything needed to repeat the trial; what the search chose comes first and is marked."""
-    tuned = [(f"{key} *", value_text(value)) for key, value in run.trial.params.items()]
+    tuned = [(f"{key} *", value_text(value)) for key, value in run.trial.canonical_params.items()]
     fields = flat(run.trial.model_dump(mode="json", exclude={"params", "schema_version"}))
     return tuned + [(key, value_text(value)) for key, value in fields.items() if value not in (None, [], {}, ())]
 

@@ -117,11 +117,12 @@ def fill(root: Path, size: int) -> None:
     """Add synthetic trials that fit the experiment TINY to its study, until there are `size`."""
     from suite.data.datasets import search_splits
     from suite.search import pruning
-    from suite.spec import Trial, load, resolved
+    from suite.spec import Trial, resolved
+    from suite.spec.load import load_experiment
     from suite.store.study import StudyDir
     from tui.synthetic import write_trial
 
-    experiment = load.load(str(root / "tiny.py"))
+    experiment = load_experiment(str(root / "tiny.py"))
     study = StudyDir(root, "tiny")
     info = search_splits(experiment.dataset, limit=experiment.limit).info
     arm = experiment.arms["net"]

@@ -29,7 +29,8 @@ from suite.execution.controller import Stop
 from suite.execution.plan import Options
 from suite.execution.sweep import sweep
 from suite.models import heads
-from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Progress, Pruning, Recipe, load
+from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Progress, Pruning, Recipe
+from suite.spec.load import load_experiment
 from suite.store.study import StudyDir
 from suite.training import loop
 from suite.training import state as training_state
@@ -82,7 +83,7 @@ def head_sweep(trials: int = 50, epochs: int = 20, size: int = 64, limit: int = 
         question="How long do fifty heads take?",
         dataset="mnist",
         arms={"head": arm},
-        space={key: choices for key, choices in load.load("mnist").space.items() if key != "batch_size"},
+        space={key: choices for key, choices in load_experiment("mnist").space.items() if key != "batch_size"},
         trials=trials,
         pruning=None,
         limit=limit,
@@ -114,7 +115,7 @@ def search(trials: int = 50) -> Iterator[Figure]:
         question="How long do fifty trials take?",
         dataset="mnist",
         arms={"cnn": Arm(backbone="cnn", recipe=recipe)},
-        space=load.load("mnist").space,
+        space=load_experiment("mnist").space,
         trials=trials,
         pruning=Pruning(first=0.25, factor=3),
     )

@@ -26,7 +26,8 @@ from suite.data.datasets import search_splits, test_split
 from suite.data.splits import split_indices
 from suite.hardware import device, flops
 from suite.models import features
-from suite.spec import Augment, Recipe, load
+from suite.spec import Augment, Recipe
+from suite.spec.load import load_experiment
 from suite.training import evaluation
 from suite.training import state as training_state
 from suite.training.augment import image_preparer
@@ -71,7 +72,7 @@ def time_to_99(seeds: int = 10, middle_seeds: int = 5) -> Iterator[Figure]:
     """
     place = prepared_device()
     splits = search_splits("mnist")
-    arms = load.load("accuracy").arms
+    arms = load_experiment("accuracy").arms
     test = examples(test_split("mnist")[0], place)
 
     def trainings(arm: str, count: int) -> tuple[list[float], list[float]]:

@@ -1,10 +1,10 @@
-"""What the command line prints: tables for people, plain lines where there is no terminal."""
+"""What the command line prints: tables, results and progress. Without a terminal, progress is plain lines."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,49 +17,57 @@ from rich.segment import Segment
 from rich.text import Text
 
 from suite.errors import printable
-from suite.ranking import leaderboard as ranking_leaderboard
+from suite.ranking import leaderboard as board
 from suite.ranking.leaderboard import COSTS, Row
 from suite.spec import Evaluated, Status
-from suite.spec import Progress as Training
-from suite.store import study as store_study
+from suite.spec import Progress as TrainingProgress
 from suite.store.events import EventReader
-from suite.store.study import StudyDir, open_study
+from suite.store.files import dump_json
+from suite.store.study import StudyDir, open_study, studies, uncollected
+from suite.store.trial import TrialState
+
+OnStep = Callable[[int, int], None]  # called with the steps done and the steps in total
+
+OnBytes = Callable[[int, int | None, str], None]  # called with the bytes done, the bytes in total if known, and a label
 
 
-class _Plain(Console):
-    """Shows text as it is, whoever wrote it: no markup in square brackets, nothing that drives the terminal."""
+class _PlainConsole(Console):
+    """A console that prints text of unknown origin literally: no markup in square brackets, no control characters."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
 
-class _Progress(_Plain):
+class _ProgressConsole(_PlainConsole):
+    """A console that becomes silent when the reader of its output closes the pipe; rich would end the process."""
+
     def on_broken_pipe(self) -> None:
-        """Whoever read the progress has gone; the work goes on, where rich would end the process."""
         self.quiet = True
 
 
-def _console(kind: type[_Plain], stream: TextIO) -> _Plain:
-    """Off a terminal lines are as long as they are, for grep and logs. Writes to the stream of the day."""
+def _console(kind: type[_PlainConsole], stream: TextIO) -> _PlainConsole:
+    """A console on stdout or stderr. Without a terminal, lines are not wrapped, so that grep finds whole lines."""
     width = None if stream.isatty() else 500
     return kind(stderr=stream is sys.stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
-out, err = _console(_Plain, sys.stdout), _console(_Progress, sys.stderr)
+out, err = _console(_PlainConsole, sys.stdout), _console(_ProgressConsole, sys.stderr)
 
 
 def gather(results: Path, study: str | None, *, sort: str, cost: str | None = None) -> list[Row]:
-    """Ranked rows of one study, or of all."""
-    chosen = [open_study(results, study)] if study else store_study.studies(results)
-    with store_study.uncollected():
-        rows = [ranking_leaderboard.row(s.name, state) for s in chosen for state in s.states()]
-        return ranking_leaderboard.rank(rows, sort=sort, cost=cost)
+    """The ranked rows of one study, or of all if it is None. Raises InputError if there is no such study."""
+    chosen = [open_study(results, study)] if study else studies(results)
+    with uncollected():
+        rows = [board.row(one.name, state) for one in chosen for state in one.states()]
+        return board.rank(rows, sort=sort, cost=cost)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Lines with their styles. Ours, as rich's own table takes a millisecond a row and squeezes every column alike
-    where the terminal is narrow; here a line that is too long loses its end."""
+    """Lines, each with its style. On a terminal a line that is too long is truncated.
+
+    It replaces `rich.table.Table`, which takes a millisecond for each row and narrows all columns on a narrow terminal.
+    """
 
     lines: Sequence[tuple[str, str]]
 
@@ -67,21 +75,21 @@ class Table:
         width = options.max_width if console.is_terminal else None
         styles = {name: console.get_style(name) for name in {style for _, style in self.lines}}
         for text, style in self.lines:
-            yield Segment(text if width is None else cut(text, width), styles[style])
+            yield Segment(text if width is None else truncated(text, width), styles[style])
             yield Segment.line()
 
 
-def cut(text: str, width: int) -> str:
-    """At most so many cells of a line, with an ellipsis where something is missing."""
+def truncated(text: str, width: int) -> str:
+    """The text in at most `width` terminal cells; it ends with an ellipsis if it was longer."""
     return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def table(rows: Sequence[Row], columns: Sequence[str], *, top: int | None = None, title: str = "") -> Table:
-    """The leaderboard; rows that did not finish are dimmed, Pareto rows carry a star."""
+    """The leaderboard as a table. Rows on the Pareto front are bold; rows of unfinished trials are dim."""
     rows = rows[:top]
-    known = [ranking_leaderboard.column(key) for key in columns]
-    numbers = [bool(c.best or c.key == "rank") for c in known]  # they stand to the right
-    cells = [_aligned([c.title, *ranking_leaderboard.texts(rows, c.key)], right) for c, right in zip(known, numbers)]
+    known = [board.column(key) for key in columns]
+    numbers = [bool(c.best or c.key == "rank") for c in known]  # numbers are right-aligned
+    cells = [_aligned([c.title, *board.texts(rows, c.key)], right) for c, right in zip(known, numbers)]
     lines = ["  ".join(line).rstrip() for line in zip(*cells, strict=True)]
     styles = ["bold green" if row.pareto else "none" if row.state == "finished" else "dim" for row in rows]
     heading = [(title, "italic")] if title else []
@@ -89,7 +97,7 @@ def table(rows: Sequence[Row], columns: Sequence[str], *, top: int | None = None
 
 
 def _aligned(cells: list[str], right: bool) -> list[str]:
-    """Cells of equal width."""
+    """The cells padded to equal width."""
     if "".join(cells).isascii():
         width = max(map(len, cells))
         return [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
@@ -99,22 +107,40 @@ def _aligned(cells: list[str], right: bool) -> list[str]:
 
 
 def summary(rows: Sequence[Row], cost: str) -> str:
-    """One line under the table: how many came to what, and what the star means."""
+    """The line under the table: the number of trials in each state, and the meaning of the star."""
     states = sorted({row.state for row in rows})
     counts = ", ".join(f"{sum(row.state == s for row in rows)} {s}" for s in states)
-    title = ranking_leaderboard.column(cost).title
+    title = board.column(cost).title
     return f"{len(rows)} trials: {counts}. * = nothing finished is as accurate for fewer {title}."
 
 
 def print_leaderboard(rows: Sequence[Row], columns: Sequence[str], *, sort: str, top: int | None, title: str) -> None:
+    """Print the table and its summary on stdout."""
     cost = sort if sort in COSTS else "flops"
-    out.print(table(rows, columns, top=top, title=title), crop=False)  # it has cut its lines itself
+    out.print(table(rows, columns, top=top, title=title), crop=False)  # the table truncates its lines itself
     hidden = len(rows) - len(rows[:top])
     out.print((f"{hidden} more rows (--top {len(rows)} shows all). " if hidden > 0 else "") + summary(rows, cost))
 
 
-class Display:
-    """Follows a sweep by its statuses: a bar on a terminal, a line a finished trial elsewhere."""
+def print_trial(study: str, state: TrialState, *, as_json: bool) -> None:
+    """Print the result of a single training, with its cost and what to do next, on stdout."""
+    row = board.row(study, state)
+    if as_json:
+        print(dump_json(board.as_dict(row)))
+        return
+    low, high = 100 * (row.low or 0), 100 * (row.high or 0)
+    out.print(
+        f"{study}/{row.trial}: {board.text(row, 'accuracy')} on validation "
+        f"(95% interval {low:.2f} to {high:.2f}), best of {len(row.curve)} epochs\n"
+        f"{board.text(row, 'params')} parameters ({board.text(row, 'trainable')} trained), "
+        f"{board.text(row, 'flops')} FLOPs per image, {board.text(row, 'seconds')} of training, "
+        f"energy {board.text(row, 'energy') if row.energy is not None else row.energy_source}\n"
+        f"next: mnist-suite export {study} --to model   or   mnist-suite finetune --from {study} ..."
+    )
+
+
+class SweepProgress:
+    """Shows the statuses of a running study: a progress bar on a terminal, else a line for each finished trial."""
 
     def __init__(self, results: Path, *, quiet: bool) -> None:
         self.results, self.quiet = results, quiet
@@ -125,8 +151,16 @@ class Display:
         self.readers: dict[str, EventReader] = {}
         self.live: dict[str, str] = {}
         self.last: Status | None = None
+        self.notes: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Print a line, unless it was printed before."""
+        if text not in self.notes and not self.quiet:
+            self.notes.add(text)
+            err.print(text)
 
     def update(self, status: Status) -> None:
+        """Show a new status."""
         self.last = status
         if self.quiet:
             return
@@ -153,28 +187,28 @@ class Display:
         )
 
     def _live(self, status: Status) -> str:
-        """What the running trials are at, read from their event logs like any other viewer would."""
+        """The progress of the running trials, read from their event logs."""
         directory = StudyDir(self.results, status.study)
         for trial_id in status.running:
             reader = self.readers.setdefault(trial_id, EventReader(directory.trial(trial_id).events))
             for line in reader.poll():
-                if isinstance(line.event, Training):
+                if isinstance(line.event, TrainingProgress):
                     e = line.event
                     self.live[trial_id] = f"{trial_id[:4]} epoch {e.epoch:.1f} {e.images_per_second:,.0f} img/s"
                 elif isinstance(line.event, Evaluated):
                     self.live[trial_id] = f"{trial_id[:4]} epoch {line.event.epoch:g} {100 * line.event.accuracy:.2f}%"
-        for gone in set(self.live) - set(status.running):
-            self.live.pop(gone)
-            self.readers.pop(gone, None)
+        for ended in set(self.live) - set(status.running):
+            self.live.pop(ended)
+            self.readers.pop(ended, None)
         return " | ".join(self.live.values())
 
 
 @contextmanager
-def following(results: Path, *, quiet: bool) -> Iterator[Display]:
-    """A display for the time of a sweep."""
-    display = Display(results, quiet=quiet)
+def sweep_progress(results: Path, *, quiet: bool) -> Iterator[SweepProgress]:
+    """Context in which the progress of a study is shown; yields the object to update."""
+    progress = SweepProgress(results, quiet=quiet)
     if quiet or not err.is_terminal:
-        yield display
+        yield progress
         return
     columns = (
         TextColumn("{task.description}"),
@@ -185,55 +219,61 @@ def following(results: Path, *, quiet: bool) -> Iterator[Display]:
         TextColumn("{task.fields[eta]}"),
         TextColumn("{task.fields[live]}", style="dim"),
     )
-    with Progress(*columns, console=err) as display.bar:
-        yield display
+    with Progress(*columns, console=err) as progress.bar:
+        yield progress
 
 
 @contextmanager
-def downloading(quiet: bool) -> Iterator[Any]:
-    """An `on_progress(done, total, label)` that draws a bar, or says a line a file where there is no terminal."""
+def download_progress(quiet: bool) -> Iterator[OnBytes]:
+    """Context in which downloads are shown: a bar for each file, or a line without a terminal."""
     if quiet or not err.is_terminal:
-        said: set[str] = set()
+        begun: set[str] = set()
 
-        def plain(done: int, total: int | None, label: str) -> None:
-            if not quiet and label not in said:
-                said.add(label)
+        def print_line(done: int, total: int | None, label: str) -> None:
+            if not quiet and label not in begun:
+                begun.add(label)
                 err.print(f"fetching {label}")
 
-        yield plain
+        yield print_line
         return
     with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=err) as bar:
         tasks: dict[str, Any] = {}
 
-        def drawn(done: int, total: int | None, label: str) -> None:
+        def update_bar(done: int, total: int | None, label: str) -> None:
             task = tasks.get(label)
             if task is None:
                 task = tasks[label] = bar.add_task(label, total=total)
             bar.update(task, completed=done, total=total)
 
-        yield drawn
+        yield update_bar
 
 
 @contextmanager
-def drawing(what: str, quiet: bool) -> Iterator[Any]:
-    """An `on_step(done, total)` for work that takes some seconds: a bar, or now and then a line elsewhere."""
+def step_progress(what: str, quiet: bool) -> Iterator[OnStep]:
+    """Context in which the steps of some work are shown: a bar, or a line every two seconds without a terminal.
+
+    Args:
+        what: What the steps are, in the plural.
+        quiet: Show nothing.
+    """
     if not quiet and err.is_terminal:
         with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
-    spoke = time.monotonic()
+    printed = time.monotonic()
 
-    def plain(done: int, total: int) -> None:
-        nonlocal spoke
-        if not quiet and time.monotonic() - spoke > 2:
-            spoke = time.monotonic()
+    def print_line(done: int, total: int) -> None:
+        nonlocal printed
+        if not quiet and time.monotonic() - printed > 2:
+            printed = time.monotonic()
             err.print(f"{done} of {total} {what}")
 
-    yield plain
+    yield print_line
 
 
 def duration(seconds: float) -> str:
+    """A duration in seconds, minutes or hours, for example "12 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

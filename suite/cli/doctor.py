@@ -1,4 +1,4 @@
-"""A look at the machine: what a person needs to know before a long run, and what to send with a bug report."""
+"""Facts about this machine: what to know before a long run, and what to include in a bug report."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from suite.data.registry import DATASETS
 from suite.errors import InputError
 from suite.hardware import autotune, device
 from suite.models import pretrained
-from suite.store import study
 from suite.store.files import cache_dir, on_network_disk
 from suite.store.provenance import packages, version
+from suite.store.study import studies
 
 
 def examine(results: Path) -> dict[str, dict[str, Any]]:
-    """Facts by part: versions, devices, precision, data, weights, disk."""
+    """Facts by part (versions, devices, precision, measured, data, weights, disk), each by name.
+
+    Args:
+        results: The results directory, whose disk is examined; it need not exist.
+    """
     return {
         "versions": {"mnist-suite": version(), "python": platform.python_version(), **packages()},
         "devices": _devices(),
         "precision": _precision(),
-        "measured": autotune.as_rows() or {"nothing yet": "each kind of training is tried once, when it first runs"},
+        "measured": autotune.as_rows() or {"nothing yet": "each kind of training is measured once, when it first runs"},
         "data": _data(),
         "weights": _weights(),
         "disk": _disk(results),
@@ -39,7 +43,7 @@ def _devices() -> dict[str, Any]:
         "processor": device.processor(),
         "cores in use": device.cores(),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "auto takes": str(device.pick("auto")),
+        "auto selects": str(device.pick("auto")),
     }
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
@@ -49,12 +53,12 @@ def _devices() -> dict[str, Any]:
 
 def _precision() -> dict[str, Any]:
     chosen = device.pick("auto")
-    plain = torch.nn.Conv2d(8, 8, 3)
+    dense = torch.nn.Conv2d(8, 8, 3)
     depthwise = torch.nn.Conv2d(8, 8, 3, groups=8)
     return {
-        "training, plain convolutions": device.name_of(device.precision("auto", chosen, plain, training=True)),
+        "training, dense convolutions": device.name_of(device.precision("auto", chosen, dense, training=True)),
         "training, depthwise": device.name_of(device.precision("auto", chosen, depthwise, training=True)),
-        "frozen features": device.name_of(device.precision("auto", chosen, plain, training=False)),
+        "frozen features": device.name_of(device.precision("auto", chosen, dense, training=False)),
         "bfloat16 in the processor": device.cpu_has_bf16(),
     }
 
@@ -78,11 +82,11 @@ def _weights() -> dict[str, Any]:
 
 
 def _disk(results: Path) -> dict[str, Any]:
-    place = next(p for p in (results, *results.parents) if p.exists())
-    network = on_network_disk(place)
+    existing = next(p for p in (results, *results.parents) if p.exists())
+    network = on_network_disk(existing)
     return {
         "results": str(results),
-        "free": f"{shutil.disk_usage(place).free / 2**30:.1f} GiB",
+        "free": f"{shutil.disk_usage(existing).free / 2**30:.1f} GiB",
         "file system": f"{network}, a network disk: use --storage for Optuna" if network else "local",
-        "studies": len(study.studies(results)),
+        "studies": len(studies(results)),
     }

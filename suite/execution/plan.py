@@ -10,7 +10,7 @@ from typing import Literal
 
 from suite.data.datasets import search_splits
 from suite.data.splits import Info
-from suite.errors import InputError
+from suite.errors import InputError, expand_user
 from suite.execution.inline import Inline
 from suite.execution.job import Executor, Limits
 from suite.execution.processes import Processes
@@ -168,7 +168,7 @@ def weights_of(reference: str, results: Path) -> Weights:
     """Weights by name: 'pretrained', a file or a folder, or STUDY[/TRIAL] below the results. Raises InputError."""
     if reference == "pretrained":
         return Weights(source="pretrained")
-    path = Path(reference).expanduser()
+    path = expand_user(reference)
     if path.exists():
         path = path.absolute()
         if path.is_dir():

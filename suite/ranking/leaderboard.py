@@ -221,7 +221,7 @@ def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
         energy_source=cost.energy_source if cost else None,
         latency=cost.latency_seconds if cost else None,
         latency_256=cost.latency_256_seconds if cost else None,
-        tuned=trial.params,
+        tuned=trial.canonical_params,
         reason=state.reason,
         seed=trial.seed,
     )

@@ -86,13 +86,13 @@ def importances(experiment: Experiment, states: Sequence[TrialState]) -> dict[st
     for name, arm in experiment.arms.items():
         space = {path: distribution(choices) for path, choices in {**experiment.space, **arm.space}.items()}
         done = [s for s in states if s.trial.arm == name and s.state == "finished" and s.trial.params]
-        done = [s for s in done if set(s.trial.params) == set(space)]
+        done = [s for s in done if set(s.trial.canonical_params) == set(space)]
         if len(space) < 2 or len(done) < ENOUGH or len({s.best for s in done}) < 2:
             continue
         study = optuna.create_study(direction="maximize")
         for s in done:
             one = create_trial(
-                state=Outcome.COMPLETE, value=s.best, params=dict(s.trial.params), distributions=dict(space)
+                state=Outcome.COMPLETE, value=s.best, params=s.trial.canonical_params, distributions=dict(space)
             )
             study.add_trial(one)
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)

@@ -117,7 +117,7 @@ def tensorboard(study: StudyDir, to: Path) -> tuple[int, int]:
                     if found.get(key) is not None:
                         name = f"{'validation' if found['kind'] == 'evaluated' else 'train'}/{key}"
                         writer.add_scalar(name, found[key], found["step"], walltime=line.time)
-            facts: dict[str, Any] = {"arm": state.trial.arm, "seed": state.trial.seed, **state.trial.params}
+            facts: dict[str, Any] = {"arm": state.trial.arm, "seed": state.trial.seed, **state.trial.canonical_params}
             if state.best is not None:
                 writer.add_hparams(facts, {"best/accuracy": state.best}, run_name=".")
     return len(states), events

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.pruners import NopPruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from suite.errors import InputError
 from suite.search.pruning import rung_step, rungs
 from suite.search.storage import LEARNED
-from suite.spec import Arm, Choice, LogFloat, Params, Pruning, Range, Record, Space
+from suite.spec import Arm, Choice, Params, Pruning, Range, Record, Space, canonical_params, key_path
 from suite.spec.seeds import mix
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -24,9 +24,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 
 def distribution(choices: Range) -> BaseDistribution:
-    if isinstance(choices, Choice):
-        return CategoricalDistribution(choices.values)
-    return FloatDistribution(choices.low, choices.high, log=isinstance(choices, LogFloat))
+    return json_to_distribution(choices.distribution())
 
 
 def defaults(arm: Arm, space: Space) -> Params | None:
@@ -34,7 +32,7 @@ def defaults(arm: Arm, space: Space) -> Params | None:
     point: Params = {}
     for path, choices in space.items():
         node: Any = arm
-        for key in path.split(".") if "." in path or path in Arm.model_fields else ["recipe", path]:
+        for key in key_path(path):
             node = getattr(node, key)
         inside = node in choices.values if isinstance(choices, Choice) else choices.low <= node <= choices.high
         if not inside:
@@ -97,6 +95,7 @@ class Search:
     ) -> bool:
         """Make the database agree with the trial directories, which are the truth: `records` of those that are over,
         `params` and `curves` of all. Says whether it had to be written anew."""
+        params = {trial_id: canonical_params(found) for trial_id, found in params.items()}  # older studies may differ
         known = [t for t in self.study.get_trials(deepcopy=False) if "id" in t.user_attrs or t.state in LEARNED]
         sound = self._agrees(known, records, params)
         if not sound:
@@ -207,7 +206,7 @@ class Search:
         if trial is None:
             known = {t.user_attrs.get("id"): t for t in self.study.get_trials(deepcopy=False)}.get(record.trial)
             if known is None:
-                self._add(record, params)
+                self._add(record, canonical_params(params))
                 return
             if known.state.is_finished():
                 return

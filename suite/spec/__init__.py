@@ -1,15 +1,19 @@
-"""The vocabulary of experiments: what an experiment file imports."""
+"""Immutable, validated models of everything that is declared, sent between processes or written to disk.
+
+Experiment files import what they need from here.
+"""
 
 from suite.spec.base import (
     NAME,
     SCHEMA,
     Count,
     Epoch,
-    Moment,
     Name,
     Positive,
     Spec,
+    Timestamp,
     Unit,
+    first_error,
 )
 from suite.spec.events import (
     EVENT,
@@ -28,18 +32,10 @@ from suite.spec.events import (
 from suite.spec.experiment import (
     Arm,
     Caps,
-    Choice,
     Experiment,
-    LogFloat,
-    Params,
     Pretraining,
     Pruning,
-    Range,
-    Space,
-    Uniform,
-    assignments,
-    corners,
-    first_error,
+    key_path,
     resolved,
 )
 from suite.spec.recipe import (
@@ -68,6 +64,17 @@ from suite.spec.records import (
     Record,
     Status,
     StudyFile,
+)
+from suite.spec.space import (
+    Choice,
+    LogFloat,
+    Params,
+    Range,
+    Space,
+    Uniform,
+    assignments,
+    canonical_name,
+    canonical_params,
 )
 from suite.spec.trial import (
     UNHASHED,
@@ -105,7 +112,6 @@ __all__ = [
     "Logreg",
     "LpFt",
     "Mlp",
-    "Moment",
     "Name",
     "NormOnly",
     "Params",
@@ -129,13 +135,16 @@ __all__ = [
     "Stopped",
     "Strategy",
     "StudyFile",
+    "Timestamp",
     "Trial",
     "Uniform",
     "Unit",
     "Verdict",
     "Weights",
     "assignments",
-    "corners",
+    "canonical_name",
+    "canonical_params",
     "first_error",
+    "key_path",
     "resolved",
 ]

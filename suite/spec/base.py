@@ -1,7 +1,6 @@
-"""The vocabulary: frozen, strict models of everything that crosses a seam or lies on disk.
+"""The base class of all specifications, and constrained types that several of them share.
 
-No torch and no optuna here, so that the dashboard and `--help` stay light. Every model refuses unknown
-keys and survives a JSON round trip unchanged.
+Nothing in `suite.spec` imports torch or Optuna, so that `--help` and the dashboard start quickly.
 """
 
 from __future__ import annotations
@@ -10,22 +9,43 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = 1  # of every file below results/; readers refuse a newer one
+SCHEMA = 1  # version of every file below results/; readers refuse a newer one
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"  # of studies, experiments and arms: one path component everywhere
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"  # of studies, experiments and arms: a valid file name everywhere
 
 Name = Annotated[str, Field(pattern=NAME)]
 
-Unit = Annotated[float, Field(ge=0, le=1)]
+Unit = Annotated[float, Field(ge=0, le=1)]  # a proportion or an accuracy
 
 Positive = Annotated[float, Field(gt=0)]
-# Bounded, since they are read from files of others and have to fit what computes with them.
+
+# The upper bounds below exist because files may come from others: values must fit the arithmetic that uses them.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
-Epoch = Annotated[float, Field(ge=0, lt=2**31)]  # whole, or with the part of one that a rung stands at
+Epoch = Annotated[float, Field(ge=0, lt=2**31)]  # may be fractional, since a rung may lie within an epoch
 
-Moment = Annotated[float, Field(ge=0, lt=2**40)]  # seconds since 1970
+Timestamp = Annotated[float, Field(ge=0, lt=2**40)]  # seconds since 1970-01-01 UTC
 
 
 class Spec(BaseModel):
+    """Base class: immutable, strictly typed, without unknown keys, NaN or infinity.
+
+    A model equals the result of writing it as JSON and reading it again.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def first_error(error: ValueError) -> str:
+    """The first problem that a `ValueError` reports, on one line.
+
+    For a pydantic `ValidationError` the line starts with the dotted path of the field, for example
+    "augment.shift: Input should be greater than or equal to 0".
+    """
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    one = errors()[0]
+    path = ".".join(str(part) for part in one["loc"])
+    message = one["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" if path else message

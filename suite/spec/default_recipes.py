@@ -1,10 +1,10 @@
-"""What `pretrain` and `finetune` use where the command line says nothing; `--set` changes single values."""
+"""The recipes that `pretrain` and `finetune` start from; `--set` changes single values."""
 
 from __future__ import annotations
 
-from suite.spec.recipe import Augment, Recipe
+from suite.spec.recipe import FROM_RANDOM, Augment, Recipe
 
-PRETRAIN = Recipe(
+FROM_SCRATCH = Recipe(
     optimizer="adamw",
     lr=0.005,
     momentum=0.8,
@@ -17,12 +17,11 @@ PRETRAIN = Recipe(
 
 HEAD = Recipe(lr=0.05, schedule="cosine", epochs=20, batch_size=256)
 
-# Whole backbones move gently; cosine so that the last epoch counts.
 FINETUNE = Recipe(lr=0.02, schedule="cosine", warmup=0.1, epochs=2, batch_size=64)
 
 
-def default(strategy: str) -> Recipe:
-    """The recipe for one strategy."""
+def default_recipe(strategy: str) -> Recipe:
+    """The default recipe of a strategy, given by its `kind`."""
     if strategy == "head":
         return HEAD
-    return PRETRAIN if strategy in ("scratch", "pretrain") else FINETUNE
+    return FROM_SCRATCH if strategy in FROM_RANDOM else FINETUNE

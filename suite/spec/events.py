@@ -1,4 +1,4 @@
-"""The events that a trial yields and writes to its log."""
+"""The events of a trial, as its training yields them and as events.jsonl holds them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from suite.spec.base import Count, Epoch, Moment, Spec, Unit
+from suite.spec.base import Count, Epoch, Spec, Timestamp, Unit
 
 
 class Started(Spec):
+    """An attempt has begun: the model is built, and any checkpoint is loaded."""
+
     kind: Literal["started"] = "started"
-    attempt: str  # token; a later attempt of the same trial has another
+    attempt: str  # token of the attempt; each attempt of a trial has its own
     pid: Count
     host: str
     step: Count = 0  # above 0 when resumed from a checkpoint
@@ -22,49 +24,63 @@ class Started(Spec):
 
 
 class Progress(Spec):
+    """Training goes on; sent a few times per epoch."""
+
     kind: Literal["progress"] = "progress"
     step: Count
-    epoch: float
-    loss: float | None  # mean training loss since the last event; None when not finite
+    epoch: float  # completed, fractional
+    loss: float | None  # mean training loss since the previous event; None if not finite
     lr: float
     images_per_second: float
-    seconds: float  # of training, evaluation off the clock
+    seconds: float  # of training so far, without evaluation
 
 
 class Evaluated(Spec):
+    """The model was evaluated on the validation split."""
+
     kind: Literal["evaluated"] = "evaluated"
     step: Count
     epoch: Epoch
-    accuracy: Unit  # on validation
+    accuracy: Unit  # on the validation split
     loss: float | None
-    seconds: float  # of training so far, evaluation off the clock
+    seconds: float  # of training so far, without evaluation
 
 
 class Checkpointed(Spec):
+    """A checkpoint was written."""
+
     kind: Literal["checkpointed"] = "checkpointed"
     step: Count
     sha256: str
 
 
 class Finished(Spec):
+    """The trial reached its last epoch."""
+
     kind: Literal["finished"] = "finished"
     accuracy: Unit
     step: Count
 
 
 class Pruned(Spec):
+    """The trial ended early because it was not promising, or because its model exceeds a cap."""
+
     kind: Literal["pruned"] = "pruned"
     reason: str
     step: Count
 
 
 class Failed(Spec):
+    """The trial ended with an error."""
+
     kind: Literal["failed"] = "failed"
     reason: str
     step: Count = 0
 
 
 class Stopped(Spec):
+    """The attempt was interrupted on request; a later attempt continues from its checkpoint."""
+
     kind: Literal["stopped"] = "stopped"
     reason: str
     step: Count
@@ -77,12 +93,12 @@ Event = Annotated[
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
-Verdict = Literal["prune", "stop"]  # what the controller may answer to an event; None: go on
+Verdict = Literal["prune", "stop"]  # the controller's answer to an event; None means continue
 
 
 class Line(Spec):
     """One line of events.jsonl."""
 
     seq: Count
-    time: Moment
+    time: Timestamp
     event: Event

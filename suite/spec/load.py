@@ -1,6 +1,6 @@
-"""Declared experiments: the Python files in experiments/, and a person's own by path.
+"""Loads experiment files: the built-in ones in experiments/ by name, and others by path.
 
-Such a file is code and runs when it is loaded; SECURITY.md says what that means.
+An experiment file is Python code, and loading it runs it; SECURITY.md says what that means.
 """
 
 from __future__ import annotations
@@ -11,29 +11,37 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from suite.errors import InputError
-from suite.spec.experiment import Experiment, first_error
+from suite.errors import InputError, expand_user
+from suite.spec.base import first_error
+from suite.spec.experiment import Experiment
 
 
-def names() -> list[str]:
-    """The built-in experiments."""
+def experiment_names() -> list[str]:
+    """The names of the built-in experiments, sorted."""
     package = importlib.util.find_spec("experiments")
     places = package.submodule_search_locations if package else None
     return sorted(p.stem for place in places or [] for p in Path(place).glob("[a-z]*.py"))
 
 
-def load(reference: str) -> Experiment:
-    """A built-in experiment by name, or a file by path: whatever it calls EXPERIMENT. Raises InputError."""
+def load_experiment(reference: str) -> Experiment:
+    """The value of EXPERIMENT in an experiment file.
+
+    Args:
+        reference: The name of a built-in experiment, or a path: it ends in ".py" or has a "/".
+
+    Raises:
+        InputError: There is no such experiment, or its file is not valid.
+    """
     if reference.endswith(".py") or "/" in reference:
-        path = Path(reference).expanduser()
+        path = expand_user(reference)
         if not path.is_file():
             raise InputError(f"There is no experiment file {reference}.")
         spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
     else:
-        if reference not in names():
+        if reference not in experiment_names():
             raise InputError(
-                f"There is no experiment '{reference}'; built in are: {', '.join(names())}. "
-                "A file of your own works by path, for example ./my_experiment.py."
+                f"There is no experiment '{reference}'; built in are: {', '.join(experiment_names())}. "
+                "To use a file of your own, give its path, for example ./my_experiment.py."
             )
         spec = importlib.util.find_spec(f"experiments.{reference}")
     if spec is None or spec.loader is None:
@@ -42,10 +50,10 @@ def load(reference: str) -> Experiment:
     try:
         spec.loader.exec_module(module)
     except ValidationError as error:
-        raise InputError(f"{reference} declares an experiment that does not hold: {first_error(error)}.") from None
+        raise InputError(f"{reference} declares an experiment that is not valid: {first_error(error)}.") from None
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # it is somebody's code: whatever it raises is the answer
+    except BaseException as error:  # the user's code may raise anything, SystemExit included
         raise InputError(f"{reference} could not be loaded: {type(error).__name__}: {error}") from None
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):

@@ -1,4 +1,4 @@
-"""How one training is done: augmentation, recipe, heads and strategies."""
+"""How a model is trained: augmentation, recipe, heads and strategies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from suite.spec.base import Positive, Spec, Unit
 
 
 class Augment(Spec):
-    """Random changes of the training images, drawn anew for every image and epoch."""
+    """Random augmentation of the training images, sampled anew for every image and epoch."""
 
     shift: float = Field(default=0.0, ge=0, le=16, description="largest translation, pixels of the native image")
     rotate: float = Field(default=0.0, ge=0, le=180, description="largest rotation, degrees")
@@ -19,11 +19,13 @@ class Augment(Spec):
     flip: bool = Field(default=False, description="mirror half of the images left to right")
 
     def __bool__(self) -> bool:
+        """Whether any augmentation is on."""
         return bool(self.shift or self.rotate or self.scale or self.erase or self.flip)
 
 
 class Recipe(Spec):
-    """How to train. The defaults are the tutorial's: SGD 0.01 with momentum 0.9, batch 64, two epochs."""
+    """Hyperparameters of one training. The defaults are those of the PyTorch tutorial that this suite started from:
+    SGD with learning rate 0.01 and momentum 0.9, batch size 64, two epochs."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = Field(default=0.01, description="peak learning rate")
@@ -32,12 +34,19 @@ class Recipe(Spec):
     beta2: float = Field(default=0.999, gt=0, lt=1, description="AdamW only")
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
-    warmup: float = Field(default=0.0, ge=0, lt=1, description="part of all steps spent warming up; onecycle: 0.3 if 0")
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="warm-up as a proportion of all steps; onecycle: 0.3 if 0"
+    )
     epochs: int = Field(default=2, ge=1, le=10_000)
     batch_size: int = Field(default=64, ge=1, le=65_536)
     augment: Augment = Augment()
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the weight average that is evaluated; 0 = off")
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights that is evaluated; 0 = off",
+    )
     clip_norm: float = Field(default=0.0, ge=0, description="largest gradient norm; 0 = off")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
@@ -49,25 +58,35 @@ class Recipe(Spec):
 
 
 class Linear(Spec):
+    """A linear classifier, trained by gradient descent."""
+
     kind: Literal["linear"] = "linear"
 
 
 class Mlp(Spec):
+    """A network with one hidden layer, trained by gradient descent."""
+
     kind: Literal["mlp"] = "mlp"
     hidden: int = Field(default=256, ge=1, le=16_384)
 
 
 class Ridge(Spec):
+    """Ridge regression on one-hot labels, solved in closed form."""
+
     kind: Literal["ridge"] = "ridge"
-    l2: Positive = Field(default=1.0, description="penalty per training example on standardised features")
+    l2: Positive = Field(default=1.0, description="L2 penalty per training example, on standardised features")
 
 
 class Logreg(Spec):
+    """Logistic regression, solved by L-BFGS."""
+
     kind: Literal["logreg"] = "logreg"
-    c: Positive = Field(default=1.0, description="inverse penalty, as in scikit-learn")
+    c: Positive = Field(default=1.0, description="inverse of the L2 penalty, as in scikit-learn")
 
 
 class Knn(Spec):
+    """k-nearest-neighbour classification."""
+
     kind: Literal["knn"] = "knn"
     k: int = Field(default=5, ge=1, le=1000)
 
@@ -76,32 +95,32 @@ HeadSpec = Annotated[Linear | Mlp | Ridge | Logreg | Knn, Field(discriminator="k
 
 
 class Scratch(Spec):
-    """Every parameter, from random weights."""
+    """Train every parameter, starting from random weights."""
 
     kind: Literal["scratch"] = "scratch"
 
 
 class Pretrain(Spec):
-    """Like scratch, but the result is meant to be stood on by other trials."""
+    """Like `Scratch`; the result serves as initial weights of other trials."""
 
     kind: Literal["pretrain"] = "pretrain"
 
 
 class HeadOnly(Spec):
-    """A head on frozen features."""
+    """Train a head on the features of the frozen backbone."""
 
     kind: Literal["head"] = "head"
     head: HeadSpec = Linear()
 
 
 class Full(Spec):
-    """Every parameter, from given weights; the classifier starts at zero."""
+    """Train every parameter, starting from given weights and a classifier of zeros."""
 
     kind: Literal["full"] = "full"
 
 
 class LpFt(Spec):
-    """A linear probe first, then every parameter (Kumar et al., 2022, arXiv:2202.10054)."""
+    """Train the classifier first, then every parameter (Kumar et al., 2022, arXiv:2202.10054)."""
 
     kind: Literal["lp-ft"] = "lp-ft"
     probe_epochs: int = Field(default=10, ge=1, le=1000)
@@ -109,20 +128,21 @@ class LpFt(Spec):
 
 
 class Partial(Spec):
-    """The classifier and the last `blocks` blocks."""
+    """Train the classifier and the last `blocks` blocks of the backbone."""
 
     kind: Literal["partial"] = "partial"
     blocks: int = Field(default=1, ge=1, le=1000)
 
 
 class NormOnly(Spec):
-    """The classifier and the affine parameters of normalisation layers (Frankle et al., arXiv:2003.00152)."""
+    """Train the classifier and the affine parameters of the normalisation layers (Frankle et al., 2020,
+    arXiv:2003.00152)."""
 
     kind: Literal["norm-only"] = "norm-only"
 
 
 class Bitfit(Spec):
-    """The classifier and every bias (Ben Zaken et al., 2022, arXiv:2106.10199)."""
+    """Train the classifier and every bias (Ben Zaken et al., 2022, arXiv:2106.10199)."""
 
     kind: Literal["bitfit"] = "bitfit"
 
@@ -131,4 +151,4 @@ Strategy = Annotated[
     Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit, Field(discriminator="kind")
 ]
 
-FROM_RANDOM = ("scratch", "pretrain")
+FROM_RANDOM = ("scratch", "pretrain")  # strategies that start from random weights

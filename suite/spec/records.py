@@ -1,4 +1,4 @@
-"""The files that a study leaves behind: costs, provenance, trial records, the study's status."""
+"""The files of a study other than trial.json: result.json with cost and provenance, status.json and study.json."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from suite.spec.base import SCHEMA, Count, Epoch, Moment, Name, Spec, Unit
+from suite.spec.base import SCHEMA, Count, Epoch, Name, Spec, Timestamp, Unit
 from suite.spec.experiment import Experiment
 
 
 class Cost(Spec):
-    """Measured unless said otherwise. None: not known."""
+    """What a trial cost. Values are measured unless a comment says otherwise; None means unknown."""
 
     parameters: Count
     trainable: Count
     forward_flops: Count  # per image; a multiply-add is two; counted, not timed
-    training_flops: Count  # all images seen: forward + backward through what is trained; 0 for knn heads
-    setup_flops: Count = 0  # feature extraction, where this trial was the one to do it
+    training_flops: Count  # forward and backward passes over all training images; 0 for k-nearest-neighbour heads
+    setup_flops: Count = 0  # feature extraction, if this trial carried it out
     flops_source: str = "torch.utils.flop_counter, eager, meta device"  # how the three above were counted
-    wall_seconds: float  # the whole trial, all attempts
-    train_seconds: float  # of the device: optimisation alone, no evaluation in it
-    setup_seconds: float  # data, weights, feature extraction where they were not cached
+    wall_seconds: float  # the whole trial, all attempts together
+    train_seconds: float  # optimisation on the device, without evaluation
+    setup_seconds: float  # loading data and weights, and feature extraction, unless cached
     images_per_second: float
     peak_memory_bytes: Count
     memory_source: str  # "cuda allocator" or "resident set"
     energy_joules: float | None
     energy_source: str  # "nvml", "rapl", "unavailable", "unattributable (...)"
-    latency_seconds: float | None = None  # one image through the finished model, in fp32, at its fastest
-    latency_256_seconds: float | None = None  # 256 images at once; None where that would have taken long
+    latency_seconds: float | None = None  # forward pass of one image in fp32, the fastest of several
+    latency_256_seconds: float | None = None  # forward pass of 256 images; None if it would take too long
 
 
 class Provenance(Spec):
+    """The software, hardware and inputs that a trial ran with."""
+
     version: str
     command: str
     commit: str | None
@@ -41,35 +43,35 @@ class Provenance(Spec):
     host: str
     hardware: str
     threads: Count
-    precision: str  # what 'auto' came to
+    precision: str  # as used, never 'auto'
     data_sha256: str | None = None  # of the training files
-    split_sha256: str | None = None  # of which images are for training and which for validation
+    split_sha256: str | None = None  # of the assignment of images to training and validation
     weights: str | None = None
     weights_sha256: str | None = None
 
 
 class Record(Spec):
-    """result.json: written last, so its presence says that the trial is over."""
+    """result.json: the result of a trial. It is written last, so its presence means that the trial has ended."""
 
     schema_version: Literal[1] = SCHEMA
     trial: str
     arm: Name
     state: Literal["finished", "pruned", "failed"]
     attempt: str
-    accuracy: Unit | None = None  # best on validation
+    accuracy: Unit | None = None  # the best on the validation split
     loss: float | None = None
-    epoch: Epoch | None = None  # at which it was best
-    images: Count = 0  # in the validation split
+    epoch: Epoch | None = None  # of the best accuracy
+    images: Count = 0  # number of validation images
     steps: Count = 0
     curve: tuple[tuple[Epoch, Unit], ...] = ()  # (epoch, validation accuracy)
-    reason: str | None = None  # of pruned and failed
+    reason: str | None = None  # why it was pruned or failed
     cost: Cost | None = None
     provenance: Provenance | None = None
     artifact: Name | None = None  # "best.safetensors"
     artifact_sha256: str | None = None
-    accuracy_fp32: Unit | None = None  # of the artifact on validation in float32, whatever it was trained in
-    started: Moment = 0.0
-    ended: Moment = 0.0
+    accuracy_fp32: Unit | None = None  # of the artifact on the validation split, computed in fp32
+    started: Timestamp = 0.0
+    ended: Timestamp = 0.0
 
     @field_validator("accuracy", "loss")
     @classmethod
@@ -80,15 +82,15 @@ class Record(Spec):
 
 
 class Status(Spec):
-    """status.json: the controller's sign of life."""
+    """status.json: the state of a study, rewritten by its controller as a heartbeat."""
 
     schema_version: Literal[1] = SCHEMA
     study: Name
     state: Literal["running", "done", "stopped", "failed"]
     pid: Count
     host: str
-    started: Moment
-    heartbeat: Moment
+    started: Timestamp
+    heartbeat: Timestamp
     planned: Count
     finished: Count = 0
     pruned: Count = 0
@@ -102,11 +104,11 @@ class Status(Spec):
 
 
 class StudyFile(Spec):
-    """study.json: the resolved experiment and what it stands on."""
+    """study.json: the experiment as resolved when the study began, with hashes and versions."""
 
     schema_version: Literal[1] = SCHEMA
     study: Name
-    created: Moment
+    created: Timestamp
     experiment: Experiment
     data_hash: str
     split_hash: str

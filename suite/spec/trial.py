@@ -1,4 +1,4 @@
-"""One trial: a training with every choice resolved."""
+"""A trial: one training with every setting resolved."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from typing import Literal
 from pydantic import Field
 
 from suite.spec.base import SCHEMA, Count, Epoch, Name, Spec
-from suite.spec.experiment import Caps, Params
+from suite.spec.experiment import Caps
 from suite.spec.recipe import Recipe, Strategy
+from suite.spec.space import Params, canonical_params
 
 
 class Weights(Spec):
-    """Where a trial starts from."""
+    """Initial weights of a trial."""
 
     source: str = Field(description="'pretrained', or a path (relative ones are below the results directory)")
-    sha256: str | None = None  # None for 'pretrained': the record tells what was found
+    sha256: str | None = None  # None for 'pretrained': the record has the hash of the file that was found
 
 
-UNHASHED = ("number", "study", "device", "threads", "caps")  # what of a trial its id does not speak of
+UNHASHED = ("number", "study", "device", "threads", "caps")  # fields that do not enter the hash in a trial's id
 
 
 class Trial(Spec):
+    """trial.json: everything that is needed to repeat one training."""
+
     schema_version: Literal[1] = SCHEMA
     study: Name
     arm: Name
-    number: Count = Field(description="in the study, over all arms")
+    number: Count = Field(description="position in the study, over all arms")
     dataset: str
     data_hash: str
     split_hash: str
@@ -38,15 +41,21 @@ class Trial(Spec):
     size: Count | None
     strategy: Strategy
     recipe: Recipe
-    params: Params  # what the search chose; already put into recipe, strategy and size
+    params: Params  # as sampled by the search; `recipe`, `strategy` and `size` contain them already
     seed: Count
     device: str
     threads: Count = Field(description="CPU threads; 0: all")
-    rungs: tuple[Epoch, ...] = ()  # epochs after which the controller may prune
+    rungs: tuple[Epoch, ...] = ()  # epochs at which the controller may prune
     caps: Caps | None = None
 
     @property
     def id(self) -> str:
-        """Number, then a hash of everything but number and place: the same training has the same hash."""
+        """The number, then a hash of all fields but `UNHASHED`: equal trainings have equal hashes."""
         canonical = json.dumps(self.model_dump(mode="json", exclude=set(UNHASHED)), sort_keys=True)
         return f"{self.number:04d}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+    @property
+    def canonical_params(self) -> Params:
+        """`params` under their canonical names. `params` itself keeps the names of older studies, since the id depends
+        on it."""
+        return canonical_params(self.params)

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, expand_user
 from suite.spec import NAME
 
 MOST_BYTES = 2**28  # of a file that is read whole; a stranger's may claim to be as large as it likes
@@ -38,7 +38,7 @@ def check_name(name: str, what: str) -> str:
 
 def results_dir(path: str | Path | None = None) -> Path:
     """The results directory: the argument, else $MNIST_SUITE_RESULTS, else ./results."""
-    return Path(path or os.environ.get("MNIST_SUITE_RESULTS") or "results").expanduser().absolute()
+    return expand_user(path or os.environ.get("MNIST_SUITE_RESULTS") or "results").absolute()
 
 
 def make_writable(path: Path) -> Path:
@@ -166,4 +166,4 @@ def cache_dir() -> Path:
     import platformdirs
 
     chosen = os.environ.get("MNIST_SUITE_CACHE") or platformdirs.user_cache_dir("mnist-suite")
-    return Path(chosen).expanduser().absolute()  # package clients run in folders of their own
+    return expand_user(chosen).absolute()  # package clients run in folders of their own

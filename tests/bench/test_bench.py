@@ -73,7 +73,7 @@ def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_plain_objective_searches_the_same_space() -> None:
     """The plain objective's space is read from its syntax tree and compared with the experiment's."""
-    from suite.spec import load
+    from suite.spec.load import load_experiment
 
     tree = ast.parse(Path(baselines.__file__).read_text())
     suggested = {
@@ -86,7 +86,7 @@ def test_the_plain_objective_searches_the_same_space() -> None:
     }
     space = {
         key: list(choices.values) if choices.kind == "choice" else [choices.low, choices.high]
-        for key, choices in load.load("mnist").space.items()
+        for key, choices in load_experiment("mnist").space.items()
     }
     assert {k: v[0] if isinstance(v[0], list) else v for k, v in suggested.items()} == space
 

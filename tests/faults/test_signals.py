@@ -211,7 +211,7 @@ def test_what_diverges_is_pruned_and_never_best(start, experiment: Path, tmp_pat
     assert status.best_trial in {s.id for s in states} - {s.id for s in burnt}
     alone = start("pretrain", "--backbone", "net", "--limit", 300, "--set", "lr=1e12", "--results", tmp_path)
     assert alone.wait() == 1
-    assert "came to no model: diverged" in alone.errors
+    assert "produced no model: diverged" in alone.errors
 
 
 def test_nothing_listens_on_the_network(start, experiment: Path, tmp_path: Path, figures, faults) -> None:

@@ -1,4 +1,4 @@
-"""The vocabulary: strict, frozen, the same after a JSON round trip."""
+"""The models: strict, immutable, and equal after a JSON round trip."""
 
 import json
 from collections.abc import Callable
@@ -19,13 +19,12 @@ from suite.spec import (
     Recipe,
     Trial,
     Uniform,
-    assignments,
     first_error,
-    load,
     resolved,
 )
+from suite.spec.load import experiment_names, load_experiment
 
-EXPERIMENTS = load.names()
+EXPERIMENTS = experiment_names()
 
 
 def test_there_are_experiments() -> None:
@@ -34,7 +33,7 @@ def test_there_are_experiments() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_holds_together(name: str) -> None:
-    experiment = load.load(name)
+    experiment = load_experiment(name)
     assert experiment.name == name
     assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
     assert sum(experiment.quota().values()) == experiment.trials
@@ -114,18 +113,6 @@ def test_space_is_checked_against_the_fields() -> None:
     ):
         with pytest.raises(ValidationError):
             with_space(**bad)
-
-
-def test_assignments_are_typed_from_their_text() -> None:
-    assert assignments(["lr=0.1", "epochs=3", "nesterov=true", "optimizer=adamw", "augment.shift=2"]) == {
-        "lr": 0.1,
-        "epochs": 3,
-        "nesterov": True,
-        "optimizer": "adamw",
-        "recipe.augment.shift": 2,
-    }
-    with pytest.raises(ValueError, match="key=value"):
-        assignments(["lr"])
 
 
 def test_first_error_names_the_path() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tui
-from suite.spec import load
+from suite.spec.load import experiment_names
 from tui import commands
 from tui.commands import Form, free_name, problems, resume_words, start, sweep_words, typed
 
@@ -21,7 +21,7 @@ def test_the_command_is_what_a_person_would_type(tmp_path: Path) -> None:
     assert typed(sweep_words(Form("x y.py", "s"), Path("/r"))).startswith("mnist-suite sweep 'x y.py' --study s")
 
 
-@pytest.mark.parametrize("name", load.names())
+@pytest.mark.parametrize("name", experiment_names())
 def test_builtin_experiments_pass_the_form(name: str, tmp_path: Path) -> None:
     assert problems(Form(name, "s"), tmp_path) == {}
 

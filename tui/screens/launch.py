@@ -15,7 +15,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Footer, Input, Label, Static
 
 from suite.errors import InputError
-from suite.spec import load
+from suite.spec.load import experiment_names, load_experiment
 from suite.store.study import StudyDir
 from tui import commands
 from tui.commands import ENGINES, Form
@@ -39,7 +39,7 @@ FIELDS = {
 
 def form_from(view: StudyView | None, results: Path) -> Form:
     """An empty form, or one that repeats a study under a new name."""
-    known = load.names()
+    known = experiment_names()
     if view is None:
         name = "mnist" if "mnist" in known or not known else known[0]
         return Form(experiment=name, study=commands.free_name(name, results))
@@ -77,7 +77,7 @@ class LaunchScreen(ModalScreen[None]):
             yield Label("Launch a sweep", classes="question")
             for name, hint in FIELDS.items():
                 choices = {
-                    "experiment": load.names(),
+                    "experiment": experiment_names(),
                     "engine": ENGINES,
                     "device": ("auto", "cpu", "cuda", "mps"),
                 }
@@ -138,7 +138,7 @@ class LaunchScreen(ModalScreen[None]):
         arms.fill([], ())
         asks = self.query_one("#asks", Static)
         try:
-            experiment = load.load(name)
+            experiment = load_experiment(name)
         except InputError:
             asks.update("")
             return

@@ -1,0 +1,146 @@
+"""Commands for data sets: data list, fetch, verify, import, sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from suite.cli.options import LARGEST, Json, Quiet
+from suite.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, help="Data sets: list, fetch, verify, import, sample.")
+
+
+@app.command("list")
+def list_datasets(as_json: Json = False) -> None:
+    """List the data sets, and which of them are in the cache.
+
+    \b
+    Example: mnist-suite data list
+    """
+    from suite.cli import console
+    from suite.data import cache
+    from suite.data.registry import DATASETS
+    from suite.store.files import dump_json
+
+    rows: list[dict[str, Any]] = []
+    for name, entry in DATASETS.items():
+        here = all(status.state == "ok" for status in cache.verify(name, quick=True))
+        rows.append({"name": name, "title": entry.title, "classes": len(entry.classes), "here": here})
+    if as_json:
+        print(dump_json(rows))
+        return
+    for row in rows:
+        mark = "here" if row["here"] else "not fetched"
+        console.out.print(f"{row['name']:14} {row['title']:44} {row['classes']:3} classes   {mark}")
+    console.out.print("folder:PATH    your own images, one folder for each class")
+
+
+@app.command("fetch")
+def fetch_datasets(names: list[str], quiet: Quiet = False, as_json: Json = False) -> None:
+    """Fetch data sets into the cache, verified by SHA-256.
+
+    \b
+    Example: mnist-suite data fetch mnist fashion-mnist
+    """
+    from suite.cli import console
+    from suite.data import fetch
+    from suite.store.files import dump_json
+
+    reports: list[dict[str, Any]] = []
+    with console.download_progress(quiet) as on_progress:
+        for name in names:
+            report = fetch.fetch(name, on_progress=on_progress)
+            reports.append({"name": name, "source": report.source, "folder": str(report.folder)})
+    if as_json:
+        print(dump_json(reports))
+        return
+    for report in reports:
+        console.out.print(f"{report['name']}: {report['source']}, in {report['folder']}")
+
+
+@app.command("verify")
+def verify_datasets(names: Annotated[list[str] | None, typer.Argument()] = None, as_json: Json = False) -> None:
+    """Compare every cached file with its SHA-256; exit code 1 if one is damaged.
+
+    \b
+    Example: mnist-suite data verify mnist
+    """
+    from suite.cli import console
+    from suite.data import cache
+    from suite.data.registry import DATASETS
+    from suite.store.files import dump_json
+
+    rows: list[dict[str, str]] = []
+    for name in names or DATASETS:
+        for status in cache.verify(name):
+            if names or status.state != "missing":
+                rows.append({"dataset": name, "file": str(status.path), "state": status.state})
+    if as_json:
+        print(dump_json(rows))
+    else:
+        for row in rows or [{"state": "nothing is cached yet", "dataset": "", "file": ""}]:
+            console.out.print(f"{row['state']:8} {row['dataset']:14} {row['file']}")
+    if any(row["state"] == "damaged" or (names and row["state"] == "missing") for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_dataset(
+    path: Path, name: Annotated[str, typer.Option("--as", help="The data set that the files hold.")] = "mnist"
+) -> None:
+    """Copy files that you downloaded yourself into the cache, verified by SHA-256.
+
+    \b
+    Example: mnist-suite data import ~/Downloads/mnist --as mnist
+    """
+    from suite.cli import console
+    from suite.data import fetch
+
+    fetch.import_path(path, name)
+    console.out.print(f"{name}: imported from {path}")
+
+
+@app.command("sample")
+def sample_image(
+    name: Annotated[str, typer.Argument()] = "mnist",
+    index: Annotated[
+        int | None, typer.Option(min=0, max=LARGEST, help="Index of the validation image; random by default.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Write it as a PNG instead.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print one validation image as text.
+
+    \b
+    Examples: mnist-suite data sample mnist --index 3
+              mnist-suite data sample fashion-mnist --to shirt.png
+    """
+    import random
+
+    from suite.cli import console
+    from suite.data.datasets import search_splits
+    from suite.store.files import dump_json
+
+    splits = search_splits(name)
+    count = len(splits.validation.labels)
+    index = random.randrange(count) if index is None else index
+    if index >= count:
+        raise InputError(f"--index {index} is outside the {count} validation images of {name}.")
+    image = splits.validation.images[index]  # (C, H, W)
+    pixels = image.mean(0).round().astype(int)
+    label = splits.info.classes[int(splits.validation.labels[index])]
+    if as_json:
+        print(dump_json({"index": index, "label": label, "pixels": pixels.tolist()}))
+        return
+    if to is not None:
+        from PIL import Image
+
+        Image.fromarray(image.transpose(1, 2, 0).squeeze()).save(to)
+        console.out.print(f"{name} validation image {index}, a {label}, is in {to}")
+        return
+    for line in pixels:
+        console.out.print("".join(" .:-=+*#%@"[min(9, value * 10 // 256)] * 2 for value in line).rstrip())
+    console.out.print(f"{name} validation image {index}: {label}")

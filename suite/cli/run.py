@@ -1,0 +1,79 @@
+"""Runs a study for the commands that train: warnings, progress, signals and failures."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from suite.cli.options import command_line
+from suite.cli.signals import exit_if_stopped, stopping
+from suite.errors import WorkError
+
+if TYPE_CHECKING:
+    from suite.execution.plan import Options
+    from suite.spec import Experiment, Status
+
+
+def run_study(experiment: Experiment, root: Path, name: str, options: Options, *, quiet: bool) -> Status:
+    """Run a study to its end and show its progress on stderr.
+
+    Args:
+        experiment: What to run.
+        root: The results directory.
+        name: Name of the study.
+        options: How to run it; `command` is filled in here.
+        quiet: Show no progress.
+
+    Returns:
+        The last status of the study.
+
+    Raises:
+        InputError: The study cannot be run as asked.
+        WorkError: The study failed, or all of its trials did.
+        typer.Exit: The study was stopped.
+    """
+    from suite.cli import console
+    from suite.execution.controller import Stop
+    from suite.execution.sweep import sweep
+    from suite.store.files import make_writable, on_network_disk
+
+    make_writable(root)
+    if options.storage is None and (kind := on_network_disk(root)):
+        console.err.print(
+            f"warning: {root} is on a network disk ({kind}), where SQLite can lose data; "
+            "consider --storage postgresql+psycopg://..."
+        )
+    command = command_line()
+    if options.storage is not None:
+        command = command.replace(options.storage, "STORAGE")  # the URL may hold a password
+    stop = Stop()
+    with stopping(stop), console.sweep_progress(root, quiet=quiet) as progress:
+        for status in sweep(experiment, root, study=name, options=replace(options, command=command), stop=stop):
+            with contextlib.suppress(OSError):  # losing the terminal does not stop the work
+                progress.update(status)
+                if stop.reason:
+                    progress.note(f"{stop.reason}: stopping at the next step; a second signal exits at once.")
+                elif status.message and status.state == "running":
+                    progress.note(f"note: {status.message}")
+    exit_if_stopped(stop, "Continue with the same command and --resume.", quiet=quiet)
+    return _successful(progress.last, root, name)
+
+
+def _successful(last: Status | None, root: Path, name: str) -> Status:
+    """The last status, if the study succeeded. Raises WorkError otherwise."""
+    if last is None or last.state == "failed":
+        why = last.message if last else "nothing ran"
+        raise WorkError(f"Study '{name}' stopped early: {why.rstrip('.')}.")
+    if last.failed and not last.finished:
+        raise WorkError(f"Every trial of study '{name}' failed: {first_reason(root, name)}.")
+    return last
+
+
+def first_reason(root: Path, name: str) -> str:
+    """Why the first trial that was pruned or failed ended so."""
+    from suite.store.study import StudyDir
+
+    reasons = (state.reason for state in StudyDir(root, name).states() if state.reason)
+    return next(reasons, "no reason is known").rstrip(".")

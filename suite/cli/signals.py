@@ -1,0 +1,70 @@
+"""Signals that ask for a stop, and the exit codes that follow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from suite.execution.controller import Stop
+
+
+class _Interrupted(BaseException):
+    """A signal arrived before the work began, so that there is nothing to stop cleanly."""
+
+
+@contextlib.contextmanager
+def stopping(stop: Stop) -> Iterator[None]:
+    """Within this context, signals request a clean stop by setting `stop.reason`.
+
+    The signals are SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and, unless it is ignored as under nohup, SIGHUP. Before the work
+    has begun (`stop.heeded` is false) the first signal leaves the context. A second signal ends the process at once,
+    which loses no data, since every file on disk is complete at any time.
+    """
+
+    def on_signal(number: int, _: Any) -> None:
+        if stop.reason:
+            if sys.stderr.isatty():
+                os.write(2, b"\x1b[?25h\n")  # show the cursor again, which the progress bar hides
+            os._exit(_exit_code(signal.Signals(number).name))
+        stop.reason = signal.Signals(number).name
+        if not stop.heeded:
+            raise _Interrupted
+
+    handled = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handled.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in handled}
+    try:
+        yield
+    except _Interrupted:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_if_stopped(stop: Stop, advice: str, *, quiet: bool = False) -> None:
+    """Print how to continue and end the command, if a stop was requested.
+
+    Raises:
+        typer.Exit: With code 130 after SIGINT, else 143.
+    """
+    from suite.cli import console
+
+    if not stop.reason:
+        return
+    if not quiet:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            console.err.print(f"Stopped ({stop.reason}). {advice}")
+    raise typer.Exit(_exit_code(stop.reason))
+
+
+def _exit_code(reason: str) -> int:
+    return 130 if reason == "SIGINT" else 143

@@ -1,0 +1,124 @@
+"""Commands that train one model: pretrain, finetune."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from suite.cli.options import LARGEST, RunOptions, takes
+from suite.errors import InputError, WorkError, printable
+
+if TYPE_CHECKING:
+    from suite.spec import Arm
+
+BACKBONES = "cnn, net, lean-s, lean-m, lean-l or timm:NAME."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(RunOptions):
+    """Options of a single training."""
+
+    dataset: Annotated[str, typer.Option(help="A name from `data list`, or folder:PATH.")] = "mnist"
+    size: Annotated[int | None, typer.Option(min=8, max=1024, help="Input size in pixels.")] = None
+    fraction: Annotated[float, typer.Option(min=0, max=1, help="Proportion of the training labels used.")] = 1.0
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="For initialisation, order and augmentation.")] = 0
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(TrainingOptions):
+    backbone: Annotated[str, typer.Option(help=BACKBONES)] = "cnn"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(TrainingOptions):
+    backbone: Annotated[str, typer.Option(help=BACKBONES)]
+    strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit or scratch.")] = "full"
+    source: Annotated[
+        str | None, typer.Option("--from", help="Initial weights: a study, STUDY/TRIAL, a file or a folder.")
+    ] = None
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from published weights (the default for timm backbones).")
+    ] = False
+    head: Annotated[str, typer.Option(help="With --strategy head: linear, mlp, ridge, logreg or knn.")] = "linear"
+
+
+@takes(PretrainOptions)
+def pretrain(options: PretrainOptions) -> None:
+    """Train a backbone from random weights, for use as initial weights by other trainings.
+
+    \b
+    Examples: mnist-suite pretrain
+              mnist-suite pretrain --backbone lean-m --set epochs=8
+    """
+    _train("pretrain", options, _arm(options, options.backbone, "pretrain"))
+
+
+@takes(FinetuneOptions)
+def finetune(options: FinetuneOptions) -> None:
+    """Adapt a pretrained backbone to a data set.
+
+    \b
+    Examples: mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy head
+              mnist-suite finetune --backbone cnn --dataset fashion-mnist --strategy lp-ft --from STUDY
+    """
+    weights = _initial_weights(options)
+    _train("finetune", options, _arm(options, options.backbone, options.strategy, options.head, weights))
+
+
+def _initial_weights(options: FinetuneOptions) -> str | None:
+    """The `weights` of the arm. Raises InputError where the strategy needs some and none are given."""
+    if options.source and options.pretrained:
+        raise InputError("Take either --from or --pretrained: weights come from one place.")
+    if options.source or options.pretrained:
+        return options.source or "pretrained"
+    if options.strategy == "scratch":
+        return None
+    if options.backbone.startswith("timm:"):
+        return "pretrained"
+    raise InputError(
+        f"Strategy '{options.strategy}' needs weights to start from: give --from STUDY (for example the study of "
+        f"`mnist-suite pretrain --backbone {options.backbone}`), or take --strategy scratch."
+    )
+
+
+def _arm(
+    options: TrainingOptions, backbone: str, strategy: str, head: str | None = None, weights: str | None = None
+) -> Arm:
+    from suite.spec.changes import single_arm
+
+    return single_arm(
+        backbone,
+        strategy,
+        head=head,
+        weights=weights,
+        size=options.size,
+        fraction=options.fraction,
+        precision=options.precision,
+        settings=options.settings or [],
+    )
+
+
+def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
+    """Run a study of one trial and print its result."""
+    from suite.cli import console
+    from suite.cli.run import first_reason, run_study
+    from suite.execution.plan import Options, auto_name, single
+    from suite.store.files import check_name, results_dir
+    from suite.store.study import StudyDir, find_trial
+
+    dataset, seed, limit = options.dataset, options.seed, options.limit
+    if printable(dataset) != dataset:
+        raise InputError(f"--dataset {dataset!r} cannot be recorded: the name of a folder must be printable text.")
+    root = results_dir(options.results)
+    name = check_name(options.study, "Study") if options.study else auto_name(verb, arm, dataset, seed, limit)
+    experiment = single(name, arm, dataset, seed=seed, limit=limit)
+    if options.dry_run:
+        print(experiment.model_dump_json(indent=2))
+        return
+    status = run_study(experiment, root, name, Options(device=options.device, resume=True), quiet=options.quiet)
+    if not status.finished:
+        raise WorkError(f"The training in study '{name}' produced no model: {first_reason(root, name)}.")
+    console.print_trial(name, find_trial(StudyDir(root, name), None), as_json=options.as_json)
