@@ -204,12 +204,12 @@ class Controller:
                     shutil.rmtree(directory.path)  # its controller died while making it
                     continue
                 else:
-                    kept = repair.put_away(self.directory, directory)
+                    kept = repair.move_to_damaged(self.directory, directory)
                     self.notes.append(f"trial {directory.id} was damaged beyond repair: it is in {kept}")
                     continue
             if fault := repair.result_fault(directory):
                 _refuse_newer(directory.path / "result.json")
-                repair.aside(directory.path / "result.json")
+                repair.set_aside(directory.path / "result.json")
                 self.notes.append(f"result.json of {directory.id} {fault}: the trial runs again")
             elif directory.record() is not None:
                 clear(directory.path)  # its worker may have died between its result and this

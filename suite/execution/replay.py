@@ -46,7 +46,7 @@ def replay(
     where weights are looked up. `prune_after` ends every trial at that epoch, as a search once did. Raises
     WorkError where a trial keeps losing its worker, InputError where another process is at it.
     """
-    with directory.hold():
+    with directory.lock():
         directory.stop_path.unlink(missing_ok=True)
         run = _Replay(trials, directory, results, stop, workers, command, prune_after)
         try:

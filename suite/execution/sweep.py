@@ -40,7 +40,7 @@ def sweep(
         yield from _pretraining(experiment, results, options, stop)
         if stop.reason:
             return
-    with directory.hold():
+    with directory.lock():
         yield from _alone(directory)
         controller: Controller | None = None
         try:
@@ -61,7 +61,7 @@ def _alone(directory: StudyDir) -> Iterator[Status]:
 
     Raises InputError if it gives a sign of life.
     """
-    there = directory.elsewhere()
+    there = directory.live_elsewhere()
     if there is None:
         return
     rest = min(STALE_SECONDS, STALE_SECONDS - (time.time() - there.heartbeat))  # its clock may be ahead of ours

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.execution.ray_cluster import _threads
+from suite.execution.ray_cluster import threads_for
 
 
 @given(st.lists(st.integers(0, 200), max_size=8), st.integers(1, 64))
@@ -21,7 +21,7 @@ def test_every_worker_finds_room_and_no_more_would_do(cpus: list[int], workers: 
                 placed += 1
         return placed >= workers
 
-    found = _threads(cpus, workers)
+    found = threads_for(cpus, workers)
     assert (found == 0) == (sum(cpus) < workers)
     assert not found or fit(found)
     assert not fit(found + 1)

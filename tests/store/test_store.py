@@ -207,16 +207,16 @@ def test_a_second_controller_is_told_who_holds_the_study(tmp_path: Path) -> None
     study = StudyDir(tmp_path, "s")
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom suite.store.study import StudyDir\n"
-        "with StudyDir(Path(sys.argv[1]), 's').hold():\n print('held', flush=True)\n time.sleep(60)\n"
+        "with StudyDir(Path(sys.argv[1]), 's').lock():\n print('held', flush=True)\n time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=f"pid {other.pid}"), study.hold():
+        with pytest.raises(InputError, match=f"pid {other.pid}"), study.lock():
             pass
         other.kill()
         other.wait()
-        with study.hold():  # the lock fell with its holder
+        with study.lock():  # the lock fell with its holder
             pass
 
 
