@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,16 @@ from suite.store.files import write_atomic
 from suite.store.provenance import version
 
 
-@dataclass(eq=False)
 class _ActorSlot(Slot):
     """An actor, and the attempt that runs in it."""
 
-    actor: Any = None
-    call: Any = None  # reference to the call under way
-    node: Node | None = None  # None until Ray has placed the actor
-    mirror: Mirror | None = None  # where the node does not see the results directory
-    weights: set[Path] = field(default_factory=set)  # files that the node has been given
+    def __init__(self, actor: Any, call: Any) -> None:
+        super().__init__()
+        self.actor = actor
+        self.call = call  # reference to the call under way, or None
+        self.node: Node | None = None  # None until Ray has placed the actor
+        self.mirror: Mirror | None = None  # where the node does not see the results directory
+        self.weights: set[Path] = set()  # files that the node has been given
 
 
 class Cluster:
@@ -81,7 +81,7 @@ class Cluster:
         slot = next((slot for slot in self._slots if slot.state is State.IDLE), None)
         if slot is None:
             actor = self._kind.remote(self.limits)
-            slot = _ActorSlot(actor=actor, call=actor.look.remote(str(self._probe), self._content))
+            slot = _ActorSlot(actor, actor.look.remote(str(self._probe), self._content))
             self._slots.append(slot)
         slot.begin(job)
         self._send_job(slot)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from suite.errors import WorkError
 from suite.execution.attempt import GPU_LOST, Attempt, release_memory
@@ -16,13 +15,14 @@ from suite.training.state import Step
 from suite.training.trial import healthy
 
 
-@dataclass(eq=False)
 class _Member(Slot):
     """One of the trials that run together."""
 
-    attempt: Attempt | None = None
-    step: Step | None = None  # the optimiser's step that it waits for
-    failure: Exception | None = None  # of its last step
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__()
+        self.attempt = attempt
+        self.step: Step | None = None  # the optimiser's step that it waits for
+        self.failure: Exception | None = None  # of its last step
 
 
 class Together:
@@ -46,7 +46,7 @@ class Together:
     def submit(self, job: Job) -> None:
         if not self._usable:
             raise WorkError(GPU_LOST)
-        member = _Member(attempt=Attempt(job, together=True))
+        member = _Member(Attempt(job, together=True))
         member.begin(job)
         self._members.append(member)
 
@@ -56,19 +56,23 @@ class Together:
         messages: list[Message] = []
         end = time.monotonic() + timeout
         while not messages and time.monotonic() < end:
-            for member in self._active():
-                if member.step is None and member.state is State.RUNNING:
-                    messages += self._advance(member)
-                if member.step is not None and self._population.kind(member.step) is None:
-                    self._alone = member
-                if self._alone is not None or not self._usable:
-                    break
-            if messages:
-                break
-            if any(member.step is not None for member in self._active()):
-                messages += self._train()
-            else:  # all of them wait for a verdict
+            messages = self._advance_all()
+            if not messages and any(member.step is not None for member in self._active()):
+                messages = self._train()
+            elif not messages:  # all of them wait for a verdict
                 time.sleep(max(0.0, end - time.monotonic()))
+        return messages
+
+    def _advance_all(self) -> list[Message]:
+        """Run the trials that can go on to their next event or step, until one has to go on alone."""
+        messages: list[Message] = []
+        for member in self._active():
+            if member.step is None and member.state is State.RUNNING:
+                messages += self._advance(member)
+            if member.step is not None and self._population.kind(member.step) is None:
+                self._alone = member
+            if self._alone is not None or not self._usable:
+                break
         return messages
 
     def _active(self) -> list[_Member]:
@@ -90,7 +94,6 @@ class Together:
 
     def _advance(self, member: _Member) -> list[Message]:
         """Run one trial to its next event or step."""
-        assert member.attempt is not None
         failure, member.failure = member.failure, None
         found = member.attempt.advance(member.verdict, failure)
         if isinstance(found, Step):
@@ -117,7 +120,6 @@ class Together:
 
     def close(self) -> None:
         for member in self._members:
-            assert member.attempt is not None
             member.attempt.close()
         self._members.clear()
         self._alone = None
