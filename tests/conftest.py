@@ -213,9 +213,11 @@ class Clusters:
     def end(self) -> None:
         """Kill them, and all that they have started."""
         for process, folder in self.begun:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for one in psutil.Process(process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        one.kill()
+            process.kill()
             process.wait()
             shutil.rmtree(folder, ignore_errors=True)
         self.begun.clear()

@@ -57,10 +57,12 @@ class Executor(Protocol):
     events. At a rung (see `awaits_verdict`) the trial pauses until `reply` is called; between rungs it runs on, and may
     be several events ahead of what `poll` has returned.
 
-    When a worker process dies, its attempt is reported as lost; the trial's directory is as after a crash, and the
-    executor starts another worker for the next job. A trial after which the GPU no longer answers is recorded as
-    failed like any other, and the process that ran it takes no further job: worker processes are replaced, and
-    executors that run trials in the controller's own process raise WorkError.
+    When a worker process dies, its attempt is reported as lost (while the trial pauses, after the reply at the latest);
+    the trial's directory is as after a crash, and the executor starts another worker for the next job.
+
+    A trial that leaves the GPU unusable for its process is recorded as failed like any other, and that process takes no
+    further job. Worker processes are replaced. Executors in the controller's own process raise WorkError instead,
+    before another trial fails for it.
     """
 
     slots: int

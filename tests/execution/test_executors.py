@@ -253,6 +253,7 @@ def test_a_trial_whose_worker_is_killed_is_lost_and_another_worker_resumes_it(
     start = log_of(job)[0]
     assert isinstance(start, Started)
     os.kill(start.pid, signal.SIGKILL)
+    executor.reply(job.trial_id, None)
     message = until(executor, is_over)[-1]
     assert message.lost is not None
     assert message.again
