@@ -51,7 +51,7 @@ out, err = _console(_Plain, sys.stdout), _console(_Progress, sys.stderr)
 def gather(results: Path, study: str | None, *, sort: str, cost: str | None = None) -> list[Row]:
     """Ranked rows of one study, or of all."""
     chosen = [open_study(results, study)] if study else store_study.studies(results)
-    with store_study.uncollected():
+    with store_study.gc_paused():
         rows = [ranking_leaderboard.row(s.name, state) for s in chosen for state in s.states()]
         return ranking_leaderboard.rank(rows, sort=sort, cost=cost)
 

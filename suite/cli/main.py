@@ -974,7 +974,7 @@ def _doctor_of(directory: StudyDir, repair: bool, as_json: bool) -> None:
     left = found
     if repair and found:
         final = final_of(directory)
-        with directory.hold(), final.hold() if final.path.is_dir() else contextlib.nullcontext():
+        with directory.lock(), final.lock() if final.path.is_dir() else contextlib.nullcontext():
             left = mending.mend(directory, mending.examine(directory))
     if as_json:
         print(dump_json([{**asdict(f), "mended": repair and f not in left} for f in found]))

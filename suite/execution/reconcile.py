@@ -99,7 +99,7 @@ def _mend(directory: StudyDir, place: TrialDir, searches: Mapping[str, Search], 
         if _only_begun(place.path):
             shutil.rmtree(place.path)
             return []
-        kept = repair.put_away(directory, place)
+        kept = repair.move_to_damaged(directory, place)
         return [f"trial {place.id} was damaged beyond repair: it is in {kept}"]
     return _mend_result(place)
 
@@ -107,7 +107,7 @@ def _mend(directory: StudyDir, place: TrialDir, searches: Mapping[str, Search], 
 def _mend_result(place: TrialDir) -> list[str]:
     if fault := repair.result_fault(place):
         refuse_newer(place.path / "result.json")
-        repair.aside(place.path / "result.json")
+        repair.set_aside(place.path / "result.json")
         return [f"result.json of {place.id} {fault}: the trial runs again"]
     if place.record() is not None:
         clear(place.path)  # its worker may have died after it wrote the result, before it removed its checkpoint

@@ -1,6 +1,6 @@
 """status.json: the controller's heartbeat, by which controllers on several hosts keep out of each other's way.
 
-A lock keeps a second controller out on one host (`StudyDir.hold`). On some network disks locks do not reach other
+A lock keeps a second controller out on one host (`StudyDir.lock`). On some network disks locks do not reach other
 hosts; there, a controller that begins waits for a heartbeat of the other one (`wait_for_other_host`), and one that
 finds status.json written by another ends itself (`StatusWriter.write`).
 """
@@ -88,7 +88,7 @@ def wait_for_other_host(directory: StudyDir) -> Iterator[Status]:
     Yields the other's status once, with a message that says what is waited for; nothing where there is no other.
     Raises InputError if it gives a sign of life.
     """
-    there = directory.elsewhere()
+    there = directory.live_elsewhere()
     if there is None:
         return
     rest = min(STALE_SECONDS, STALE_SECONDS - (time.time() - there.heartbeat))  # its clock may be ahead of ours

@@ -54,7 +54,7 @@ def sweep(
     make_writable(results)
     if options.workers == 0 and options.engine == "local":
         options = replace(options, workers=best_workers(experiment, options.device) if options.population == 1 else 1)
-    with directory.hold():
+    with directory.lock():
         yield from wait_for_other_host(directory)
         with _faults_translated(options, directory):
             directory.stop_path.unlink(missing_ok=True)
