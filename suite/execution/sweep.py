@@ -59,8 +59,9 @@ def sweep(
         with _faults_translated(options, directory):
             directory.stop_path.unlink(missing_ok=True)
             opening = check_study(directory, experiment, results, options)
-            given = contextlib.nullcontext(executor) if executor is not None else None
-            with given or contextlib.closing(options.executor(results)) as executor:
+            with contextlib.ExitStack() as opened:
+                if executor is None:
+                    executor = opened.enter_context(contextlib.closing(options.executor(results)))
                 yield from _pretraining(experiment, results, options, stop, executor)
                 if stop.reason is None:
                     yield from _run(opening, results, options, stop, executor)
