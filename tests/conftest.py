@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import secrets
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from suite.spec import Arm, Caps, Choice, Experiment, HeadOnly, LogFloat, Pretraining, Pruning, Recipe, Trial
@@ -72,8 +79,8 @@ def made() -> Made:
 
 
 def searched(experiment: Experiment, results: Path) -> StudyDir:
-    from suite.execution.controller import Stop  # here, so that tests without torch do not load it
-    from suite.execution.plan import Options
+    from suite.execution.options import Options
+    from suite.execution.stop import Stop  # here, so that tests without torch do not load it
     from suite.execution.sweep import sweep
 
     for _ in sweep(experiment, results, options=Options(device="cpu", command="the search"), stop=Stop()):
@@ -102,7 +109,7 @@ def opened() -> Opened:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory, made: Made, opened: Opened) -> Small:
     from suite.evaluation import final
-    from suite.execution.controller import Stop
+    from suite.execution.stop import Stop
 
     results = tmp_path_factory.mktemp("figures") / "results"
     opened.watch = True
@@ -164,6 +171,71 @@ def suite(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+# --- Ray clusters ---
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Clusters:
+    """Starts Ray clusters of one node; returns the environment with which to reach each."""
+
+    def __init__(self, hidden: Path) -> None:
+        self.hidden = hidden  # folder that nodes started with `apart` do not see
+        self.begun: list[tuple[subprocess.Popen[bytes], str]] = []
+
+    def __call__(self, *, apart: bool = False, mode: str = "token", cpus: int = 1) -> dict[str, str]:
+        port, folder = free_port(), tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets want a short path
+        given = {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+        command = (
+            f"{Path(sys.executable).parent}/ray start --head --block --port {port} --node-ip-address 127.0.0.1 "
+            f"--num-cpus {cpus} --num-gpus 0 --include-dashboard false --temp-dir {folder} "
+            "--object-store-memory 100000000"
+        )
+        if apart:
+            command = f"mount -t tmpfs none {self.hidden} && exec {command}"  # in a mount namespace of its own
+        words = [*(["unshare", "--mount"] if apart else []), "sh", "-c", command]
+        environment = {**os.environ, **given, "MNIST_SUITE_CHECKPOINT_SECONDS": "0", "OMP_NUM_THREADS": "1"}
+        with open(f"{folder}/log", "w") as log:
+            process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
+        self.begun.append((process, folder))
+        end = time.monotonic() + 120
+        while "Ray runtime started" not in (said := Path(folder, "log").read_text()):
+            assert process.poll() is None and time.monotonic() < end, said
+            time.sleep(0.05)
+        return {**given, "RAY_ADDRESS": f"127.0.0.1:{port}"}
+
+    def end(self) -> None:
+        """Kill them, and all that they have started."""
+        for process, folder in self.begun:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for one in psutil.Process(process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        one.kill()
+            process.kill()
+            process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+        self.begun.clear()
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    clusters = Clusters(tmp_path_factory.getbasetemp())
+    yield clusters
+    clusters.end()
+
+
+@pytest.fixture(scope="module")
+def lasting_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    """The same, for clusters that several tests of a file share."""
+    clusters = Clusters(tmp_path_factory.getbasetemp())
+    yield clusters
+    clusters.end()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

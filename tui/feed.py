@@ -18,7 +18,7 @@ from suite.ranking.leaderboard import row
 from suite.spec import NAME, StudyFile
 from suite.store.events import EventReader
 from suite.store.study import STALE_SECONDS, StudyDir
-from suite.store.trial import TrialDir, TrialState, named_after
+from suite.store.trial import TrialDir, TrialState
 from tui.detail import Detail, Follower
 from tui.snapshot import Key, Run, Snapshot, StudyView
 
@@ -41,14 +41,12 @@ class Watched:
         """Read what is new; say whether the run changed."""
         if self.state is None:
             trial = self.directory.trial()
-            if trial is None or not named_after(self.directory.id, trial):
+            if trial is None:
                 return False  # being written, or damaged: look again next time
             self.state = TrialState(self.directory.id, trial)
         state = self.state
         # The result first: an event that arrives in between is then seen next time, never lost.
         record = self.directory.record()
-        if record is not None and record.trial != self.directory.id:
-            record = None
         lines = self.reader.poll() if record is None else []
         state.update(lines)
         if lines and not self.began:

@@ -25,8 +25,8 @@ from suite.bench.workload import LITE, examples, mnist_model, prepared_device, t
 from suite.data.cache import data_dir
 from suite.data.datasets import search_splits
 from suite.data.splits import split_indices
-from suite.execution.controller import Stop
-from suite.execution.plan import Options
+from suite.execution.options import Options
+from suite.execution.stop import Stop
 from suite.execution.sweep import sweep
 from suite.models import heads
 from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Progress, Pruning, Recipe

@@ -23,7 +23,7 @@ from suite.spec import Evaluated, Status
 from suite.spec import Progress as TrainingProgress
 from suite.store.events import EventReader
 from suite.store.files import dump_json
-from suite.store.study import StudyDir, open_study, studies, uncollected
+from suite.store.study import StudyDir, gc_paused, open_study, studies
 from suite.store.trial import TrialState
 
 OnStep = Callable[[int, int], None]  # called with the steps done and the steps in total
@@ -57,7 +57,7 @@ out, err = _console(_PlainConsole, sys.stdout), _console(_ProgressConsole, sys.s
 def gather(results: Path, study: str | None, *, sort: str, cost: str | None = None) -> list[Row]:
     """The ranked rows of one study, or of all if it is None. Raises InputError if there is no such study."""
     chosen = [open_study(results, study)] if study else studies(results)
-    with uncollected():
+    with gc_paused():
         rows = [board.row(one.name, state) for one in chosen for state in one.states()]
         return board.rank(rows, sort=sort, cost=cost)
 

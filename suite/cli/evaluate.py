@@ -42,7 +42,7 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     from suite.cli import console
     from suite.evaluation import final as final_evaluation
-    from suite.execution.controller import Stop
+    from suite.execution.stop import Stop
     from suite.store.files import dump_json, results_dir
     from suite.store.study import open_study
 
@@ -84,7 +84,7 @@ def rerun(
     """
     from suite.cli import console
     from suite.evaluation import rerun as evaluation_rerun
-    from suite.execution.controller import Stop
+    from suite.execution.stop import Stop
     from suite.store.files import dump_json, results_dir
 
     root, stop, answer = results_dir(results), Stop(), {}

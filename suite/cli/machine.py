@@ -62,7 +62,7 @@ def _check_study(directory: StudyDir, repair: bool, as_json: bool) -> None:
     left = found
     if repair and found:
         final = final_of(directory)
-        with directory.hold(), final.hold() if final.path.is_dir() else contextlib.nullcontext():
+        with directory.lock(), final.lock() if final.path.is_dir() else contextlib.nullcontext():
             left = store_repair.mend(directory, store_repair.examine(directory))
     if as_json:
         print(dump_json([{**asdict(fault), "mended": repair and fault not in left} for fault in found]))

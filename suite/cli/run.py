@@ -12,7 +12,7 @@ from suite.cli.signals import exit_if_stopped, stopping
 from suite.errors import WorkError
 
 if TYPE_CHECKING:
-    from suite.execution.plan import Options
+    from suite.execution.options import Options
     from suite.spec import Experiment, Status
 
 
@@ -35,7 +35,7 @@ def run_study(experiment: Experiment, root: Path, name: str, options: Options, *
         typer.Exit: The study was stopped.
     """
     from suite.cli import console
-    from suite.execution.controller import Stop
+    from suite.execution.stop import Stop
     from suite.execution.sweep import sweep
     from suite.store.files import make_writable, on_network_disk
 

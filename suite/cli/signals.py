@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from suite.execution.controller import Stop
+    from suite.execution.stop import Stop
 
 
 class _Interrupted(BaseException):

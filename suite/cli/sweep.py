@@ -12,7 +12,7 @@ from suite.cli.options import LARGEST, Results, RunOptions, takes
 from suite.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from suite.execution.plan import Options
+    from suite.execution.options import Options
     from suite.spec import Caps, Experiment
 
 MOST_TOGETHER = 256  # workers, or members of a stacked model
@@ -98,7 +98,7 @@ class SweepOptions(RunOptions):
 
     def execution(self) -> Options:
         """How to run the study. Raises InputError."""
-        from suite.execution.plan import Options
+        from suite.execution.options import Options
 
         return Options(
             workers=number_or_auto(self.workers, "--workers"),

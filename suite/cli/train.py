@@ -105,7 +105,8 @@ def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     """Run a study of one trial and print its result."""
     from suite.cli import console
     from suite.cli.run import first_reason, run_study
-    from suite.execution.plan import Options, auto_name, single
+    from suite.execution.options import Options
+    from suite.execution.plan import auto_name, single
     from suite.store.files import check_name, results_dir
     from suite.store.study import StudyDir, find_trial
 

@@ -10,12 +10,12 @@ import numpy as np
 from suite.data.pictures import FORMATS, load_square
 from suite.data.registry import FOLDER_PREFIX
 from suite.data.splits import Labelled, TrainingPool, split_indices
-from suite.errors import InputError
+from suite.errors import InputError, expand_user
 
 
 def root_of(name: str) -> Path:
     """The path in "folder:PATH"."""
-    return Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
+    return expand_user(name.removeprefix(FOLDER_PREFIX))
 
 
 def list_part(root: Path, *, test: bool) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:

@@ -3,56 +3,52 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Any
 
-from suite.execution.job import Job, Message, _release, console_to, events_of
+from suite.errors import WorkError
+from suite.execution.attempt import GPU_LOST, Attempt, release_memory
+from suite.execution.job import Job, Message
+from suite.execution.slot import Slot, State, free
 from suite.hardware.device import cores
 from suite.spec import Verdict
 
 
 class Inline:
-    """One trial at a time in this process, advanced by one event a poll."""
+    """An executor with one slot; each `poll` runs the trial to its next event."""
 
     slots = 1
 
     def __init__(self) -> None:
         self.threads = cores()
-        self._job: Job | None = None
-        self._stream: Any = None
-        self._verdict: Verdict | None = None
+        self._slot = Slot()
+        self._attempt: Attempt | None = None
+        self._usable = True  # False once the GPU no longer answers this process
 
     def free(self) -> int:
-        return int(self._job is None)
+        return free([self._slot], self.slots)
 
     def submit(self, job: Job) -> None:
-        self._job, self._stream, self._verdict = job, None, None
+        if not self._usable:
+            raise WorkError(GPU_LOST)
+        self._slot.begin(job)
 
     def poll(self, timeout: float) -> list[Message]:
-        job = self._job
-        if job is None:
+        slot = self._slot
+        if slot.job is None or slot.state is not State.RUNNING:
             time.sleep(timeout)
             return []
-        directory = Path(job.directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        with console_to(directory / "console.log"):
-            try:
-                if self._stream is None:
-                    self._stream = events_of(job)
-                    event = next(self._stream)
-                else:
-                    verdict, self._verdict = self._verdict, None
-                    event = self._stream.send(verdict)
-            except StopIteration:
-                self._job = self._stream = None
-                _release()
-                return [Message(job.trial_id, job.attempt)]
-        return [Message(job.trial_id, job.attempt, event)]
+        if self._attempt is None:
+            self._attempt = Attempt(slot.job)
+        event = self._attempt.advance(slot.verdict)
+        if event is None:
+            self._attempt = None
+            self._usable = release_memory()
+        return [slot.receive(event)]
 
     def reply(self, trial_id: str, verdict: Verdict | None) -> None:
-        if self._job is not None and self._job.trial_id == trial_id and self._verdict != "stop":
-            self._verdict = verdict
+        if self._slot.job is not None and self._slot.job.trial_id == trial_id:
+            self._slot.reply(verdict)
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        if self._attempt is not None:
+            self._attempt.close()
+        self._attempt, self._slot = None, Slot()

@@ -1,109 +1,125 @@
-"""Several trials at once in the controller's process, alike ones as one stacked model."""
+"""Several trials at once in the controller's process, those of one architecture as one stacked model."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TextIO
 
-from suite.execution.job import Job, Message, _release, awaits_verdict, events_of
+from suite.errors import WorkError
+from suite.execution.attempt import GPU_LOST, Attempt, release_memory
+from suite.execution.job import Job, Message
+from suite.execution.slot import Slot, State, free, slot_of
 from suite.hardware.device import cores
-from suite.spec import Spec, Verdict
+from suite.spec import Failed, Verdict
+from suite.training.stacking import Population
+from suite.training.state import Step
+from suite.training.trial import healthy
 
 
-@dataclass(eq=False)
-class _Member:
+class _Member(Slot):
     """One of the trials that run together."""
 
-    job: Job
-    stream: Any
-    console: TextIO
-    verdict: Verdict | None = None
-    asks: bool = False  # whether it stands still for an answer
-    step: Any = None  # the optimiser's step that it stands at
-    spoke: bool = False  # whether an event was the last that came of it, rather than a step
-    failure: Exception | None = None  # of its last step
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__()
+        self.attempt = attempt
+        self.step: Step | None = None  # the optimiser's step that it waits for
+        self.failure: Exception | None = None  # of its last step
 
 
 class Together:
-    """Several trials at once in this process: those alike are trained as one stacked model, others one by one."""
+    """An executor that carries out one optimiser step of all its trials at a time.
+
+    Trials that `training.stacking.Population` can stack are trained as one model. A trial that it cannot stack runs to
+    its end while the others pause, since it draws from the one global random generator.
+    """
 
     def __init__(self, slots: int, everywhere: bool) -> None:
-        from suite.training.stacking import Population
-
+        """`everywhere`: stack also where that is no faster, as with convolutions on a CPU."""
         self.slots, self.threads = slots, cores()
         self._population = Population(everywhere)
         self._members: list[_Member] = []
-        self._alone: _Member | None = None  # runs to its end by itself: nothing else may draw random numbers meanwhile
+        self._alone: _Member | None = None  # while it runs, the others pause
+        self._usable = True  # False once the GPU no longer answers this process
 
     def free(self) -> int:
-        return self.slots - len(self._members)
+        return free(self._members, self.slots)
 
     def submit(self, job: Job) -> None:
-        directory = Path(job.directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        console = open(directory / "console.log", "a", buffering=1, errors="replace")
-        self._members.append(_Member(job, events_of(job, together=True), console))
+        if not self._usable:
+            raise WorkError(GPU_LOST)
+        member = _Member(Attempt(job, together=True))
+        member.begin(job)
+        self._members.append(member)
 
     def poll(self, timeout: float) -> list[Message]:
+        if self._members and not self._usable:
+            raise WorkError(GPU_LOST)
         messages: list[Message] = []
         end = time.monotonic() + timeout
         while not messages and time.monotonic() < end:
-            for member in [self._alone] if self._alone else list(self._members):
-                if member.step is None and not member.asks and (message := self._advance(member)) is not None:
-                    messages.append(message)
-                if member.step is not None and self._population.kind(member.step) is None:
-                    self._alone = member
-                    break
-            ready = [self._alone] if self._alone else self._members
-            if not messages:
-                self._take([member for member in ready if member.step is not None])
+            messages = self._advance_all()
+            if not messages and any(member.step is not None for member in self._active()):
+                messages = self._train()
+            elif not messages:  # all of them wait for a verdict
+                time.sleep(max(0.0, end - time.monotonic()))
         return messages
 
-    def _take(self, members: list[_Member]) -> None:
-        failures = self._population.take([member.step for member in members])
-        for member in members:
-            member.failure = failures.get(member.step.training)  # which each trial then says for itself
-            member.step = None
+    def _advance_all(self) -> list[Message]:
+        """Run the trials that can go on to their next event or step, until one has to go on alone."""
+        messages: list[Message] = []
+        for member in self._active():
+            if member.step is None and member.state is State.RUNNING:
+                messages += self._advance(member)
+            if member.step is not None and self._population.kind(member.step) is None:
+                self._alone = member
+            if self._alone is not None or not self._usable:
+                break
+        return messages
 
-    def _advance(self, member: _Member) -> Message | None:
-        """On to the next event or step of one trial."""
-        job = member.job
-        with contextlib.redirect_stdout(member.console), contextlib.redirect_stderr(member.console):
-            try:
-                if member.failure is not None:
-                    failure, member.failure = member.failure, None
-                    found = member.stream.throw(failure)
-                elif member.spoke:
-                    verdict, member.verdict = member.verdict, None
-                    found = member.stream.send(verdict)
-                else:
-                    found = next(member.stream)
-            except StopIteration:
-                self._members.remove(member)
-                member.console.close()
-                self._alone = None if self._alone is member else self._alone
-                if not self._members:  # what the others hold must not be taken for what stays
-                    _release()
-                return Message(job.trial_id, job.attempt)
-        member.spoke = isinstance(found, Spec)
-        if not member.spoke:
+    def _active(self) -> list[_Member]:
+        return [self._alone] if self._alone else list(self._members)
+
+    def _train(self) -> list[Message]:
+        """Carry out the steps that are due. Raises WorkError where the GPU is lost and no single trial is to blame."""
+        steps = {member: member.step for member in self._active() if member.step is not None}
+        failures = self._population.take(list(steps.values()))
+        for member, step in steps.items():
+            member.failure = failures.get(step.training)  # raised inside the trial as it advances
+            member.step = None
+        failed = [member for member in steps if member.failure is not None]
+        if not failed or healthy():
+            return []
+        if len(failed) > 1:  # before any of them is recorded as failed
+            raise WorkError(GPU_LOST)
+        return self._advance(failed[0])  # before another trial touches the GPU and fails for it
+
+    def _advance(self, member: _Member) -> list[Message]:
+        """Run one trial to its next event or step."""
+        failure, member.failure = member.failure, None
+        found = member.attempt.advance(member.verdict, failure)
+        if isinstance(found, Step):
             member.step = found
-            return None
-        member.asks = awaits_verdict(job.trial, found)
-        return Message(job.trial_id, job.attempt, found)
+            return []
+        messages = [member.receive(found)]
+        if isinstance(found, Failed) and not healthy():
+            self._usable = False
+            member.attempt.advance(None)  # to its end: its result is written, and no event follows
+            messages.append(member.receive(None))
+        if member.state is State.IDLE:
+            self._remove(member)
+        return messages
+
+    def _remove(self, member: _Member) -> None:
+        self._members.remove(member)
+        self._alone = None if self._alone is member else self._alone
+        if self._usable and not self._members:  # with others at work, their memory would be frozen as permanent
+            self._usable = release_memory()
 
     def reply(self, trial_id: str, verdict: Verdict | None) -> None:
-        for member in self._members:
-            if member.job.trial_id == trial_id:
-                if member.verdict != "prune":  # a rung's verdict would not be asked for again
-                    member.verdict = verdict or member.verdict
-                member.asks = False
+        if (member := slot_of(self._members, trial_id)) is not None:
+            member.reply(verdict)
 
     def close(self) -> None:
         for member in self._members:
-            member.stream.close()
-            member.console.close()
+            member.attempt.close()
         self._members.clear()
+        self._alone = None

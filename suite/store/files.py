@@ -1,7 +1,9 @@
-"""The results directory: the seam between whatever trains and whatever looks.
+"""Files and folders: names, places, atomic writes, reading what may be damaged, hashes.
 
-One writer a file. Whole files appear by rename; event logs grow by one `write()` a line. Readers never
-write, tolerate a torn tail and never invent anything: what does not parse is counted and left out.
+Rules of the results directory, which is all that training and reading processes share. Every file has one writer at a
+time. Whole files are replaced by renaming, logs grow by one `write` a line. Readers never write; a file or a line that
+does not parse is left out, and counted where it belongs to a log. For the files of a study see `study`, for those of a
+trial `trial`.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ from pydantic import BaseModel, ValidationError
 from suite.errors import InputError, WorkError, expand_user
 from suite.spec import NAME
 
-MOST_BYTES = 2**28  # of a file that is read whole; a stranger's may claim to be as large as it likes
+MAX_BYTES = 2**28  # of a file that is read whole; one from elsewhere may be of any size
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def check_name(name: str, what: str) -> str:
-    """Refuse a name that is not a plain path component. Raises InputError."""
+    """The name, if it is a plain path component. `what` it names begins the message. Raises InputError."""
     if not re.fullmatch(NAME, name):
         raise InputError(
             f"{what} name {name[:80]!r} cannot be used: take letters, digits, '.', '_' and '-', "
@@ -42,7 +44,10 @@ def results_dir(path: str | Path | None = None) -> Path:
 
 
 def make_writable(path: Path) -> Path:
-    """Create a directory and show that files can be made in it. Raises InputError."""
+    """Create a directory if needed, and try to create a file in it; returns the path.
+
+    Raises WorkError where the disk is full or fails, InputError where the place cannot be used.
+    """
     try:
         if not path.is_dir():
             path.mkdir(parents=True, exist_ok=True)
@@ -72,11 +77,11 @@ def on_network_disk(path: Path) -> str | None:
     return kind if re.match(r"(nfs|cifs|smb|fuse\.|lustre|gpfs|beegfs|ceph|glusterfs|9p|afs)", kind) else None
 
 
-DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of the place, never of the work
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of the disk, whatever was being done
 
 
 def disk_fault(error: OSError) -> str:
-    """One sentence for a place that can no longer be written to, and what to do."""
+    """The message for a disk that can no longer be written to, and what to do."""
     where = f" ({error.filename})" if error.filename else ""
     return (
         f"{error.strerror or error}{where}. Nothing that was committed is lost: mend that, for example by freeing "
@@ -85,11 +90,13 @@ def disk_fault(error: OSError) -> str:
 
 
 def file_sha256(path: Path) -> str:
+    """SHA-256 in hexadecimal digits. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_directory(path: Path) -> None:
+    """Flush a directory to the disk, so that its entries survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -98,7 +105,11 @@ def sync_directory(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
-    """Replace `path` as one step: readers see the old file or the new one, also after a power cut."""
+    """Replace a file in one step: readers see the old content or the new one.
+
+    With `durable` this holds after a power failure too: the file is flushed to the disk before it is renamed, and the
+    directory after. Raises OSError, leaving the old file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -114,19 +125,20 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
         sync_directory(path.parent)
 
 
-def sweep_up(directory: Path, *names: str) -> None:
-    """Remove what writers that were killed left unrenamed of these files; only their one writer may do so."""
+def remove_leftovers(directory: Path, *names: str) -> None:
+    """Remove the temporary files of `write_atomic` calls that were killed. For the files' one writer only."""
     for name in names:
         for leftover in directory.glob(f".{name}.*.tmp"):
             leftover.unlink(missing_ok=True)
 
 
 def write_model(path: Path, model: BaseModel, *, durable: bool = True) -> None:
+    """`write_atomic` of a model as JSON."""
     write_atomic(path, model.model_dump_json(indent=1) + "\n", durable=durable)
 
 
 def open_plain(path: Path | str) -> int:
-    """A descriptor for reading. Raises OSError for what is no plain file: a pipe or a device is read for ever."""
+    """A descriptor for reading. Raises OSError for anything but a regular file: reading a pipe may never end."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -135,10 +147,13 @@ def open_plain(path: Path | str) -> int:
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """A small file's content by as few system calls as it takes: there are tens of thousands of them."""
+    """A file's content, of up to MAX_BYTES. Raises OSError.
+
+    Made of few system calls, since a results directory may have tens of thousands of small files.
+    """
     handle = open_plain(path)
     try:
-        if os.fstat(handle).st_size > MOST_BYTES:
+        if os.fstat(handle).st_size > MAX_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         parts: list[bytes] = []
         while part := os.read(handle, 65_536):
@@ -157,13 +172,13 @@ def read_model(path: Path | str, kind: type[Model]) -> Model | None:
 
 
 def dump_json(value: object) -> str:
-    """JSON for scripts: plain, two spaces, NaN refused."""
+    """Indented JSON for output. Raises ValueError for NaN and infinity, which are not JSON."""
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def cache_dir() -> Path:
-    """$MNIST_SUITE_CACHE, else the user's cache folder."""
+    """The folder of downloads, features and measurements: $MNIST_SUITE_CACHE, else the user's cache folder."""
     import platformdirs
 
     chosen = os.environ.get("MNIST_SUITE_CACHE") or platformdirs.user_cache_dir("mnist-suite")
-    return expand_user(chosen).absolute()  # package clients run in folders of their own
+    return expand_user(chosen).absolute()  # programs started from here may run in another folder

@@ -10,6 +10,7 @@ from pathlib import Path
 
 @cache
 def version() -> str:
+    """The version of this package; 'unknown' where it is not installed."""
     try:
         return importlib.metadata.version("mnist-suite")
     except importlib.metadata.PackageNotFoundError:
@@ -18,7 +19,7 @@ def version() -> str:
 
 @cache
 def packages() -> dict[str, str]:
-    """Versions of what decides a figure."""
+    """Versions of the packages that figures depend on."""
     names = ("torch", "torchvision", "timm", "optuna", "numpy", "safetensors", "scikit-learn")
     return {name: importlib.metadata.version(name) for name in names}
 

@@ -1,8 +1,28 @@
-"""The directory of one study: files, lock, stop request, look-up by name."""
+"""One study's directory, `results/<study>/`: its files, lock and stop request; finding studies and trials by name.
+
+==========================  ===============  ===========================================================================
+file                        writer           content
+==========================  ===============  ===========================================================================
+study.json                  controller       `spec.StudyFile`: the resolved experiment, versions, seeds, hashes of data
+                                             and splits. Replaced by renaming, when the study begins or gets more
+                                             trials.
+optuna.db                   controller       the sampler's memory (SQLite in WAL mode, with optuna.db-wal and -shm
+                                             beside it); none with an external --storage. Rebuilt from the trials if
+                                             lost.
+status.json                 controller       `spec.Status`: who it is, counts, estimated time left, and a heartbeat at
+                                             least every few seconds. Replaced by renaming.
+stop.request                anyone           exists: the controller is asked to stop cleanly. Works across hosts.
+                                             Removed by the controller when it begins and when it ends.
+controller.lock             controller       locked while a controller is at work; names it, for messages. Stays.
+trials/<id>/                see `trial`      one directory for each trial.
+final/                      `evaluate`       the final evaluation: a study of its own below this one, without a search.
+damaged/<id>/               controller       trials that could not be repaired, moved here.
+==========================  ===============  ===========================================================================
+"""
 
 from __future__ import annotations
 
-import fcntl
+import fcntl  # not `filelock`: see `StudyDir.lock`
 import gc
 import os
 import re
@@ -11,19 +31,24 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from suite.errors import InputError
-from suite.spec import NAME, Record, Status, StudyFile, Trial
+from suite.spec import NAME, Status, StudyFile
 from suite.store.events import EventReader
-from suite.store.files import check_name, read_model, sweep_up, sync_directory, write_atomic
-from suite.store.trial import TrialDir, TrialState, named_after
+from suite.store.files import check_name, read_model, remove_leftovers, sync_directory, write_atomic
+from suite.store.trial import EVENTS, TrialDir, TrialState, read_record, read_trial
 
-STALE_SECONDS = 60.0  # a writer silent for longer is shown as stale; never more than a label
+STALE_SECONDS = 60.0  # a controller or trial that wrote nothing for longer is shown as stale
+
+FINAL = "final"  # folder of the final evaluation
+
+HOLDER_SECONDS = 2.0  # to wait for the name of a controller that has just taken the lock
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Make many objects that stay, without the cycle collector going through all of them time and again."""
+def gc_paused() -> Iterator[None]:
+    """Pause the cyclic garbage collector while many objects that stay are made: it would traverse them repeatedly."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -33,8 +58,8 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _runs(pid: int) -> bool:
-    """Whether a process of this host is there."""
+def _exists(pid: int) -> bool:
+    """Whether this host has such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -45,6 +70,9 @@ def _runs(pid: int) -> bool:
 
 
 class StudyDir:
+    """Reads and writes one study's directory, which need not exist yet. Raises InputError for a name that is no plain
+    path component."""
+
     def __init__(self, results: Path, name: str) -> None:
         self.name = check_name(name, "Study")
         self.path = results / name
@@ -54,19 +82,23 @@ class StudyDir:
         self.stop_path = self.path / "stop.request"
 
     def exists(self) -> bool:
+        """Whether there is a study.json, damaged or not."""
         return (self.path / "study.json").exists()
 
     def study(self) -> StudyFile | None:
+        """study.json; None where it is missing, damaged or of a newer version."""
         return read_model(self.path / "study.json", StudyFile)
 
     def status(self) -> Status | None:
+        """status.json; None where it is missing, damaged or of a newer version."""
         return read_model(self.status_path, Status)
 
     def trial(self, trial_id: str) -> TrialDir:
+        """Raises InputError for an id that is no plain path component."""
         return TrialDir(self.trials_path / check_name(trial_id, "Trial"))
 
     def trial_ids(self) -> list[str]:
-        """The names of the trial directories, in order."""
+        """The names of the trial directories, sorted."""
         try:
             with os.scandir(self.trials_path) as entries:
                 return sorted(entry.name for entry in entries if re.fullmatch(NAME, entry.name) and entry.is_dir())
@@ -77,20 +109,18 @@ class StudyDir:
         return [TrialDir(self.trials_path / name) for name in self.trial_ids()]
 
     def states(self) -> list[TrialState]:
-        """All trials as the files tell, in the order of their numbers."""
+        """The states of all trials, by number. Directories whose trial.json does not fit them are left out."""
         states: list[TrialState] = []
-        with uncollected():
+        with gc_paused():
             for name in self.trial_ids():
-                place = f"{self.trials_path}/{name}"  # paths of pathlib cost more than what is read
-                trial = read_model(f"{place}/trial.json", Trial)
-                if trial is None or not named_after(name, trial):
+                place = f"{self.trials_path}/{name}"
+                trial = read_trial(place, name)
+                if trial is None:
                     continue
                 state = TrialState(name, trial)
-                record = read_model(f"{place}/result.json", Record)
-                if record is not None and record.trial != name:
-                    record = None  # a copy from elsewhere: it is counted there
+                record = read_record(place, name)
                 if record is None:
-                    reader = EventReader(Path(place, "events.jsonl"))
+                    reader = EventReader(Path(place, EVENTS))
                     state.update(reader.poll())
                     state.bad_lines = reader.bad
                 state.settle(record)
@@ -98,26 +128,34 @@ class StudyDir:
         return sorted(states, key=lambda s: s.trial.number)
 
     def request_stop(self, reason: str) -> None:
+        """Ask this study's controller, on whatever host, to stop cleanly."""
         write_atomic(self.stop_path, reason + "\n")
 
     def live(self) -> Status | None:
-        """The status of a controller that showed a sign of life within STALE_SECONDS."""
+        """The status of a controller that is at work, else None.
+
+        It is at work if its heartbeat is younger than STALE_SECONDS and, on this host, its process exists.
+        """
         status = self.status()
         fresh = status is not None and time.time() - status.heartbeat < STALE_SECONDS
         if status is None or status.state != "running" or not fresh:
             return None
-        return status if status.host != socket.gethostname() or _runs(status.pid) else None
+        return status if status.host != socket.gethostname() or _exists(status.pid) else None
 
-    def elsewhere(self) -> Status | None:
-        """`live`, if it is on another host."""
+    def live_elsewhere(self) -> Status | None:
+        """`live()` where that is on another host, else None."""
         status = self.live()
         return status if status is not None and status.host != socket.gethostname() else None
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Be this study's one controller. The lock falls with the process, however it ends. Raises InputError.
+    def lock(self) -> Iterator[None]:
+        """Be this study's only controller. Raises InputError, naming the other one, where there is one already.
 
-        On some network disks a lock keeps out processes of this host alone; `elsewhere` tells of the others.
+        The kernel releases the lock when the process ends, however it ends. On some network disks it only excludes
+        processes of the same host; `live_elsewhere` finds those of other hosts.
+
+        This is `flock` rather than the `filelock` package: the locked file itself names its holder, for the message;
+        and where a disk cannot lock, `filelock` would use a marker file, which outlives a controller that is killed.
         """
         self.trials_path.mkdir(parents=True, exist_ok=True)
         sync_directory(self.path.parent)
@@ -125,17 +163,9 @@ class StudyDir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = ""
-                for _ in range(40):  # it may have taken the lock this very moment, and still be writing its name
-                    file.seek(0)
-                    holder = file.read().decode(errors="replace").strip()
-                    if holder:
-                        break
-                    time.sleep(0.05)
-                holder = holder or "another process"
                 advice = f", stop it (`mnist-suite stop {self.name}`), or give this run another name with --study NAME"
                 raise InputError(
-                    f"Study '{self.name}' already has a controller: {holder}. Wait for it"
+                    f"Study '{self.name}' already has a controller: {_holder(file)}. Wait for it"
                     + (advice if self.exists() else " or end that process")  # of a final evaluation, for example
                     + "."
                 ) from None
@@ -144,12 +174,23 @@ class StudyDir:
                     f"{self.path} is on a disk that cannot lock files ({error.strerror}), so nothing would keep a "
                     "second controller out; take a results directory on another disk."
                 ) from None
-            with suppress(OSError):  # a full disk: the lock holds without a word of who has it
+            with suppress(OSError):  # a full disk: the lock holds without its holder's name
                 file.truncate(0)
                 since = time.strftime("%Y-%m-%d %H:%M:%S")
                 file.write(f"pid {os.getpid()} on {socket.gethostname()}, since {since}".encode())
-            sweep_up(self.path, "study.json", "status.json")
+            remove_leftovers(self.path, "study.json", "status.json")
             yield
+
+
+def _holder(file: IO[bytes]) -> str:
+    """The name in a lock file, which its holder writes just after locking it."""
+    end = time.monotonic() + HOLDER_SECONDS
+    while True:
+        file.seek(0)
+        holder = file.read().decode(errors="replace").strip()
+        if holder or time.monotonic() > end:
+            return holder or "another process"
+        time.sleep(0.05)
 
 
 def studies(results: Path) -> list[StudyDir]:
@@ -163,7 +204,7 @@ def studies(results: Path) -> list[StudyDir]:
 
 
 def open_study(results: Path, name: str | None) -> StudyDir:
-    """The named study, or the newest one. Raises InputError where there is none."""
+    """The study of that name; None: the one begun or extended last. Raises InputError where there is none."""
     if name is not None:
         study = StudyDir(results, name)
         if study.exists():
@@ -180,13 +221,17 @@ def open_study(results: Path, name: str | None) -> StudyDir:
 
 
 def split_reference(reference: str) -> tuple[str, str | None]:
-    """'STUDY' or 'STUDY/TRIAL'."""
+    """Study and trial of 'STUDY/TRIAL', or study and None of 'STUDY'."""
     study, _, trial = reference.strip("/").partition("/")
     return study, trial or None
 
 
 def find_trial(study: StudyDir, wanted: str | None) -> TrialState:
-    """The trial by id, by number or by the start of its id; None: the best finished one. Raises InputError."""
+    """The trial with that id, number or start of an id; None: the finished one with the best accuracy on validation, of
+    equal ones the first.
+
+    Raises InputError where there is none or more than one.
+    """
     states = study.states()
     if wanted is None:
         finished = [s for s in states if s.state == "finished" and s.best is not None]
@@ -204,14 +249,11 @@ def find_trial(study: StudyDir, wanted: str | None) -> TrialState:
     return hits[0]
 
 
-FINAL = "final"  # folder below a study that holds its final training
-
-
 def final_of(study: StudyDir) -> StudyDir:
-    """Where a study's final training lies."""
+    """The study below this one that holds its final evaluation."""
     return StudyDir(study.path, FINAL)
 
 
 def arms(states: Iterable[TrialState]) -> list[str]:
-    """In the order of their first trial."""
+    """The arms of these trials, in the order of their first trials."""
     return list(dict.fromkeys(s.trial.arm for s in states))

@@ -15,7 +15,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from suite.store.files import sweep_up, write_atomic
+from suite.store.files import remove_leftovers, write_atomic
 
 SLOTS = ("last.safetensors", "last.1.safetensors")
 
@@ -79,4 +79,4 @@ def clear(directory: Path) -> None:
 
 def tidy(directory: Path) -> None:
     """Remove what attempts that were killed while writing left behind; what they trained on from stays."""
-    sweep_up(directory, INDEX, *SLOTS, "best.safetensors", "validation.json", "SHA256SUMS", "result.json")
+    remove_leftovers(directory, INDEX, *SLOTS, "best.safetensors", "validation.json", "SHA256SUMS", "result.json")

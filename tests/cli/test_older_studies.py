@@ -11,7 +11,8 @@ import pytest
 from optuna.trial import create_trial
 
 from suite.errors import InputError
-from suite.execution.plan import Options, check
+from suite.execution.options import Options
+from suite.execution.plan import check
 from suite.ranking.leaderboard import row
 from suite.reporting.report import importances
 from suite.search.sampler import distribution
@@ -63,7 +64,7 @@ def make_old(study: StudyDir) -> dict[str, str]:
 
 def test_an_older_study_resumes_under_canonical_names(search: Search, tmp_path: Path) -> None:
     """Its trials keep their names and files, the sampler learns from them, and tables show one column for both."""
-    from suite.execution.controller import Stop
+    from suite.execution.stop import Stop
     from suite.execution.sweep import sweep
 
     study = search(EXPERIMENT, tmp_path)

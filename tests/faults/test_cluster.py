@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,58 +20,7 @@ import pytest
 from suite.store.events import EventReader
 from suite.store.study import StudyDir
 
-pytest.importorskip("ray")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Clusters:
-    """Starts clusters of one node with one CPU; gives the environment that reaches each."""
-
-    def __init__(self, hidden: Path) -> None:
-        self.hidden = hidden  # from nodes that stand apart
-        self.begun: list[tuple[subprocess.Popen[bytes], str]] = []
-
-    def __call__(self, *, apart: bool = False, mode: str = "token") -> dict[str, str]:
-        port, folder = free_port(), tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets want a short path
-        given = {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-        command = (
-            f"{Path(sys.executable).parent}/ray start --head --block --port {port} --node-ip-address 127.0.0.1 "
-            f"--num-cpus 1 --num-gpus 0 --include-dashboard false --temp-dir {folder} --object-store-memory 100000000"
-        )
-        if apart:
-            command = f"mount -t tmpfs none {self.hidden} && exec {command}"  # in a mount namespace of its own
-        words = [*(["unshare", "--mount"] if apart else []), "sh", "-c", command]
-        environment = {**os.environ, **given, "MNIST_SUITE_CHECKPOINT_SECONDS": "0", "OMP_NUM_THREADS": "1"}
-        with open(f"{folder}/log", "w") as log:
-            process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
-        self.begun.append((process, folder))
-        end = time.monotonic() + 120
-        while "Ray runtime started" not in (said := Path(folder, "log").read_text()):
-            assert process.poll() is None and time.monotonic() < end, said
-            time.sleep(0.05)
-        return {**given, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-
-    def end(self) -> None:
-        """Kill them, and all that they have started."""
-        for process, folder in self.begun:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
-            process.wait()
-            shutil.rmtree(folder, ignore_errors=True)
-        self.begun.clear()
-
-
-@pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
-    clusters = Clusters(tmp_path_factory.getbasetemp())
-    yield clusters
-    clusters.end()
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 
 def can_hide() -> bool:
@@ -84,7 +30,7 @@ def can_hide() -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("apart", [False, True], ids=["shared", "apart"])
 def test_workers_and_controllers_are_killed_and_it_comes_out_bit_for_bit(
-    start, cluster: Clusters, experiment: Path, reference, tmp_path: Path, seed: int, figures, faults, apart: bool
+    start, cluster, experiment: Path, reference, tmp_path: Path, seed: int, figures, faults, apart: bool
 ) -> None:
     """Sequentially, on a node that sees the results directory and on one that does not."""
     if apart and not can_hide():
@@ -123,7 +69,7 @@ def test_workers_and_controllers_are_killed_and_it_comes_out_bit_for_bit(
 
 @pytest.mark.slow
 def test_a_study_whose_cluster_has_gone_goes_on_elsewhere(
-    start, cluster: Clusters, experiment: Path, reference, tmp_path: Path, figures, faults
+    start, cluster, experiment: Path, reference, tmp_path: Path, figures, faults
 ) -> None:
     reach = {**cluster(), "RAY_gcs_rpc_server_reconnect_timeout_s": "12"}
     directory = StudyDir(tmp_path, "small")
@@ -167,7 +113,7 @@ def test_a_cluster_of_our_own_ends_with_its_controller(
 
 @pytest.mark.slow
 def test_a_cluster_asks_who_sends_it_work_and_one_that_does_not_is_refused(
-    start, cluster: Clusters, experiment: Path, tmp_path: Path
+    start, cluster, experiment: Path, tmp_path: Path
 ) -> None:
     command = ("sweep", experiment, "--engine", "ray", "--results", tmp_path)
     stranger = start(*command, **{**cluster(), "RAY_AUTH_TOKEN": "0" * 64})

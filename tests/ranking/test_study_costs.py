@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from suite.execution.controller import Stop
 from suite.execution.replay import replay
+from suite.execution.stop import Stop
 from suite.hardware import latency
 from suite.hardware.flops import Counted
 from suite.hardware.latency import latency_256

@@ -15,6 +15,7 @@ from suite.errors import InputError
 from suite.spec import Evaluated, Finished, Line, Progress, Record, Started, Stopped, Trial
 from suite.store.events import EventReader, EventWriter
 from suite.store.files import check_name, on_network_disk, read_model, write_atomic, write_model
+from suite.store.repair import result_fault, set_aside
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir, TrialState
 from suite.training import checkpoint
@@ -151,6 +152,34 @@ def test_only_the_latest_attempt_may_commit(tmp_path: Path) -> None:
     assert directory.record() is not None
 
 
+def test_asking_whether_a_trial_was_taken_up_reads_each_line_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked with each of n events, it reads n lines in all, and notices another attempt at once."""
+    read = 0
+    poll = EventReader.poll
+
+    def counted(self: EventReader) -> list[Line]:
+        nonlocal read
+        lines = poll(self)
+        read += len(lines)
+        return lines
+
+    directory = TrialDir(tmp_path / "0000-abc")
+    directory.path.mkdir()
+    writer = EventWriter(directory.events)
+    monkeypatch.setattr(EventReader, "poll", counted)
+    writer.append(started(attempt="mine"))
+    for epoch in range(1, 100):
+        writer.append(evaluated(epoch))
+        assert not directory.overtaken("mine", 0)
+    assert read == 100
+    writer.append(started(attempt="another"))
+    assert directory.overtaken("mine", 0)
+    assert not directory.overtaken("another", 100)
+    assert directory.next_seq() == 101
+
+
 def test_a_resumed_attempt_takes_back_what_it_will_repeat(make_trial: Callable[..., Trial]) -> None:
     state = TrialState("0000-abc", make_trial())
     events = [started(), evaluated(1, 0.5), evaluated(2, 0.9), started(step=10), evaluated(2, 0.8)]
@@ -181,6 +210,33 @@ def test_a_trial_that_was_copied_by_hand_is_counted_once(tmp_path: Path, make_tr
     assert "notes.txt" not in study.trial_ids()
 
 
+def test_a_copy_of_a_trial_has_neither_parameters_nor_a_result(
+    tmp_path: Path, make_trial: Callable[..., Trial]
+) -> None:
+    """Read by its directory alone, too, as the dashboard does; `repair` still sees what its result speaks of."""
+    study, trial = StudyDir(tmp_path, "s"), make_trial()
+    place = study.trial(trial.id)
+    place.create(trial)
+    place.conclude(Record(trial=trial.id, arm="a", state="failed", attempt="a"))
+    copy = study.trial(f"{trial.id}-copy")
+    shutil.copytree(place.path, copy.path)
+    assert (copy.trial(), copy.record(), copy.sound()) == (None, None, False)
+    assert result_fault(copy) == f"speaks of trial {trial.id}"
+    assert place.trial() == trial
+    assert place.record() is not None
+
+
+def test_files_set_aside_are_all_kept(tmp_path: Path) -> None:
+    """One that is damaged again does not replace what was kept of it before."""
+    path = tmp_path / "result.json"
+    kept: list[Path] = []
+    for content in ("first", "second", "third"):
+        path.write_text(content)
+        kept.append(set_aside(path))
+    assert [one.read_text() for one in kept] == ["first", "second", "third"]
+    assert [one.name for one in kept] == ["result.json.damaged", "result.json.damaged.2", "result.json.damaged.3"]
+
+
 @pytest.mark.timeout(30)
 def test_what_is_no_plain_file_is_never_read(tmp_path: Path, make_trial: Callable[..., Trial]) -> None:
     """Reading a pipe or a device of a stranger's study would never end."""
@@ -207,16 +263,16 @@ def test_a_second_controller_is_told_who_holds_the_study(tmp_path: Path) -> None
     study = StudyDir(tmp_path, "s")
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom suite.store.study import StudyDir\n"
-        "with StudyDir(Path(sys.argv[1]), 's').hold():\n print('held', flush=True)\n time.sleep(60)\n"
+        "with StudyDir(Path(sys.argv[1]), 's').lock():\n print('held', flush=True)\n time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=f"pid {other.pid}"), study.hold():
+        with pytest.raises(InputError, match=f"pid {other.pid}"), study.lock():
             pass
         other.kill()
         other.wait()
-        with study.hold():  # the lock fell with its holder
+        with study.lock():  # the lock fell with its holder
             pass
 
 
