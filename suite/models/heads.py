@@ -87,8 +87,9 @@ class Neighbours(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         similarity = F.normalize(self.standardize(x.float()), dim=1) @ self.bank.T
         value, index = similarity.topk(self.k, dim=1)
-        votes = F.one_hot(self.labels[index], self.classes) * (value / 0.07).softmax(1)[:, :, None]
-        return votes.sum(1).clamp_min(1e-8).log()
+        weight = (value / 0.07).softmax(1)
+        votes = weight.new_zeros(x.shape[0], self.classes).scatter_add(1, self.labels[index], weight)
+        return votes.clamp_min(1e-8).log()
 
 
 def by_gradient(spec: HeadSpec) -> bool:

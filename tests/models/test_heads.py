@@ -1,10 +1,14 @@
 """Heads on frozen features, and the cache the features come from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from sklearn.linear_model import Ridge as SklearnRidge
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from suite.data.datasets import search_splits
 from suite.models import backbones, features, heads
@@ -61,6 +65,39 @@ def test_logreg_knows_classes_it_never_saw(digits: tuple[Examples, Examples]) ->
     few = train.labels < 2
     head, _ = heads.solve(Logreg(c=0.1), train.inputs[few], train.labels[few], 10)
     assert set(head(train.inputs[few]).argmax(1).tolist()) == {0, 1}
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that any operator returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.elements = max([self.elements, *(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))])
+        return out
+
+
+def test_knn_allocates_no_tensor_larger_than_similarities_and_scores() -> None:
+    """Votes are counted without a tensor of shape (B, k, classes), and the scores are those of one-hot votes."""
+    images, bank, k, classes = 16, 300, 200, 100
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(bank, 8, generator=generator)
+    labels = torch.randint(classes - 1, (bank,), generator=generator)  # the last class has no example
+    head = heads.Neighbours(features, labels, k, classes)
+    x = torch.randn(images, 8, generator=generator)
+    with LargestTensor() as largest:
+        scores = head(x)
+    assert largest.elements <= images * max(bank, classes)
+
+    similarity = F.normalize(head.standardize(x), dim=1) @ head.bank.T
+    value, index = similarity.topk(k, dim=1)
+    votes = F.one_hot(labels[index], classes) * (value / 0.07).softmax(1)[:, :, None]
+    torch.testing.assert_close(scores, votes.sum(1).clamp_min(1e-8).log())
 
 
 def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

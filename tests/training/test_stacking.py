@@ -16,13 +16,13 @@ from torch import nn
 
 from suite.data.datasets import search_splits
 from suite.hardware.memory import ran_out
-from suite.models import backbones, heads
+from suite.models import backbones, heads, strategies
 from suite.models.backbones import Preprocess
-from suite.spec import Augment, Evaluated, HeadSpec, Linear, Mlp, Progress, Recipe
+from suite.spec import Augment, Bitfit, Evaluated, HeadSpec, Linear, Mlp, Partial, Progress, Recipe, Strategy
 from suite.training.augment import Prepare, feature_preparer, image_preparer
 from suite.training.evaluation import Examples
 from suite.training.loop import course, take
-from suite.training.stacking import Population, Stack, alike
+from suite.training.stacking import Population, Stack, stack_key
 from suite.training.state import Step, Training, begin, restore, state_numbers, state_tensors
 
 MIB = 2**20
@@ -65,6 +65,7 @@ def member(
     recipe: Recipe,
     seed: int = 5,
     device: str = "cpu",
+    strategy: Strategy | None = None,
 ) -> tuple[Training, Iterator[Item]]:
     """A training with a rate and a momentum of its own.
 
@@ -84,6 +85,8 @@ def member(
     else:
         sets = (as_features(sets[0]), as_features(sets[1]))
         model = heads.make(what, sets[0].inputs, 10, seed)
+    if strategy is not None:
+        strategies.freeze(strategy, model)
     training = begin(model.double(), recipe, where, torch.float32)  # autocast off
     return training, course(training, *sets, recipe, prepare, seed=seed)
 
@@ -153,6 +156,24 @@ def test_every_member_ends_where_it_ends_alone(
     assert not torch.allclose(weights[0], weights[1], atol=1e-3)  # they did go different ways
 
 
+@pytest.mark.parametrize("strategy", [Partial(blocks=1), Bitfit()], ids=lambda s: s.kind)
+@pytest.mark.parametrize("seeds", [(5, 6, 7), (5, 5, 5)], ids=["different", "equal"])
+def test_frozen_parameters_are_each_members_own(
+    sets: tuple[Examples, Examples], strategy: Strategy, seeds: tuple[int, ...]
+) -> None:
+    """Members with different frozen weights are stacked, and each trains on its own as it does alone."""
+    recipe = RECIPES["sgd"].model_copy(update={"epochs": 1})
+    alone, together = (
+        [member(i, sets, "net", recipe, seed, strategy=strategy) for i, seed in enumerate(seeds)] for _ in range(2)
+    )
+    run_alone([items for _, items in alone])
+    population = StackSizes()
+    run_together([items for _, items in together], population=population)
+    assert population.made == [3]
+    for (a, _), (b, _) in zip(alone, together, strict=True):
+        equal(a, b, tolerance=1e-8)
+
+
 def test_members_may_come_late_have_seeds_of_their_own_and_leave_early(sets: tuple[Examples, Examples]) -> None:
     short, long = RECIPES["sgd"].model_copy(update={"epochs": 1}), RECIPES["sgd"]
     plans = [(0, long, 1), (1, short, 2), (2, long, 3)]
@@ -209,8 +230,8 @@ def test_a_member_is_saved_and_goes_on_alone(sets: tuple[Examples, Examples], na
 def test_what_cannot_be_stacked_says_so(sets: tuple[Examples, Examples]) -> None:
     plain, normed = (next(member(0, sets, name, RECIPES["sgd"])[1]) for name in ("net", "lean-l"))
     assert isinstance(plain, Step) and isinstance(normed, Step)
-    assert alike(plain) is not None
-    assert alike(normed) is None  # batch norm
+    assert stack_key(plain) is not None
+    assert stack_key(normed) is None  # batch norm
     assert Population(everywhere=True).kind(plain) is not None
     assert Population(everywhere=False).kind(plain) is None  # convolutions, on a CPU
     head = next(member(0, sets, Linear(), RECIPES["sgd"])[1])
@@ -220,17 +241,17 @@ def test_what_cannot_be_stacked_says_so(sets: tuple[Examples, Examples]) -> None
 # --- memory runs out ---
 
 
-class Watched(Population):
+class StackSizes(Population):
     """Remembers the sizes of the stacks that it made, or tried to."""
 
     def __init__(self) -> None:
         super().__init__(everywhere=True)
         self.made: list[int] = []
 
-    def _stack(self, members: list[Training], present: set[Training], short: bool) -> Stack:
+    def _stack(self, members: list[Training], present: set[Training], graphed: bool) -> Stack:
         if not any(stack.members == members for stack in self._stacks):
             self.made.append(len(members))
-        return super()._stack(members, present, short)
+        return super()._stack(members, present, graphed)
 
 
 @contextmanager
@@ -247,7 +268,7 @@ def short_of_memory_for_activations() -> None:
     recipe = RECIPES["sgd"].model_copy(update={"batch_size": 128, "epochs": 1})
     alone, together = ([member(i, slices(), "net", recipe) for i in range(5)] for _ in range(2))
     run_alone([items for _, items in alone])
-    population = Watched()
+    population = StackSizes()
     with at_most(64 * MIB):
         run_together([items for _, items in together], population=population)
     for (a, _), (b, _) in zip(alone, together, strict=True):
@@ -262,7 +283,7 @@ def short_of_memory_for_gathering(name: str, room: int, made: list[int]) -> None
     for _, items in alone:
         for _ in range(3):
             take(next(item for item in items if isinstance(item, Step)))
-    population = Watched()
+    population = StackSizes()
     with at_most(room):
         for _ in range(3):
             assert not population.take([next(i for i in items if isinstance(i, Step)) for _, items in together])
@@ -285,7 +306,7 @@ def two_that_do_not_fit_at_all() -> None:
     alone, together = ([member(i, slices(), "net", recipe) for i in range(3)] for _ in range(2))
     greedy = [member(i, slices(), "net", recipe.model_copy(update={"batch_size": 400})) for i in range(2)]
     run_alone([items for _, items in alone])
-    population = Watched()
+    population = StackSizes()
     live = [items for _, items in together]
     steps = [next(i for i in items if isinstance(i, Step)) for items in [*live, *(items for _, items in greedy)]]
     with at_most(64 * MIB):
@@ -353,7 +374,7 @@ def test_a_stack_too_large_for_the_gpu_goes_on_as_smaller_ones(sets: tuple[Examp
     gc.collect()
     torch.cuda.empty_cache()
     together = [member(i, sets, "cnn", recipe, device="cuda") for i in range(5)]
-    population = Watched()
+    population = StackSizes()
     torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
     try:
         run_together([items for _, items in together], population=population)
