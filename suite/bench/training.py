@@ -28,7 +28,7 @@ from suite.data.splits import Labelled, Splits
 from suite.execution.controller import Stop
 from suite.execution.plan import Options
 from suite.execution.sweep import sweep
-from suite.hardware import autotune, device
+from suite.hardware import autotune, device, memory
 from suite.models import backbones, features, heads
 from suite.models.backbones import Preprocess
 from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Progress, Pruning, Recipe, load
@@ -54,7 +54,7 @@ Figure = tuple[str, float, str, str]  # name, value, unit, how it was obtained
 
 def place() -> torch.device:
     fetch.fetch("mnist")
-    autotune.keep_memory()
+    memory.keep_memory()
     return device.pick("auto")
 
 

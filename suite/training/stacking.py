@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from suite.hardware.memory import ran_out, make_room
+from suite.hardware.memory import make_room, ran_out
 from suite.models.heads import Head
 from suite.spec import Recipe
 from suite.training import cuda_graphs
@@ -108,7 +108,7 @@ class Stack:
                 member.ema.update_parameters(member.model)
 
     def _graph(self, learn: cuda_graphs.Work, inputs: Tensor, labels: Tensor, shared: bool) -> cuda_graphs.Work:
-        """`learn` as a CUDA graph for batches of this form, recorded at its first use; `learn` itself without graphs."""
+        """`learn` as a CUDA graph for batches of this form, recorded when first used; without graphs `learn` itself."""
         key = (shared, labels.shape[-1])
         if self.graphed and key not in self.graphs and cuda_graphs.usable(self.device, self.dtype):
             with _recoverable():  # `record` restores what its trial runs change

@@ -230,7 +230,7 @@ class _Run:
         self.device = device.pick(trial.device)
         if trial.threads:
             torch.set_num_threads(trial.threads)
-        autotune.keep_memory()
+        memory.keep_memory()
         torch.manual_seed(trial.seed)
         self.meter = Meter(self.device)
         loaded = load_examples(trial.dataset, trial.fraction, trial.limit, str(self.device))
@@ -426,7 +426,7 @@ class _Run:
         """End the trial where its model costs more than the experiment allows: before its training, if it can be."""
         shape, counted = self._assembled().expects.shape, self.counted
         assert counted is not None
-        reason = latency.beyond(self.trial.caps, counted, lambda: latency.latency(model, shape, self.device))
+        reason = latency.exceeded_cap(self.trial.caps, counted, lambda: latency.latency(model, shape, self.device))
         if reason is not None:
             self.over = True
             if self.tally.step == 0:
