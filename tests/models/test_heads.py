@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from suite.data.datasets import search_splits
 from suite.models import backbones, features, heads
+from suite.models.preprocessing import preprocess
 from suite.spec import HeadSpec, Knn, Linear, Logreg, Mlp, Ridge
 from suite.training.evaluation import Examples
 
@@ -66,9 +67,7 @@ def test_logreg_knows_classes_it_never_saw(digits: tuple[Examples, Examples]) ->
 def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path))
     images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
-    expects = backbones.preprocess(
-        "cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False
-    )
+    expects = preprocess("cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False)
     model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
 
     def get(**changes: object) -> tuple[torch.Tensor, bool]:
