@@ -30,12 +30,12 @@ from suite.execution.plan import Options
 from suite.execution.sweep import sweep
 from suite.hardware import autotune, device, memory
 from suite.models import backbones, features, heads
-from suite.models.backbones import Preprocess
+from suite.models.preprocessing import Preprocess, evaluation_preparer, preprocess
 from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Progress, Pruning, Recipe, load
 from suite.store.study import StudyDir
 from suite.training import evaluation, loop
 from suite.training import state as training_state
-from suite.training.augment import Prepare, feature_preparer, image_preparer
+from suite.training.augment import Prepare, feature_preparer, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.stacking import Population
 from suite.training.state import Step, Tally, Training
@@ -63,7 +63,7 @@ def examples(part: Labelled, where: torch.device, most: int | None = None) -> Ex
 
 
 def model_for(backbone: str, where: torch.device, seed: int, size: int | None = None) -> tuple[nn.Module, Preprocess]:
-    expects = backbones.preprocess(
+    expects = preprocess(
         backbone, channels=1, native_size=28, mean=(0.1307,), std=(0.3081,), size=size, pretrained=False
     )
     return backbones.build(backbone, classes=10, channels=1, size=expects.size, seed=seed).to(where), expects
@@ -129,7 +129,7 @@ def whole(
     """One training from beginning to end: (model, seconds of training, validation accuracy, what it expects)."""
     net, expects = model_for(backbone, where, seed)
     run = training_state.begin(net, recipe, where, precision(net, expects, where, backbone))
-    prepare = image_preparer(expects, recipe.augment, where)
+    prepare = training_preparer(expects, recipe.augment, where)
     for _ in loop.fit(
         run, examples(splits.train, where), examples(splits.validation, where), recipe, prepare, seed=seed
     ):
@@ -180,7 +180,7 @@ def train() -> Iterator[Figure]:
     net, expects = model_for("cnn", where, 0)
     recipe, dtype = Recipe(epochs=1), precision(net, expects, where, "cnn")
     run = training_state.begin(net, recipe, where, dtype)
-    prepare = image_preparer(expects, Augment(), where)
+    prepare = training_preparer(expects, Augment(), where)
     ours = one_epoch(run, examples(splits.train, where, IMAGES), recipe, prepare)
     found = in_turn({"plain": lambda: baselines.train_epoch(plain_net, batches, optimizer, where), "ours": ours}, where)
     how = f"{IMAGES} images, batch 64, median of {ROUNDS} in turn"
@@ -211,7 +211,7 @@ def time_to_99(seeds: int = 10, middle_seeds: int = 5) -> Iterator[Figure]:
         whole(arms[name].backbone, arms[name].recipe, splits, where, 999)  # warms up
         for seed in range(count):
             net, spent, _, expects = whole(arms[name].backbone, arms[name].recipe, splits, where, seed)
-            prepare = image_preparer(expects, Augment(), where)
+            prepare = evaluation_preparer(expects, where)
             accuracies.append(evaluation.evaluate(net, test, prepare, where, torch.float32).accuracy)
             seconds.append(spent)
         return seconds, accuracies
@@ -253,7 +253,7 @@ def finetune(size: int = 32, batches: int = 24) -> Iterator[Figure]:
     net, expects = model_for(LITE, where, 0, size)
     recipe, dtype = Recipe(epochs=1), precision(net, expects, where, LITE)
     run = training_state.begin(net, recipe, where, dtype)
-    prepare = image_preparer(expects, Augment(), where)
+    prepare = training_preparer(expects, Augment(), where)
     ours = one_epoch(run, examples(splits.train, where, 64 * batches), recipe, prepare)
     found = in_turn({"plain": lambda: baselines.train_epoch(theirs, loader, optimizer, where), "ours": ours}, where)
     for name, seconds in found.items():
@@ -424,7 +424,7 @@ def _member(name: str, number: int, count: int, given: Examples, where: torch.de
         return loop.course(run, given, few, recipe, feature_preparer, seed=0)
     net, expects = model_for(name, where, 0)
     run = training_state.begin(net, recipe, where, precision(net, expects, where, name))
-    return loop.course(run, given, few, recipe, image_preparer(expects, Augment(), where), seed=0)
+    return loop.course(run, given, few, recipe, training_preparer(expects, Augment(), where), seed=0)
 
 
 def roofline() -> Iterator[Figure]:
@@ -447,7 +447,9 @@ def roofline() -> Iterator[Figure]:
     for batch in (64, 256):
         recipe = Recipe(epochs=1, batch_size=batch)
         run = training_state.begin(net, recipe, where, dtype)
-        work = one_epoch(run, examples(splits.train, where, IMAGES), recipe, image_preparer(expects, Augment(), where))
+        work = one_epoch(
+            run, examples(splits.train, where, IMAGES), recipe, training_preparer(expects, Augment(), where)
+        )
         spent = statistics.median([timed(work, where) for _ in range(ROUNDS + 1)][1:])
         achieved = flops.count(net, expects.shape).training_flops * IMAGES / spent
         yield f"roofline.cnn_{batch}", achieved, "FLOP/s", f"batch {batch}, {100 * achieved / peak:.0f} % of the peak"

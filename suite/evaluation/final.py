@@ -29,16 +29,16 @@ from suite.execution.controller import Stop
 from suite.execution.replay import content, find, replay
 from suite.hardware import device
 from suite.models.assembly import load_trained
+from suite.models.preprocessing import evaluation_preparer
 from suite.ranking import statistics
 from suite.ranking.final import ERRORS, OUTCOME, READINGS, readings, tested_facts
 from suite.ranking.statistics import wilson
-from suite.spec import Augment, Status, Trial
+from suite.spec import Status, Trial
 from suite.spec.seeds import mix
 from suite.store.files import read_bytes, write_atomic
 from suite.store.provenance import commit, version
 from suite.store.study import StudyDir, arms, final_of, studies
 from suite.store.trial import TrialState
-from suite.training.augment import image_preparer
 from suite.training.checkpoint import save_tensors
 from suite.training.evaluation import Examples, evaluate
 from suite.training.mistakes import errors
@@ -177,7 +177,7 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
     for done, state in enumerate(new):
         on_model(done, len(new))
         assembled = load_trained(directory.trial(state.id), state.trial, info, results)
-        prepare = image_preparer(assembled.expects, Augment(), where)
+        prepare = evaluation_preparer(assembled.expects, where)
         scores = evaluate(assembled.model.to(where), examples, prepare, where, torch.float32)
         path = directory.trial(state.id).path
         correct = scores.logits.argmax(1) == examples.labels.cpu()

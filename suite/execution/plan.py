@@ -17,6 +17,7 @@ from suite.execution.processes import Processes
 from suite.execution.stacked import Together
 from suite.hardware import autotune, device
 from suite.models import backbones, pretrained
+from suite.models.preprocessing import SMALL_SIZE, preprocess
 from suite.search.storage import open_storage
 from suite.spec import (
     Arm,
@@ -102,7 +103,7 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
 def _check_weights(arm: Arm, info: Info, source: str) -> None:
     """Raises InputError where they cannot be read, or are not for this architecture."""
     name, classes, channels = arm.backbone, len(info.classes), info.channels
-    expects = backbones.preprocess(
+    expects = preprocess(
         name, channels=channels, native_size=info.size, mean=info.mean, std=info.std, size=arm.size, pretrained=False
     )
     model = backbones.build(name, classes=classes, channels=channels, size=expects.size, seed=0)
@@ -118,7 +119,7 @@ def best_workers(experiment: Experiment, place: str) -> int:
     for arm in experiment.arms.values():
         if arm.strategy.kind == "head":
             continue
-        size = arm.size or (info.size if arm.backbone in backbones.BACKBONES else backbones.SMALL_SIZE)
+        size = arm.size or (info.size if arm.backbone in backbones.BACKBONES else SMALL_SIZE)
         model = backbones.build(
             arm.backbone, classes=len(info.classes), channels=info.channels, size=size, seed=experiment.seed
         )

@@ -17,13 +17,12 @@ from suite.export.card import WEIGHTS, Card, read_card
 from suite.hardware.device import pick
 from suite.models import backbones, heads, pretrained
 from suite.models.assembly import classifier_name
+from suite.models.preprocessing import Preprocess, evaluation_preparer
 from suite.spec import (
-    Augment,
     Knn,
     Mlp,
 )
 from suite.store.files import file_sha256
-from suite.training.augment import image_preparer
 
 
 def load(folder: str | Path) -> nn.Module:
@@ -72,10 +71,8 @@ class Predictor:
         self.device = pick(device)
         self.model = load(folder).to(self.device)
         card = self.card
-        self.prepare = image_preparer(
-            backbones.Preprocess(card.channels, card.size, card.mean, card.std, card.interpolation),
-            Augment(),
-            self.device,
+        self.prepare = evaluation_preparer(
+            Preprocess(card.channels, card.size, card.mean, card.std, card.interpolation), self.device
         )
 
     def file(self, path: Path) -> dict[str, Any]:
@@ -85,7 +82,7 @@ class Predictor:
     @torch.inference_mode()
     def pixels(self, image: Tensor) -> dict[str, Any]:
         """Label and probabilities of one (C, H, W) uint8 image in the data set's own form."""
-        scores = self.model(self.prepare(image[None].to(self.device), None))[0].float().softmax(0)
+        scores = self.model(self.prepare(image[None].to(self.device)))[0].float().softmax(0)
         if not scores.isfinite().all():
             raise InputError("The model gives no finite scores for this picture.")
         named = {label: round(float(p), 6) for label, p in zip(self.card.classes, scores, strict=True)}

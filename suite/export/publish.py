@@ -21,9 +21,9 @@ from suite.export.card import CARD, SAMPLE, WEIGHTS, Card, card_text, load_line,
 from suite.export.predict import load
 from suite.models import backbones
 from suite.models.assembly import load_trained
+from suite.models.preprocessing import Preprocess, evaluation_preparer
 from suite.ranking.statistics import wilson
 from suite.spec import (
-    Augment,
     HeadOnly,
     Linear,
     Logreg,
@@ -31,7 +31,6 @@ from suite.spec import (
 )
 from suite.store.files import sync_directory, write_atomic
 from suite.store.study import find_trial, open_study, split_reference
-from suite.training.augment import image_preparer
 from suite.training.checkpoint import save_tensors
 
 
@@ -108,9 +107,9 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _check(folder: Path, model: nn.Module, expects: backbones.Preprocess, images: Tensor, timm_loads: bool) -> None:
+def _check(folder: Path, model: nn.Module, expects: Preprocess, images: Tensor, timm_loads: bool) -> None:
     """Read the folder back every promised way; the logits must be those of the trained model."""
-    inputs = image_preparer(expects, Augment(), torch.device("cpu"))(images, None)
+    inputs = evaluation_preparer(expects, torch.device("cpu"))(images)
     wanted = model.eval()(inputs)
     readers = {"suite.export.load": lambda: load(folder)}
     if timm_loads:

@@ -11,6 +11,7 @@ from torch import nn
 from suite.data.splits import Info
 from suite.errors import InputError
 from suite.models import backbones, heads, pretrained
+from suite.models.preprocessing import Preprocess, preprocess
 from suite.spec import FROM_RANDOM, HeadOnly, Knn, Trial
 from suite.store.files import file_sha256
 from suite.store.trial import TrialDir
@@ -19,14 +20,14 @@ from suite.store.trial import TrialDir
 @dataclass(frozen=True)
 class Assembled:
     model: nn.Module  # (B, C, size, size) -> (B, classes)
-    expects: backbones.Preprocess
+    expects: Preprocess
     provenance: pretrained.Provenance | None  # of the weights it starts from
 
 
 def assemble(trial: Trial, info: Info, results: Path) -> Assembled:
     """The trial's backbone with the weights it starts from. Raises InputError."""
     given = trial.weights
-    expects = backbones.preprocess(
+    expects = preprocess(
         trial.backbone,
         channels=info.channels,
         native_size=info.size,

@@ -10,10 +10,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,6 @@ from torch.nn import functional as F
 from suite.errors import InputError
 
 TIMM = "timm:"
-
-SMALL_SIZE = 64  # pixels; what convolutional timm models see of smaller images unless told otherwise
 
 
 class Stage(nn.Module):
@@ -129,22 +126,6 @@ class Backbone(Protocol):
     def reset_classifier(self, num_classes: int) -> None: ...
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """What a model expects of its input, once pixels are scaled to 0..1: resize to `size`, then (x - mean) / std."""
-
-    channels: int
-    size: int  # pixels, height and width alike
-    mean: tuple[float, ...]  # one a channel
-    std: tuple[float, ...]
-    interpolation: Literal["none", "bilinear", "bicubic"]  # "none": images already have that size
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return (self.channels, self.size, self.size)
-
-
 def exists(name: str) -> None:
     """Return if `name` is a backbone; raise InputError with the nearest names if it is not."""
     if name in BACKBONES:
@@ -201,42 +182,6 @@ def _build_timm(name: str, classes: int, channels: int, size: int | None) -> tup
     if config.fixed_input_size:  # made for one size (position embeddings, windows), so it has to be told another
         wanted["img_size"] = pixels
     return timm.create_model(name.removeprefix(TIMM), **wanted), pixels
-
-
-def preprocess(
-    name: str,
-    *,
-    channels: int,
-    native_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    size: int | None,
-    pretrained: bool,
-) -> Preprocess:
-    """Say how a data set's images (`channels`, `native_size` pixels, its `mean` and `std`) go into a backbone.
-
-    Ours take the images as they are. A timm model that takes any size gets them at `SMALL_SIZE`, or at their own
-    size where that is larger, but never larger than timm has the model; one made for a fixed size gets that size.
-    `size` overrides all of this. Pretrained weights bring their own mean and standard deviation: averaged over the
-    colours for grey images, whose one channel meets the sum of the first convolution's weights.
-    Raises InputError for an unknown name.
-    """
-    exists(name)
-    wants: Literal["bilinear", "bicubic"] = "bilinear"
-    if name in BACKBONES:
-        size = size or native_size
-    else:
-        config = timm_config(name)
-        largest: int = config.input_size[-1]
-        size = size or (largest if config.fixed_input_size else min(max(SMALL_SIZE, native_size), largest))
-        wants = "bilinear" if config.interpolation == "bilinear" else "bicubic"
-        if pretrained:
-            mean, std = _for_channels(config.mean, channels), _for_channels(config.std, channels)
-    return Preprocess(channels, size, tuple(mean), tuple(std), "none" if size == native_size else wants)
-
-
-def _for_channels(values: Sequence[float], channels: int) -> Sequence[float]:
-    return values if len(values) == channels else [sum(values) / len(values)] * channels
 
 
 def timm_config(name: str) -> Any:

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suite.models.backbones import Preprocess, embed
-from suite.spec import Augment
+from suite.models.backbones import embed
+from suite.models.preprocessing import Preprocess, evaluation_preparer
 from suite.store.files import cache_dir
-from suite.training.augment import image_preparer
 
 VERSION = 1  # raise when the same inputs would give other features
 
@@ -39,14 +38,14 @@ def extract(model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.
     Yields, twice a second, how many images are done.
     """
     device = images.device
-    prepare = image_preparer(expects, Augment(), device)
+    prepare = evaluation_preparer(expects, device)
     model.eval().to(memory_format=torch.channels_last)
     batch = 128 if device.type == "cpu" else 2000
     parts: list[Tensor] = []
     spoke = time.monotonic()
     for start in range(0, len(images), batch):
         with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            parts.append(embed(model, prepare(images[start : start + batch], None)).float())
+            parts.append(embed(model, prepare(images[start : start + batch])).float())
         if time.monotonic() - spoke > 0.5:
             yield start + batch
             spoke = time.monotonic()

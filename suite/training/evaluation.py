@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from suite.training.augment import Prepare
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,15 @@ def wide(scores: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, data: Examples, prepare: Prepare, device: torch.device, dtype: torch.dtype) -> Scores:
+def evaluate(
+    model: nn.Module, data: Examples, prepare: Callable[[Tensor], Tensor], device: torch.device, dtype: torch.dtype
+) -> Scores:
     """Accuracy and mean cross-entropy over all of `data`. Leaves the model in evaluation mode."""
     model.eval()
     batch = 250 if device.type == "cpu" else 2000  # on CPU the activations should fit the caches
     parts: list[Tensor] = []
     for start in range(0, len(data), batch):
-        inputs = prepare(data.inputs[start : start + batch], None)
+        inputs = prepare(data.inputs[start : start + batch])
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             parts.append(model(inputs).float())
     logits = torch.cat(parts)

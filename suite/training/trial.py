@@ -33,8 +33,8 @@ from suite.hardware.flops import Counted
 from suite.hardware.latency import latency_256
 from suite.models import assembly, features, heads, strategies
 from suite.models.assembly import Assembled
+from suite.models.preprocessing import evaluation_preparer
 from suite.spec import (
-    Augment,
     Checkpointed,
     Cost,
     Evaluated,
@@ -59,7 +59,7 @@ from suite.store.provenance import commit, packages, version
 from suite.store.trial import Overtaken, TrialDir
 from suite.training import checkpoint, evaluation, loop
 from suite.training import state as training_state
-from suite.training.augment import Prepare, feature_preparer, image_preparer
+from suite.training.augment import Prepare, feature_preparer, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.loop import steps_per_epoch
 from suite.training.mistakes import errors
@@ -262,7 +262,7 @@ class _Run:
             yield from self._probe(trial.strategy, loaded)
             if self.over:
                 return
-        prepare = image_preparer(expects, recipe.augment, self.device)
+        prepare = training_preparer(expects, recipe.augment, self.device)
         yield from self._fit(model, loaded, recipe, prepare, saved, frozen)
         if not self.over:
             yield self._finish(model, model, loaded)
@@ -402,7 +402,7 @@ class _Run:
         self.latency_256 = latency_256(whole, shape, self.device, self.latency)
         self.accuracy_fp32 = self.tally.best_accuracy
         if self.dtype != torch.float32:  # an export answers in float32: does that change what was chosen by?
-            prepare = image_preparer(self._assembled().expects, Augment(), self.device)
+            prepare = evaluation_preparer(self._assembled().expects, self.device)
             self.accuracy_fp32 = evaluation.evaluate(
                 whole, loaded.validation, prepare, self.device, torch.float32
             ).accuracy

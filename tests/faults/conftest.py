@@ -29,13 +29,12 @@ import torch
 from suite.data.datasets import search_splits
 from suite.hardware.device import DTYPES
 from suite.models.assembly import load_trained
-from suite.spec import Augment
+from suite.models.preprocessing import evaluation_preparer
 from suite.store.events import EventReader
 from suite.store.files import file_sha256
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
 from suite.training import evaluation
-from suite.training.augment import image_preparer
 from suite.training.checkpoint import SLOTS
 
 PATIENCE = 500.0  # seconds; a wait that is met ends at once, and the machine may be busy with other things
@@ -370,7 +369,7 @@ def check_trial(directory: StudyDir, state: TrialState, *, logs: bool) -> None:
         torch.from_numpy(splits.validation.images), torch.from_numpy(splits.validation.labels)
     )
     trained = load_trained(place, state.trial, splits.info, directory.path.parent)
-    prepare = image_preparer(trained.expects, Augment(), torch.device("cpu"))
+    prepare = evaluation_preparer(trained.expects, torch.device("cpu"))
     assert record.provenance is not None
     dtype = DTYPES[record.provenance.precision]
     scores = evaluation.evaluate(trained.model, validation, prepare, torch.device("cpu"), dtype)

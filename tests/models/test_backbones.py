@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from suite.errors import InputError
 from suite.models import backbones
-from suite.models.backbones import BACKBONES, Preprocess, build, embed, embed_size, preprocess
+from suite.models.backbones import BACKBONES, build, embed, embed_size
+from suite.models.preprocessing import Preprocess, preprocess
 
 # One of each kind that is treated differently: plain, fixed size, a hidden layer in its head, norms of timm's own,
 # a classifier in a head module.

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from suite.data.datasets import search_splits
 from suite.models import backbones, features, heads
+from suite.models.preprocessing import preprocess
 from suite.spec import HeadSpec, Knn, Linear, Logreg, Mlp, Ridge
 from suite.training.evaluation import Examples
 
@@ -103,9 +104,7 @@ def test_knn_allocates_no_tensor_larger_than_similarities_and_scores() -> None:
 def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path))
     images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
-    expects = backbones.preprocess(
-        "cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False
-    )
+    expects = preprocess("cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False)
     model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
 
     def get(**changes: object) -> tuple[torch.Tensor, bool]:

@@ -7,10 +7,10 @@ import torch
 
 from suite.data.datasets import search_splits
 from suite.models import backbones
-from suite.models.backbones import Preprocess
+from suite.models.preprocessing import Preprocess
 from suite.spec import Recipe
 from suite.training import cuda_graphs
-from suite.training.augment import image_preparer
+from suite.training.augment import training_preparer
 from suite.training.evaluation import Examples
 from suite.training.loop import fit
 from suite.training.state import begin
@@ -52,7 +52,7 @@ def test_a_replayed_training_is_the_plain_one(recipe: Recipe, backbone: str, mon
         Examples(torch.from_numpy(p.images).to(where), torch.from_numpy(p.labels).to(where))
         for p in (splits.train, splits.validation)
     )
-    prepare = image_preparer(Preprocess(1, 28, (0.1307,), (0.3081,), "none"), recipe.augment, where)
+    prepare = training_preparer(Preprocess(1, 28, (0.1307,), (0.3081,), "none"), recipe.augment, where)
 
     def trained(graphed: bool) -> list[torch.Tensor]:
         monkeypatch.setenv("MNIST_SUITE_CUDA_GRAPHS", "1" if graphed else "0")

@@ -12,10 +12,10 @@ from torch import nn
 
 from suite.data.datasets import search_splits
 from suite.models import backbones
-from suite.models.backbones import Preprocess
+from suite.models.preprocessing import Preprocess
 from suite.spec import Augment, Evaluated, Progress, Recipe
 from suite.spec.seeds import mix
-from suite.training.augment import feature_preparer, image_preparer
+from suite.training.augment import feature_preparer, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.loop import epoch_order, evaluation_points, fit, steps_per_epoch
 from suite.training.optimizer import learning_rate
@@ -54,7 +54,7 @@ RICH = Recipe(
 
 
 def run(training: Training, sets: tuple[Examples, Examples], recipe: Recipe) -> list[Progress | Evaluated]:
-    return list(fit(training, *sets, recipe, image_preparer(EXPECTS, recipe.augment, CPU), seed=5))
+    return list(fit(training, *sets, recipe, training_preparer(EXPECTS, recipe.augment, CPU), seed=5))
 
 
 def test_it_learns_real_digits(mnist: tuple[Examples, Examples]) -> None:
@@ -87,7 +87,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     whole = new(recipe)
     run(whole, mnist, recipe)
     first = new(recipe)
-    for _ in fit(first, *mnist, recipe, image_preparer(EXPECTS, recipe.augment, CPU), seed=5):
+    for _ in fit(first, *mnist, recipe, training_preparer(EXPECTS, recipe.augment, CPU), seed=5):
         if first.tally.step >= stop_after:
             break
     tensors, numbers = state_tensors(first), state_numbers(first)
@@ -116,7 +116,7 @@ def test_the_scale_of_half_precision_is_resumed(mnist: tuple[Examples, Examples]
 
     whole, first, second = half(), half(), half()
     run(whole, few, recipe)
-    for event in fit(first, *few, recipe, image_preparer(EXPECTS, recipe.augment, CPU), seed=5):
+    for event in fit(first, *few, recipe, training_preparer(EXPECTS, recipe.augment, CPU), seed=5):
         if isinstance(event, Evaluated):
             break
     saved = state_numbers(first)
@@ -138,7 +138,7 @@ def test_a_rate_that_blows_up_is_called_diverged(mnist: tuple[Examples, Examples
 def test_checks_within_an_epoch_look_and_change_nothing(mnist: tuple[Examples, Examples]) -> None:
     recipe = Recipe(epochs=2, batch_size=64, lr=0.05)
     plain, looked = new(recipe), new(recipe)
-    prepare = image_preparer(EXPECTS, recipe.augment, CPU)
+    prepare = training_preparer(EXPECTS, recipe.augment, CPU)
     run(plain, mnist, recipe)
     events = list(fit(looked, *mnist, recipe, prepare, seed=5, checks=(0.25, 0.75, 1.5, 7.0)))
     evaluated = [e for e in events if isinstance(e, Evaluated)]
@@ -225,10 +225,10 @@ def spread(prepare: Callable[..., torch.Tensor], images: torch.Tensor) -> float:
 )
 def test_augmentation_draws_for_every_image(mnist: tuple[Examples, Examples], augment: Augment) -> None:
     images = mnist[0].inputs[:32]
-    prepare = image_preparer(EXPECTS, augment, CPU)
+    prepare = training_preparer(EXPECTS, augment, CPU)
     generator = torch.Generator().manual_seed(0)
     changed = prepare(images, generator)
-    plain = prepare(images, None)
+    plain = prepare(images)
     assert changed.shape == plain.shape == (32, 1, 28, 28)
     assert not torch.equal(changed, plain)
     if not augment.flip:
@@ -239,6 +239,6 @@ def test_augmentation_draws_for_every_image(mnist: tuple[Examples, Examples], au
 
 def test_evaluation_input_is_the_tutorials(mnist: tuple[Examples, Examples]) -> None:
     images = mnist[0].inputs[:8]
-    out = image_preparer(EXPECTS, Augment(shift=4.0), CPU)(images, None)
+    out = training_preparer(EXPECTS, Augment(shift=4.0), CPU)(images)
     torch.testing.assert_close(out, (images.float() / 255 - 0.1307) / 0.3081)
     assert math.isclose(out.min().item(), -0.1307 / 0.3081, rel_tol=1e-4)

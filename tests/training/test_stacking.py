@@ -17,9 +17,9 @@ from torch import nn
 from suite.data.datasets import search_splits
 from suite.hardware.memory import ran_out
 from suite.models import backbones, heads, strategies
-from suite.models.backbones import Preprocess
+from suite.models.preprocessing import Preprocess
 from suite.spec import Augment, Bitfit, Evaluated, HeadSpec, Linear, Mlp, Partial, Progress, Recipe, Strategy
-from suite.training.augment import Prepare, feature_preparer, image_preparer
+from suite.training.augment import Prepare, feature_preparer, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.loop import course, take
 from suite.training.stacking import Population, Stack, stack_key
@@ -48,7 +48,7 @@ def as_features(part: Examples) -> Examples:
 
 
 def in_double(prepare: Prepare) -> Prepare:
-    return lambda images, generator: prepare(images, generator).double()
+    return lambda images, generator=None: prepare(images, generator).double()
 
 
 def heavy(seed: int) -> nn.Module:
@@ -81,7 +81,7 @@ def member(
     )
     if isinstance(what, str):
         model = heavy(seed) if what == "heavy" else backbones.build(what, classes=10, channels=1, size=28, seed=seed)
-        prepare = in_double(image_preparer(EXPECTS, recipe.augment, where))
+        prepare = in_double(training_preparer(EXPECTS, recipe.augment, where))
     else:
         sets = (as_features(sets[0]), as_features(sets[1]))
         model = heads.make(what, sets[0].inputs, 10, seed)
