@@ -17,7 +17,8 @@ from suite.execution.processes import Processes
 from suite.execution.stacked import Together
 from suite.hardware import autotune, device
 from suite.models import backbones, pretrained
-from suite.models.preprocessing import SMALL_SIZE, preprocess
+from suite.models.assembly import build_for
+from suite.models.weight_sources import find_pretrained
 from suite.search.storage import open_storage
 from suite.spec import (
     Arm,
@@ -86,7 +87,7 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
         backbones.exists(arm.backbone)
         splits = search_splits(experiment.dataset, fraction=arm.fraction, limit=experiment.limit)
         if arm.weights == "pretrained":
-            pretrained.find_pretrained(arm.backbone)
+            find_pretrained(arm.backbone)
         elif arm.weights not in (None, "experiment"):
             given = weights_of(arm.weights, results)
             if os.path.isabs(given.source):  # a stranger's file: better refused here than by a trial that fails
@@ -102,12 +103,8 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
 
 def _check_weights(arm: Arm, info: Info, source: str) -> None:
     """Raises InputError where they cannot be read, or are not for this architecture."""
-    name, classes, channels = arm.backbone, len(info.classes), info.channels
-    expects = preprocess(
-        name, channels=channels, native_size=info.size, mean=info.mean, std=info.std, size=arm.size, pretrained=False
-    )
-    model = backbones.build(name, classes=classes, channels=channels, size=expects.size, seed=0)
-    pretrained.load_pretrained(name, model, source)
+    model, _ = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=0)
+    pretrained.load_pretrained(arm.backbone, model, source)
 
 
 def best_workers(experiment: Experiment, place: str) -> int:
@@ -119,12 +116,9 @@ def best_workers(experiment: Experiment, place: str) -> int:
     for arm in experiment.arms.values():
         if arm.strategy.kind == "head":
             continue
-        size = arm.size or (info.size if arm.backbone in backbones.BACKBONES else SMALL_SIZE)
-        model = backbones.build(
-            arm.backbone, classes=len(info.classes), channels=info.channels, size=size, seed=experiment.seed
-        )
+        model, expects = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=experiment.seed)
         dtype = device.precision(arm.recipe.precision, device.pick(place), model, training=True)
-        found.append(autotune.workers(model, (info.channels, size, size), dtype)[0])
+        found.append(autotune.workers(model, expects.shape, dtype)[0])
     return min(found)
 
 

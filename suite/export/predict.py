@@ -15,13 +15,10 @@ from suite.data.registry import GLYPHS
 from suite.errors import InputError
 from suite.export.card import WEIGHTS, Card, read_card
 from suite.hardware.device import pick
-from suite.models import backbones, heads, pretrained
+from suite.models import backbones, heads
 from suite.models.assembly import classifier_name
 from suite.models.preprocessing import Preprocess, evaluation_preparer
-from suite.spec import (
-    Knn,
-    Mlp,
-)
+from suite.models.state_dicts import read_tensors
 from suite.store.files import file_sha256
 
 
@@ -30,14 +27,15 @@ def load(folder: str | Path) -> nn.Module:
     folder = Path(folder)
     card = read_card(folder)
     path = folder / WEIGHTS
-    tensors = pretrained.read_tensors(path)
+    tensors = read_tensors(path)
     if file_sha256(path) != card.sha256:
         raise InputError(f"{path} is not the file its card describes (SHA-256 differs); export the model again.")
     model = backbones.build(card.backbone, classes=len(card.classes), channels=card.channels, size=card.size, seed=0)
     try:
         if card.head is not None:
             name = classifier_name(model)
-            model.set_submodule(name, _empty_head(card, {k: v for k, v in tensors.items() if k.startswith(f"{name}.")}))
+            own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            model.set_submodule(name, heads.restore_folded(card.head, own, len(card.classes)))
         model.load_state_dict(tensors)
     except (RuntimeError, LookupError, ValueError, StopIteration) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -45,22 +43,6 @@ def load(folder: str | Path) -> nn.Module:
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise InputError(f"The weights in {path} are no use: they hold NaN or infinity.")
     return model.eval()
-
-
-def _empty_head(card: Card, tensors: dict[str, Tensor]) -> nn.Module:
-    """A head of the right shape for `load` to fill."""
-    shapes = {k.rpartition(".")[2]: v.shape for k, v in tensors.items()}
-    if isinstance(card.head, Knn):
-        bank = torch.zeros(shapes["bank"])
-        labels = next(v for k, v in tensors.items() if k.endswith("labels"))
-        if not len(labels) or labels.min() < 0 or labels.max() >= len(card.classes):
-            raise ValueError("its neighbours' labels are not among the classes")
-        return heads.Neighbours(bank, torch.zeros(len(bank), dtype=torch.long), card.head.k, len(card.classes))
-    assert isinstance(card.head, Mlp)
-    first = next(v for k, v in tensors.items() if k.endswith("0.weight"))
-    return nn.Sequential(
-        nn.Linear(first.shape[1], card.head.hidden), nn.ReLU(), nn.Linear(card.head.hidden, len(card.classes))
-    )
 
 
 class Predictor:
