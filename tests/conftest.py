@@ -72,8 +72,8 @@ def made() -> Made:
 
 
 def searched(experiment: Experiment, results: Path) -> StudyDir:
-    from suite.execution.controller import Stop  # here, so that tests without torch do not load it
-    from suite.execution.plan import Options
+    from suite.execution.options import Options
+    from suite.execution.stop import Stop  # here, so that tests without torch do not load it
     from suite.execution.sweep import sweep
 
     for _ in sweep(experiment, results, options=Options(device="cpu", command="the search"), stop=Stop()):
@@ -102,7 +102,7 @@ def opened() -> Opened:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory, made: Made, opened: Opened) -> Small:
     from suite.evaluation import final
-    from suite.execution.controller import Stop
+    from suite.execution.stop import Stop
 
     results = tmp_path_factory.mktemp("figures") / "results"
     opened.watch = True

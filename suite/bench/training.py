@@ -25,8 +25,8 @@ from suite.data import splits as data_splits
 from suite.data.cache import data_dir
 from suite.data.datasets import search_splits, test_split
 from suite.data.splits import Labelled, Splits
-from suite.execution.controller import Stop
-from suite.execution.plan import Options
+from suite.execution.options import Options
+from suite.execution.stop import Stop
 from suite.execution.sweep import sweep
 from suite.hardware import autotune, device, memory
 from suite.models import backbones, features, heads

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from suite.data.datasets import test_split
 from suite.errors import InputError, WorkError
-from suite.execution.controller import Stop
 from suite.execution.replay import content, find, replay
+from suite.execution.stop import Stop
 from suite.hardware import device
 from suite.models.assembly import load_trained
 from suite.models.preprocessing import evaluation_preparer

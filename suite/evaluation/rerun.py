@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from suite.errors import InputError
-from suite.execution.controller import Stop
 from suite.execution.replay import replay
+from suite.execution.stop import Stop
 from suite.spec import Provenance, Record, Status
 from suite.store.study import StudyDir, find_trial, open_study, split_reference
 

@@ -1,85 +1,29 @@
-"""Checks and decisions before a study starts: options, data, weights, number of workers."""
+"""What a study will run, checked before anything is written; and the studies of one training."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from suite.data.datasets import search_splits
-from suite.data.splits import Info
+from suite.data.splits import Info, Splits
 from suite.errors import InputError
-from suite.execution.inline import Inline
-from suite.execution.job import Executor, Limits
-from suite.execution.processes import Processes
-from suite.execution.stacked import Together
-from suite.hardware import autotune, device
-from suite.models import backbones, pretrained
+from suite.execution.options import Options, caps_latency
+from suite.execution.weights import weights_of
+from suite.models import backbones
 from suite.models.assembly import build_for
+from suite.models.pretrained import load_pretrained
 from suite.models.weight_sources import find_pretrained
 from suite.search.storage import open_storage
-from suite.spec import (
-    Arm,
-    Experiment,
-    Weights,
-)
-from suite.store.files import file_sha256
-from suite.store.study import find_trial, open_study, split_reference
+from suite.spec import Arm, Experiment
 from suite.training.trial import checkpoint_seconds
-
-AUTO_POPULATION_CPU = 8  # of heads, which are one product; a larger share of the search would be blind to the rest
-
-AUTO_POPULATION_GPU = 32
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run a study, as opposed to what: nothing here may change a figure."""
-
-    workers: int = 1  # 0: as many as `best_workers` finds
-    population: int = 1  # trials at once in one process, those alike as one stacked model; 0: where that pays
-    device: str = "auto"
-    storage: str | None = None
-    resume: bool = False
-    command: str = ""
-    trial_seconds: float | None = None  # that one attempt at a trial may take
-    trial_memory: int | None = None  # bytes of main memory that it may take
-    engine: Literal["local", "ray"] = "local"
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.trial_seconds, self.trial_memory)
-
-    def check(self) -> None:
-        """Refuse what does not go together. Raises InputError."""
-        if self.population != 1 and (self.workers > 1 or self.limits != Limits() or self.engine != "local"):
-            raise InputError(
-                "--population trains trials together in one process: leave out --workers, --trial-timeout, "
-                "--memory-limit and --engine."
-            )
-        if self.engine == "local":
-            device.pick(self.device)
-        elif self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"--device {self.device}: on a cluster it is auto, cpu or cuda.")
-
-    def executor(self, results: Path) -> Executor:
-        """Raises InputError where the engine is not to be had."""
-        limits = self.limits
-        if self.engine == "ray":
-            from suite.execution.ray_cluster import Cluster
-
-            return Cluster(self.workers, limits, self.device, results)
-        if self.population != 1:
-            many = AUTO_POPULATION_GPU if device.pick(self.device).type == "cuda" else AUTO_POPULATION_CPU
-            return Together(self.population or many, everywhere=self.population > 1)
-        return Inline() if self.workers == 1 and limits == Limits() else Processes(self.workers, limits)
 
 
 def check(experiment: Experiment, results: Path, options: Options) -> None:
     """Refuse what cannot run before anything is written or trained. Raises InputError."""
     options.check()
+    _check_latency_cap(experiment, options)
     checkpoint_seconds()
     if options.storage is not None:
         open_storage(results, options.storage)
@@ -90,36 +34,40 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
             find_pretrained(arm.backbone)
         elif arm.weights not in (None, "experiment"):
             given = weights_of(arm.weights, results)
-            if os.path.isabs(given.source):  # a stranger's file: better refused here than by a trial that fails
+            if os.path.isabs(given.source):  # a file from elsewhere: refused here rather than in every trial
                 _check_weights(arm, splits.info, given.source)
-        choices = {**experiment.space, **arm.space}.get("batch_size")
-        sizes = [v for v in getattr(choices, "values", ()) if isinstance(v, int)] or [arm.recipe.batch_size]
-        if max(sizes) > len(splits.train.labels):
-            raise InputError(
-                f"Arm '{name}' may use batches of {max(sizes)}, but has only {len(splits.train.labels)} training "
-                "images; take smaller batches (--set batch_size=N) or more data."
-            )
+        _check_batch_size(experiment, name, splits)
+
+
+def _check_latency_cap(experiment: Experiment, options: Options) -> None:
+    """Trials that compete for a machine make each other's models look slow. Raises InputError.
+
+    A stacked population is no such case: its trials share one process, where nothing else runs during a measurement.
+    """
+    if caps_latency(experiment) and (options.workers > 1 or options.engine != "local"):
+        raise InputError(
+            f"Experiment '{experiment.name}' caps the latency of one image, which is measured by timing each model "
+            "where it trains. Trials that run beside each other slow each other down, so the load would decide which "
+            "models pass. Leave out --workers and --engine to run one trial at a time on this machine, or cap FLOPs "
+            "or parameters instead (--max-flops, --max-params), which do not depend on the load."
+        )
+
+
+def _check_batch_size(experiment: Experiment, name: str, splits: Splits) -> None:
+    arm, images = experiment.arms[name], len(splits.train.labels)
+    choices = {**experiment.space, **arm.space}.get("batch_size")
+    sizes = [v for v in getattr(choices, "values", ()) if isinstance(v, int)] or [arm.recipe.batch_size]
+    if max(sizes) > images:
+        raise InputError(
+            f"Arm '{name}' may use batches of {max(sizes)}, but has only {images} training images; take smaller "
+            "batches (--set batch_size=N) or more data."
+        )
 
 
 def _check_weights(arm: Arm, info: Info, source: str) -> None:
-    """Raises InputError where they cannot be read, or are not for this architecture."""
+    """Raises InputError where the weights cannot be read, or do not fit the arm's architecture."""
     model, _ = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=0)
-    pretrained.load_pretrained(arm.backbone, model, source)
-
-
-def best_workers(experiment: Experiment, place: str) -> int:
-    """As many trials at once as every arm gains from; one where anything else than small models on a CPU is trained."""
-    if device.pick(place).type != "cpu":
-        return 1
-    info = search_splits(experiment.dataset, limit=experiment.limit).info
-    found = [device.cores()]
-    for arm in experiment.arms.values():
-        if arm.strategy.kind == "head":
-            continue
-        model, expects = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=experiment.seed)
-        dtype = device.precision(arm.recipe.precision, device.pick(place), model, training=True)
-        found.append(autotune.workers(model, expects.shape, dtype)[0])
-    return min(found)
+    load_pretrained(arm.backbone, model, source)
 
 
 def single(name: str, arm: Arm, dataset: str, *, seed: int, limit: int | None) -> Experiment:
@@ -137,7 +85,10 @@ def single(name: str, arm: Arm, dataset: str, *, seed: int, limit: int | None) -
 
 
 def pretraining_of(experiment: Experiment) -> Experiment:
-    """The one-trial study that an experiment's arms stand on; equal pretrainings share it."""
+    """The one-trial experiment whose best weights are the weights 'experiment' of the arms.
+
+    Its name depends on its content alone, so experiments with the same pretraining share one study.
+    """
     assert experiment.pretraining is not None
     plan = experiment.pretraining
     arm = Arm.model_validate(
@@ -153,45 +104,7 @@ def pretraining_of(experiment: Experiment) -> Experiment:
 
 
 def auto_name(verb: str, arm: Arm, dataset: str, seed: int, limit: int | None) -> str:
-    """A study name that is the same for the same training, so that asking twice does the work once."""
+    """A study name that is the same for the same training, so that a second request finds the first one's result."""
     content = f"{arm.model_dump_json()} {dataset} {seed} {limit}"
     plain = "".join(c if c.isalnum() else "-" for c in f"{arm.backbone.removeprefix('timm:')}-{dataset}")[:48]
     return f"{verb}-{plain.strip('-')}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
-
-
-def weights_of(reference: str, results: Path) -> Weights:
-    """Weights by name: 'pretrained', a file or a folder, or STUDY[/TRIAL] below the results. Raises InputError."""
-    if reference == "pretrained":
-        return Weights(source="pretrained")
-    path = Path(reference).expanduser()
-    if path.exists():
-        path = path.absolute()
-        if path.is_dir():
-            path = path / "model.safetensors"
-            if not path.is_file():
-                raise InputError(f"The folder {reference} holds no model.safetensors to start from.")
-        if not path.is_file():
-            raise InputError(f"{reference} is no plain file, so it holds no weights to start from.")
-        return Weights(source=str(path), sha256=file_sha256(path))
-    study_name, trial_id = split_reference(reference)
-    try:
-        study = open_study(results, study_name)
-    except InputError as error:
-        raise InputError(
-            f"There are no weights '{reference}': it is neither a file or folder nor a study or trial in {results}. "
-            f"{error}"
-        ) from None
-    state = find_trial(study, trial_id)
-    best = study.trial(state.id).best
-    if not best.is_file() or state.trial.strategy.kind == "head":
-        raise InputError(
-            f"Trial {study.name}/{state.id} has no whole model to start from (strategy {state.trial.strategy.kind}, "
-            f"{state.state}); choose a finished trial that trained its backbone, or export it first."
-        )
-    digest = file_sha256(best)
-    if state.record is not None and digest != state.record.artifact_sha256:
-        raise InputError(
-            f"{best} is damaged: its SHA-256 is not the one in result.json. `mnist-suite doctor {study.name} --repair` "
-            "sets the trial aside, to be trained again."
-        )
-    return Weights(source=str(best.relative_to(results)), sha256=digest)

@@ -1,14 +1,13 @@
-"""The controller of a study: the only process that asks, tells and prunes.
+"""Runs a study: opens or resumes it, trains what it needs first, and hands it to the controller.
 
-`sweep` is a generator: it yields a Status whenever something changed, and does its work between them.
 A single training is a study of one trial, so `pretrain` and `finetune` come this way too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,90 +16,118 @@ from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
 
 from suite.errors import InputError, WorkError
-from suite.execution.controller import Controller, Stop
-from suite.execution.plan import Options, best_workers, check, pretraining_of
-from suite.spec import (
-    Experiment,
-    Status,
-)
+from suite.execution.controller import Controller
+from suite.execution.job import Executor
+from suite.execution.ledger import Ledger
+from suite.execution.opening import Opening, check_study
+from suite.execution.options import Options, best_workers
+from suite.execution.plan import check, pretraining_of
+from suite.execution.reconcile import open_searches, reconcile
+from suite.execution.resolution import TrialResolver
+from suite.execution.searched_trials import SearchedTrials
+from suite.execution.status import StatusWriter, wait_for_other_host
+from suite.execution.stop import Stop
+from suite.search.storage import DamagedDatabase
+from suite.spec import Experiment, Status
 from suite.store.files import disk_fault, make_writable
-from suite.store.study import STALE_SECONDS, StudyDir
+from suite.store.study import StudyDir
+from suite.store.trial import TrialState
 
 
 def sweep(
-    experiment: Experiment, results: Path, *, study: str | None = None, options: Options, stop: Stop
+    experiment: Experiment,
+    results: Path,
+    *,
+    study: str | None = None,
+    options: Options,
+    stop: Stop,
+    executor: Executor | None = None,
 ) -> Iterator[Status]:
-    """Run or resume a study to exactly its number of trials. Raises InputError; the last Status tells the end."""
+    """Run or resume a study to exactly its number of trials; yields a Status as `Controller.run` does.
+
+    The weights 'experiment' of its arms are trained first, as a study of their own. `executor`: an open one to run
+    on, which stays open; else `options` say which to open. Raises InputError where the study cannot run as asked,
+    WorkError where the disk or the database fails or another controller takes over.
+    """
     directory = StudyDir(results, study or experiment.name)
     check(experiment, results, options)
     make_writable(results)
     if options.workers == 0 and options.engine == "local":
         options = replace(options, workers=best_workers(experiment, options.device) if options.population == 1 else 1)
-    if experiment.pretraining is not None and any(arm.weights == "experiment" for arm in experiment.arms.values()):
-        yield from _pretraining(experiment, results, options, stop)
-        if stop.reason:
-            return
     with directory.hold():
-        yield from _alone(directory)
-        controller: Controller | None = None
-        try:
-            controller = Controller(experiment, results, directory, options, stop)
-            yield from controller.run()
-        except OSError as error:
-            raise WorkError(disk_fault(error)) from error
-        except (OptunaError, SQLAlchemyError, sqlite3.Error) as error:
-            raise WorkError(_of_the_database(error, options, directory.path)) from None
-        finally:
-            stop.heeded = False
-            if controller is not None:
-                controller.close()
+        yield from wait_for_other_host(directory)
+        with _faults_translated(options, directory):
+            directory.stop_path.unlink(missing_ok=True)
+            opening = check_study(directory, experiment, results, options)
+            given = contextlib.nullcontext(executor) if executor is not None else None
+            with given or contextlib.closing(options.executor(results)) as executor:
+                yield from _pretraining(experiment, results, options, stop, executor)
+                if stop.reason is None:
+                    yield from _run(opening, results, options, stop, executor)
 
 
-def _alone(directory: StudyDir) -> Iterator[Status]:
-    """Wait until a controller on another host, which a lock may not reach, has been silent for long enough.
+def _run(opening: Opening, results: Path, options: Options, stop: Stop, executor: Executor) -> Iterator[Status]:
+    directory, experiment = opening.directory, opening.file.experiment
+    searches, notes = open_searches(opening, options, parallel=executor.slots > 1)
+    opening.write()
+    with stop.heed():
+        resolver = TrialResolver(experiment, directory.name, results, device=options.device, threads=executor.threads)
+        notes += reconcile(opening, searches, resolver)
+        ledger = Ledger(_on_device(state, options.device) for state in directory.states())
+        source = SearchedTrials(searches, resolver, options)
+        workers = executor.slots if options.population == 1 else 1
+        status = StatusWriter(directory, ledger, source.planned, workers=workers, note="; ".join(notes))
+        yield from Controller(directory, results, source, ledger, executor, status, stop, options.command).run()
 
-    Raises InputError if it gives a sign of life.
+
+def _on_device(state: TrialState, device: str) -> TrialState:
+    """An unfinished trial goes on where this run is to train; it may have begun on another device."""
+    if state.record is None:
+        state.trial = state.trial.model_copy(update={"device": device})
+    return state
+
+
+def _pretraining(
+    experiment: Experiment, results: Path, options: Options, stop: Stop, executor: Executor
+) -> Iterator[Status]:
+    """Train the weights 'experiment', where an arm needs them and they are not there yet.
+
+    On a cluster this runs on the executor of the study: a process that shuts Ray down and connects again at once
+    loses the race against its own shutdown. Here it runs alone, with all the threads of this machine.
     """
-    there = directory.elsewhere()
-    if there is None:
+    if experiment.pretraining is None or all(arm.weights != "experiment" for arm in experiment.arms.values()):
         return
-    rest = min(STALE_SECONDS, STALE_SECONDS - (time.time() - there.heartbeat))  # its clock may be ahead of ours
-    found = f"pid {there.pid} on {there.host} was at work on it just now: waiting {rest:.0f} s for a sign of life"
-    yield there.model_copy(update={"message": found})
-    end = time.monotonic() + rest
-    while time.monotonic() < end:
-        time.sleep(0.2)
-        now = directory.status()
-        if now is None or now == there:
-            continue
-        if now.state != "running":
-            return
-        raise InputError(
-            f"Study '{directory.name}' already has a controller: pid {now.pid} on {now.host}. Wait for it, stop it "
-            f"with `mnist-suite stop {directory.name}`, or give this run another name with --study NAME."
-        )
-
-
-def _of_the_database(error: Exception, options: Options, place: Path) -> str:
-    """One sentence; nothing of an external database's own words, which may hold its URL."""
-    if options.storage is not None:
-        what = f"The --storage database failed ({type(error.__cause__ or error).__name__})"
-    else:
-        cause = error.__cause__ or error
-        full = shutil.disk_usage(place).free < 2**20  # SQLite calls it an I/O error where its shared memory is hit
-        words = str(getattr(cause, "orig", cause)).splitlines()[0]
-        what = f"{'The disk is full: ' if full else ''}optuna.db failed ({words})"
-    return f"{what}. No trial is lost: mend that, for example by freeing space, and go on with --resume."
-
-
-def _pretraining(experiment: Experiment, results: Path, options: Options, stop: Stop) -> Iterator[Status]:
     plan = pretraining_of(experiment)
     done = StudyDir(results, plan.name)
     status = done.status()
     if status is not None and status.state == "done" and any(s.state == "finished" for s in done.states()):
         return
     alone = replace(options, workers=1, population=1, storage=None, resume=True)
-    yield from sweep(plan, results, options=alone, stop=stop)
+    shared = executor if options.engine == "ray" else None
+    yield from sweep(plan, results, options=alone, stop=stop, executor=shared)
     if stop.reason is None and not any(s.state == "finished" for s in done.states()):
         reasons = ", ".join(s.reason or s.state for s in done.states())
         raise InputError(f"The pretraining that this experiment stands on did not finish: {reasons}.")
+
+
+@contextlib.contextmanager
+def _faults_translated(options: Options, directory: StudyDir) -> Iterator[None]:
+    """Faults of the disk and of the database as WorkError."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkError(disk_fault(error)) from error
+    except (OptunaError, SQLAlchemyError, sqlite3.Error, DamagedDatabase) as error:
+        raise WorkError(_of_the_database(error, options, directory.path)) from None
+
+
+def _of_the_database(error: Exception, options: Options, place: Path) -> str:
+    """One sentence; an external database's own words are left out, since they may hold its URL."""
+    cause = error.__cause__ or error
+    if options.storage is not None:
+        what = f"The --storage database failed ({type(cause).__name__})"
+    else:
+        full = shutil.disk_usage(place).free < 2**20  # SQLite reports an I/O error where its shared memory is hit
+        words = str(getattr(cause, "orig", cause)).splitlines()[0]
+        what = f"{'The disk is full: ' if full else ''}optuna.db failed ({words})"
+    return f"{what}. No trial is lost: mend that, for example by freeing space, and go on with --resume."

@@ -1,9 +1,14 @@
-"""Optuna, and nothing else of the suite: one study an arm, asked and told by the controller alone."""
+"""The search of one arm with Optuna: ask for parameters, judge at rungs, tell results.
+
+Each arm is an Optuna study of its own, sampled by TPE (Bergstra et al., 2011, "Algorithms for Hyper-Parameter
+Optimization"; https://optuna.readthedocs.io/en/stable/reference/samplers/) and pruned by asynchronous successive
+halving (Li et al., arXiv:1810.05934). Only the controller calls this module.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import optuna
@@ -14,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from suite.errors import InputError
 from suite.search.pruning import rung_step, rungs
-from suite.search.storage import LEARNED
+from suite.search.storage import damage_detected
 from suite.spec import Arm, Choice, LogFloat, Params, Pruning, Range, Record, Space
 from suite.spec.seeds import mix
 
@@ -22,8 +27,13 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
+INFORMATIVE = (TrialState.COMPLETE, TrialState.PRUNED)  # what the sampler learns from
+
+Curve = list[tuple[float, float]]  # (epoch, validation accuracy)
+
 
 def distribution(choices: Range) -> BaseDistribution:
+    """A range of the search space as Optuna's distribution."""
     if isinstance(choices, Choice):
         return CategoricalDistribution(choices.values)
     return FloatDistribution(choices.low, choices.high, log=isinstance(choices, LogFloat))
@@ -44,7 +54,7 @@ def defaults(arm: Arm, space: Space) -> Params | None:
 
 
 class Search:
-    """The search of one arm. Its trials are known by the id of the trial directory."""
+    """The search of one arm. Trials are identified by the name of their directory, as a user attribute in Optuna."""
 
     def __init__(
         self,
@@ -58,52 +68,61 @@ class Search:
         trials: int,
         parallel: bool,
     ) -> None:
+        """Open or create the Optuna study `name` and read its trials.
+
+        `trials` is the arm's number of trials, of which the first third (3 to 10) is drawn at random. `parallel`:
+        whether several trials run at once, so that TPE counts those under way as bad ("constant liar").
+        Raises DamagedDatabase where the content of the storage makes no sense.
+        """
         self.arm, self.space, self.seed, self.parallel = arm, space, seed, parallel
-        self.startup = min(10, max(3, trials // 3))  # random trials before the model of the sampler counts
+        self.startup = min(10, max(3, trials // 3))
         self.pruning = pruning
         self.distributions = {path: distribution(choices) for path, choices in space.items()}
         self.storage, self.study_name = storage, name
-        self.owner: str | None = None
         self.study = self._open()
-        self._live: dict[str, optuna.Trial] = {}
+        self._live: dict[str, optuna.Trial] = {}  # trials without a result, by id
 
     def _open(self) -> optuna.Study:
-        study = optuna.create_study(
-            storage=self.storage,
-            study_name=self.study_name,
-            direction="maximize",
-            pruner=NopPruner(),  # `should_prune` below decides
-            load_if_exists=True,
-        )
-        if self.owner is not None:
-            study.set_user_attr("owner", self.owner)
+        with damage_detected():
+            study = optuna.create_study(
+                storage=self.storage,
+                study_name=self.study_name,
+                direction="maximize",
+                pruner=NopPruner(),  # `should_prune` decides
+                load_if_exists=True,
+            )
+            study.get_trials(deepcopy=False)  # reads all of them, and keeps those that have ended
         return study
 
     def claim(self, owner: str, *, force: bool) -> None:
         """Mark the study as that of one results directory, in a database that others may use too.
 
-        Raises InputError where it is another's: making it agree with our trials would delete theirs.
+        Raises InputError where it belongs to another: `reconcile` would delete the trials of that one. `force` claims
+        it all the same.
         """
         if not force and self.study.user_attrs.get("owner", owner) != owner and self.study.get_trials(deepcopy=False):
             raise InputError(
                 f"The --storage database has a study '{self.study_name}' of another results directory already; "
                 "take another name with --study NAME."
             )
-        self.owner = owner
         self.study.set_user_attr("owner", owner)
 
+    # --- agreement with the trial directories ---
+
     def reconcile(
-        self, records: dict[str, Record], params: dict[str, Params], curves: dict[str, list[tuple[float, float]]]
+        self, records: Mapping[str, Record], params: Mapping[str, Params], curves: Mapping[str, Curve]
     ) -> bool:
-        """Make the database agree with the trial directories, which are the truth: `records` of those that are over,
-        `params` and `curves` of all. Says whether it had to be written anew."""
-        known = [t for t in self.study.get_trials(deepcopy=False) if "id" in t.user_attrs or t.state in LEARNED]
-        sound = self._agrees(known, records, params)
+        """Make the database agree with the trial directories, which are authoritative.
+
+        `records` are those of the trials that have ended, `params` and `curves` those of all trials, by id. Where the
+        database contradicts them, it is deleted and written anew. Returns whether it was.
+        """
+        known = [t for t in self.study.get_trials(deepcopy=False) if "id" in t.user_attrs or t.state in INFORMATIVE]
+        sound = agrees(known, records, params)
         if not sound:
-            optuna.delete_study(study_name=self.study_name, storage=self.storage)
-            self.study = self._open()
+            self._clear()
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-            # asked for, or about to be, but never made a trial: the controller died in between
+            # asked for or enqueued, but the controller died before it made a trial of it
             if frozen.user_attrs.get("id") not in params:
                 self.storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
         for trial_id in sorted(params, key=_number):
@@ -113,56 +132,23 @@ class Search:
                 self._adopt(trial_id, params[trial_id], curves[trial_id])
         return not sound
 
-    def _agrees(self, known: list[FrozenTrial], records: dict[str, Record], params: dict[str, Params]) -> bool:
-        """Whether the database says nothing else than the files, in the order of their numbers."""
-        ids: list[str] = []
-        for trial in known:
-            trial_id = trial.user_attrs.get("id", "")
-            record = records.get(trial_id)
-            if trial_id not in params:
-                if trial.state in LEARNED:
-                    return False
-                continue
-            ids.append(trial_id)
-            if trial.params != params[trial_id] or (record is None and trial.state.is_finished()):
-                return False
-            if record is not None and trial.state.is_finished():
-                value = record.accuracy if _state(record) is TrialState.COMPLETE else None
-                if trial.state is not _state(record) or (value is not None and trial.value != value):
-                    return False
-                points = {rung_step(epoch): accuracy for epoch, accuracy in record.curve}
-                if any(points.get(step) != reported for step, reported in trial.intermediate_values.items()):
-                    return False
-        missing = params.keys() - set(ids)
-        return ids == sorted(set(ids), key=_number) and all(
-            _number(m) > max(map(_number, ids), default=-1) for m in missing
-        )
+    def _clear(self) -> None:
+        """Begin again with an empty study."""
+        attributes = self.study.user_attrs
+        optuna.delete_study(study_name=self.study_name, storage=self.storage)
+        self.study = self._open()
+        for key, value in attributes.items():
+            self.study.set_user_attr(key, value)
 
     def params_of(self, trial_id: str) -> Params | None:
-        """What the database remembers of a trial whose own file is damaged."""
+        """The parameters of a trial as the database has them, for a trial whose own file is damaged."""
         for frozen in self.study.get_trials(deepcopy=False):
             if frozen.user_attrs.get("id") == trial_id:
                 return dict(frozen.params)
         return None
 
-    def ask(self, made: int) -> tuple[optuna.Trial, Params]:
-        """The next point, after `made` trials: the arm's own defaults first, then what the sampler says."""
-        if made == 0 and self.space and (point := defaults(self.arm, self.space)):
-            self.study.enqueue_trial(point)
-        # Seeded by how many there are: a resumed search goes on as the uninterrupted one, and never repeats itself.
-        self.study.sampler = optuna.samplers.TPESampler(
-            seed=mix(self.seed, made) % 2**32, n_startup_trials=self.startup, constant_liar=self.parallel
-        )
-        trial = self.study.ask(self.distributions)
-        return trial, dict(trial.params)
-
-    def name(self, trial: optuna.Trial, trial_id: str) -> None:
-        """Tie an asked point to its directory."""
-        trial.set_user_attr("id", trial_id)
-        self._live[trial_id] = trial
-
-    def _adopt(self, trial_id: str, params: Params, curve: list[tuple[float, float]]) -> None:
-        """Take up an unfinished trial of an earlier controller, known to the database or not."""
+    def _adopt(self, trial_id: str, params: Params, curve: Curve) -> None:
+        """Go on with an unfinished trial of an earlier controller, known to the database or not."""
         for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if frozen.user_attrs.get("id") == trial_id:
                 self._live[trial_id] = optuna.Trial(self.study, frozen._trial_id)
@@ -178,15 +164,50 @@ class Search:
         )
         self._live[trial_id] = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[-1]._trial_id)
 
+    def _add(self, record: Record, params: Params) -> None:
+        """Enter a trial that has ended and that the database does not know."""
+        state = _state(record)
+        self.study.add_trial(
+            create_trial(
+                state=state,
+                value=record.accuracy if state is TrialState.COMPLETE else None,
+                params=dict(params),
+                distributions=self.distributions,
+                user_attrs={"id": record.trial},
+                intermediate_values=self._at_rungs(record.curve[:-1] if record.state == "finished" else record.curve),
+            )
+        )
+
     def _at_rungs(self, curve: Iterable[tuple[float, float]]) -> dict[int, float]:
+        """The points of a curve that were reported to Optuna: accuracy by Optuna's step."""
         points = dict(curve)
         reached = rungs(self.pruning, max(points, default=0.0) + 1)
         return {rung_step(epoch): points[epoch] for epoch in reached if epoch in points}
 
-    def should_prune(self, trial_id: str, epoch: float, accuracy: float) -> bool:
-        """Successive halving: of this trial and those before it that came this far, the best 1/factor go on.
+    # --- one trial ---
 
-        Decided from their reported values alone, so that one that is run again is judged again, and alike.
+    def ask(self, made: int) -> tuple[optuna.Trial, Params]:
+        """The next parameters, after `made` trials: the arm's own defaults first, then what the sampler suggests."""
+        if made == 0 and self.space and (point := defaults(self.arm, self.space)):
+            self.study.enqueue_trial(point)
+        # Seeded by the number of trials: a resumed search goes on as the uninterrupted one would, and draws no
+        # parameters twice.
+        self.study.sampler = optuna.samplers.TPESampler(
+            seed=mix(self.seed, made) % 2**32, n_startup_trials=self.startup, constant_liar=self.parallel
+        )
+        trial = self.study.ask(self.distributions)
+        return trial, dict(trial.params)
+
+    def register(self, trial: optuna.Trial, trial_id: str) -> None:
+        """Give the trial that was asked for the id of its directory."""
+        trial.set_user_attr("id", trial_id)
+        self._live[trial_id] = trial
+
+    def should_prune(self, trial_id: str, epoch: float, accuracy: float) -> bool:
+        """Successive halving: of this trial and those of lower number that reached this rung, the best 1/factor go on.
+
+        Depends on the values reported at this rung alone, so a trial that repeats a rung after an interruption gets
+        the same verdict again.
         """
         assert self.pruning is not None
         trial, step = self._live[trial_id], rung_step(epoch)
@@ -202,7 +223,7 @@ class Search:
         return accuracy < sorted(values, reverse=True)[places - 1]
 
     def tell(self, record: Record, params: Params) -> None:
-        """Enter what a trial came to; once is enough, more does no harm."""
+        """Report the trial's result to Optuna. Idempotent."""
         trial = self._live.pop(record.trial, None)
         if trial is None:
             known = {t.user_attrs.get("id"): t for t in self.study.get_trials(deepcopy=False)}.get(record.trial)
@@ -218,19 +239,39 @@ class Search:
         else:
             self.study.tell(trial, state=state)
 
-    def _add(self, record: Record, params: Params) -> None:
-        """Rebuild a trial that the database has lost."""
-        state = _state(record)
-        self.study.add_trial(
-            create_trial(
-                state=state,
-                value=record.accuracy if state is TrialState.COMPLETE else None,
-                params=dict(params),
-                distributions=self.distributions,
-                user_attrs={"id": record.trial},
-                intermediate_values=self._at_rungs(record.curve[:-1] if record.state == "finished" else record.curve),
-            )
-        )
+
+def agrees(known: list[FrozenTrial], records: Mapping[str, Record], params: Mapping[str, Params]) -> bool:
+    """Whether the database's trials contradict the trial directories in nothing, and lie in the order of their numbers.
+
+    Trials at the end that the database lacks are no contradiction: they are added.
+    """
+    ids: list[str] = []
+    for trial in known:
+        trial_id = trial.user_attrs.get("id", "")
+        if trial_id not in params:
+            if trial.state in INFORMATIVE:
+                return False
+            continue
+        ids.append(trial_id)
+        if not _agrees(trial, records.get(trial_id), params[trial_id]):
+            return False
+    missing = params.keys() - set(ids)
+    newest = max(map(_number, ids), default=-1)
+    return ids == sorted(set(ids), key=_number) and all(_number(trial_id) > newest for trial_id in missing)
+
+
+def _agrees(trial: FrozenTrial, record: Record | None, params: Params) -> bool:
+    """Whether one trial of the database is what its directory says."""
+    ended = trial.state.is_finished()
+    if trial.params != params or (record is None and ended):
+        return False
+    if record is None or not ended:
+        return True
+    value = record.accuracy if _state(record) is TrialState.COMPLETE else None
+    if trial.state is not _state(record) or (value is not None and trial.value != value):
+        return False
+    points = {rung_step(epoch): accuracy for epoch, accuracy in record.curve}
+    return all(points.get(step) == reported for step, reported in trial.intermediate_values.items())
 
 
 def _number(trial_id: str) -> int:
@@ -238,7 +279,7 @@ def _number(trial_id: str) -> int:
 
 
 def _state(record: Record) -> TrialState:
-    """What the sampler is told; one that was pruned before its first evaluation has nothing to teach it."""
+    """The state that Optuna is told. A trial pruned before its first evaluation counts as failed: it has no value."""
     if record.state == "finished":
         return TrialState.COMPLETE
     return TrialState.PRUNED if record.state == "pruned" and record.curve else TrialState.FAIL

@@ -24,8 +24,8 @@ from suite.data.idx import parse_idx
 from suite.errors import InputError
 from suite.evaluation import final as evaluation_final
 from suite.evaluation.final import ANSWERS, as_text
-from suite.execution.controller import Stop
-from suite.execution.plan import weights_of
+from suite.execution.stop import Stop
+from suite.execution.weights import weights_of
 from suite.ranking import final as ranking_final
 from suite.ranking import leaderboard as ranking_leaderboard
 from suite.ranking.final import ERRORS, READINGS

@@ -13,7 +13,7 @@ import torch
 
 from suite.errors import InputError
 from suite.evaluation.rerun import rerun, surroundings
-from suite.execution.controller import Stop
+from suite.execution.stop import Stop
 from suite.store.files import write_model
 from suite.store.study import StudyDir, final_of
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from suite.execution.controller import Stop
 from suite.execution.replay import replay
+from suite.execution.stop import Stop
 from suite.ranking.leaderboard import COSTS, Row
 from suite.ranking.pareto import as_text, front, fronts
 from suite.ranking.study_costs import study_costs, total

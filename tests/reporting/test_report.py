@@ -21,7 +21,7 @@ from PIL import Image
 
 from suite.errors import InputError
 from suite.evaluation import final as evaluation_final
-from suite.execution.controller import Stop
+from suite.execution.stop import Stop
 from suite.ranking.final import FACTS, OUTCOME
 from suite.reporting import plots, report
 from suite.reporting.document import Gallery, Table

@@ -1,0 +1,86 @@
+"""How a study is run: the options, and the executor and number of workers that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from suite.data.datasets import search_splits
+from suite.errors import InputError
+from suite.execution.inline import Inline
+from suite.execution.job import Executor, Limits
+from suite.execution.processes import Processes
+from suite.execution.stacked import Together
+from suite.hardware import autotune, device
+from suite.models.assembly import build_for
+from suite.spec import Experiment
+
+AUTO_POPULATION_CPU = 8  # heads only, whose stacked training is one product; more would search without feedback
+
+AUTO_POPULATION_GPU = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a study, as opposed to what to run: nothing here changes a trial's result."""
+
+    workers: int = 1  # trials at once, each in a process of its own; 0: as many as `best_workers` finds
+    population: int = 1  # trials at once in one process, those of one architecture stacked; 0: where that is faster
+    device: str = "auto"
+    storage: str | None = None  # URL of an Optuna storage; None: SQLite in the study's directory
+    resume: bool = False
+    command: str = ""  # for the record
+    trial_seconds: float | None = None  # time limit of one attempt at a trial
+    trial_memory: int | None = None  # bytes of main memory that a trial may take
+    engine: Literal["local", "ray"] = "local"
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.trial_seconds, self.trial_memory)
+
+    def check(self) -> None:
+        """Refuse options that exclude each other. Raises InputError."""
+        if self.population != 1 and (self.workers > 1 or self.limits != Limits() or self.engine != "local"):
+            raise InputError(
+                "--population trains trials together in one process: leave out --workers, --trial-timeout, "
+                "--memory-limit and --engine."
+            )
+        if self.engine == "local":
+            device.pick(self.device)
+        elif self.device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"--device {self.device}: on a cluster it is auto, cpu or cuda.")
+
+    def executor(self, results: Path) -> Executor:
+        """A new executor, which the caller closes. Raises InputError where the engine is not available."""
+        limits = self.limits
+        if self.engine == "ray":
+            from suite.execution.ray_cluster import Cluster
+
+            return Cluster(self.workers, limits, self.device, results)
+        if self.population != 1:
+            many = AUTO_POPULATION_GPU if device.pick(self.device).type == "cuda" else AUTO_POPULATION_CPU
+            return Together(self.population or many, everywhere=self.population > 1)
+        return Inline() if self.workers == 1 and limits == Limits() else Processes(self.workers, limits)
+
+
+def best_workers(experiment: Experiment, place: str) -> int:
+    """The number of trials at once that makes every arm of the experiment fastest, on this machine.
+
+    1 on an accelerator, which one training fills, and where latency is capped, which is measured in a quiet process.
+    """
+    if device.pick(place).type != "cpu" or caps_latency(experiment):
+        return 1
+    info = search_splits(experiment.dataset, limit=experiment.limit).info
+    found = [device.cores()]
+    for arm in experiment.arms.values():
+        if arm.strategy.kind == "head":
+            continue
+        model, expects = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=experiment.seed)
+        dtype = device.precision(arm.recipe.precision, device.pick(place), model, training=True)
+        found.append(autotune.workers(model, expects.shape, dtype)[0])
+    return min(found)
+
+
+def caps_latency(experiment: Experiment) -> bool:
+    return experiment.caps is not None and experiment.caps.latency is not None

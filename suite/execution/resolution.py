@@ -1,0 +1,84 @@
+"""From an arm and the parameters that a search chose to a trial, with everything that its training needs."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from suite.data.datasets import search_splits
+from suite.data.splits import Info
+from suite.errors import InputError
+from suite.execution.plan import pretraining_of
+from suite.execution.weights import weights_of
+from suite.search.pruning import rungs
+from suite.spec import FROM_RANDOM, Arm, Experiment, Params, Trial, Weights, first_error, resolved
+from suite.spec.seeds import mix
+from suite.store.study import StudyDir
+
+
+class TrialResolver:
+    """Makes the trials of one study."""
+
+    def __init__(self, experiment: Experiment, study: str, results: Path, *, device: str, threads: int) -> None:
+        """`results` is where weights are looked up; `threads` is for each trial."""
+        self.experiment, self.study, self.results = experiment, study, results
+        self.device, self.threads = device, threads
+        self.quota = experiment.quota()
+        self._infos: dict[float, Info] = {}  # by fraction of the training labels
+
+    def trial(self, name: str, params: Params, number: int) -> Trial:
+        """The trial of arm `name` with `params`. Raises InputError where they do not fit the arm."""
+        experiment = self.experiment
+        try:
+            arm = resolved(experiment.arms[name], params)
+        except ValueError as error:
+            raise InputError(f"Arm '{name}' cannot take {params}: {first_error(error)}") from None
+        info = self._info(arm.fraction)
+        searched = self.quota[name] > 1  # a single trial has nothing to be compared with
+        return Trial(
+            study=self.study,
+            arm=name,
+            number=number,
+            dataset=experiment.dataset,
+            data_hash=info.data_hash,
+            split_hash=info.split_hash,
+            fraction=arm.fraction,
+            limit=experiment.limit,
+            backbone=arm.backbone,
+            weights=self._weights(arm),
+            size=arm.size,
+            strategy=arm.strategy,
+            recipe=arm.recipe,
+            params=params,
+            seed=mix(experiment.seed, 7) % 2**31,  # one seed for all: trials differ by their parameters alone
+            device=self.device,
+            threads=self.threads,
+            rungs=rungs(experiment.pruning, arm.recipe.epochs) if searched else (),
+            caps=experiment.caps,
+        )
+
+    def _info(self, fraction: float) -> Info:
+        if fraction not in self._infos:
+            splits = search_splits(self.experiment.dataset, fraction=fraction, limit=self.experiment.limit)
+            self._infos[fraction] = splits.info
+        return self._infos[fraction]
+
+    def _weights(self, arm: Arm) -> Weights | None:
+        if arm.strategy.kind in FROM_RANDOM or arm.weights is None:
+            return None
+        if arm.weights == "experiment":
+            return weights_of(pretraining_of(self.experiment).name, self.results)
+        return weights_of(arm.weights, self.results)
+
+
+def check_fit(experiment: Experiment, trial: Trial, directory: StudyDir) -> None:
+    """Raises InputError unless the experiment, with the parameters of this trial, gives this trial."""
+    with contextlib.suppress(ValueError, KeyError):
+        arm = resolved(experiment.arms[trial.arm], trial.params)
+        wanted = (experiment.dataset, arm.backbone, arm.size, arm.strategy, arm.recipe, arm.fraction)
+        if wanted == (trial.dataset, trial.backbone, trial.size, trial.strategy, trial.recipe, trial.fraction):
+            return
+    raise InputError(
+        f"Trial {trial.id} in {directory.path} was made by another experiment than the one given. "
+        "Nothing was touched; give the one it began with, or another --study NAME."
+    )
