@@ -62,7 +62,7 @@ from suite.training import state as training_state
 from suite.training.augment import Prepare, feature_preparer, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.loop import steps_per_epoch
-from suite.training.mistakes import errors
+from suite.training.mistakes import find_mistakes
 from suite.training.state import Diverged, Step, Tally, state_numbers, state_tensors
 
 CHECKPOINT_SECONDS = 30.0  # at most this much training is repeated after a crash; MNIST_SUITE_CHECKPOINT_SECONDS
@@ -395,8 +395,8 @@ class _Run:
         self.hold()
         self.artifact_sha256 = checkpoint.save_tensors(self.directory.best, trained.state_dict())
         assert self.best_logits is not None and self.tally.best_accuracy is not None
-        found = errors(self.best_logits, loaded.validation, loaded.info.classes)
-        write_atomic(self.directory.path / "validation.json", json.dumps(found))
+        found = find_mistakes(self.best_logits, loaded.validation, loaded.info.classes)
+        write_atomic(self.directory.path / "validation.json", json.dumps(found.model_dump(mode="json")))
         shape = self._assembled().expects.shape
         self.latency = latency.latency(whole, shape, self.device)
         self.latency_256 = latency_256(whole, shape, self.device, self.latency)
