@@ -48,7 +48,7 @@ from suite.store.provenance import packages, version
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir, TrialState
 from suite.training.checkpoint import clear
-from suite.training.trial import provenance
+from suite.training.record import provenance
 
 MAX_ATTEMPTS = 3  # a trial that loses its worker so often fails
 

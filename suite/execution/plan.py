@@ -26,7 +26,7 @@ from suite.spec import (
 )
 from suite.store.files import file_sha256
 from suite.store.study import find_trial, open_study, split_reference
-from suite.training.trial import checkpoint_seconds
+from suite.training.checkpoint import checkpoint_seconds
 
 AUTO_POPULATION_CPU = 8  # of heads, which are one product; a larger share of the search would be blind to the rest
 

@@ -22,8 +22,8 @@ from suite.hardware.memory import make_room, ran_out
 from suite.models.heads import Head
 from suite.spec import Recipe
 from suite.training import cuda_graphs
-from suite.training.evaluation import wide
-from suite.training.loop import take
+from suite.training.evaluation import at_least_float32
+from suite.training.loop import run_step
 from suite.training.state import Step, Training
 
 EPSILON = 1e-8  # of AdamW, as torch.optim has it
@@ -204,7 +204,7 @@ class Stack:
                 logits = self._heads(self.net, inputs)
             else:
                 logits = self._any(inputs, shared)
-        flat = wide(logits).flatten(0, 1)
+        flat = at_least_float32(logits).flatten(0, 1)
         each = F.cross_entropy(
             flat, labels.expand(count, -1).flatten(), label_smoothing=recipe.label_smoothing, reduction="none"
         )
@@ -353,7 +353,7 @@ class Population:
         try:
             if len(steps) == 1:
                 self._forget(members)
-                take(steps[0], graphed=not short)
+                run_step(steps[0], graphed=not short)
                 if short:
                     members[0].optimizer.zero_grad()  # its gradients would stay while the others have their turn
             else:

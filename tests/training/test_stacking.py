@@ -21,7 +21,7 @@ from suite.models.preprocessing import Preprocess
 from suite.spec import Augment, Evaluated, HeadSpec, Linear, Mlp, Progress, Recipe
 from suite.training.augment import Prepare, feature_preparer, training_preparer
 from suite.training.evaluation import Examples
-from suite.training.loop import course, take
+from suite.training.loop import run_step, training_loop
 from suite.training.stacking import Population, Stack, alike
 from suite.training.state import Step, Training, begin, restore, state_numbers, state_tensors
 
@@ -85,14 +85,14 @@ def member(
         sets = (as_features(sets[0]), as_features(sets[1]))
         model = heads.make(what, sets[0].inputs, 10, seed)
     training = begin(model.double(), recipe, where, torch.float32)  # autocast off
-    return training, course(training, *sets, recipe, prepare, seed=seed)
+    return training, training_loop(training, *sets, recipe, prepare, seed=seed)
 
 
 def run_alone(courses: list[Iterator[Item]]) -> None:
     for items in courses:
         for item in items:
             if isinstance(item, Step):
-                take(item)
+                run_step(item)
 
 
 def run_together(
@@ -261,7 +261,7 @@ def short_of_memory_for_gathering(name: str, room: int, made: list[int]) -> None
     alone, together = ([member(i, slices(), "heavy", recipe) for i in range(5)] for _ in range(2))
     for _, items in alone:
         for _ in range(3):
-            take(next(item for item in items if isinstance(item, Step)))
+            run_step(next(item for item in items if isinstance(item, Step)))
     population = Watched()
     with at_most(room):
         for _ in range(3):
