@@ -112,11 +112,11 @@ def one_epoch(
 
     def work() -> None:
         run.tally = Tally()
-        for number, item in enumerate(loop.course(run, given, given, recipe, prepare, seed=0)):
+        for number, item in enumerate(loop.training_loop(run, given, given, recipe, prepare, seed=0)):
             if isinstance(item, Step):
                 if most is not None and number >= most:
                     return
-                loop.take(item)
+                loop.run_step(item)
             elif isinstance(item, Progress) and item.epoch >= 1:
                 return
 
@@ -390,7 +390,7 @@ def population(rounds: int = ROUNDS) -> Iterator[Figure]:
             for course in members():
                 for item in course:
                     if isinstance(item, Step):
-                        loop.take(item)
+                        loop.run_step(item)
                     elif isinstance(item, Progress) and item.epoch >= 1:
                         break
 
@@ -404,7 +404,7 @@ def population(rounds: int = ROUNDS) -> Iterator[Figure]:
                         steps.append(item)
                     else:
                         live.remove(course)
-                for failure in population.take(steps).values():
+                for failure in population.run_steps(steps).values():
                     raise failure
 
         found = in_turn({"solo": one_by_one, "together": together}, where, rounds)
@@ -421,10 +421,10 @@ def _member(name: str, number: int, count: int, given: Examples, where: torch.de
     if name == "head":
         net: nn.Module = heads.make(Linear(), given.inputs[:256], 10, 0)
         run = training_state.begin(net, recipe, where, torch.float32)
-        return loop.course(run, given, few, recipe, feature_preparer, seed=0)
+        return loop.training_loop(run, given, few, recipe, feature_preparer, seed=0)
     net, expects = model_for(name, where, 0)
     run = training_state.begin(net, recipe, where, precision(net, expects, where, name))
-    return loop.course(run, given, few, recipe, training_preparer(expects, Augment(), where), seed=0)
+    return loop.training_loop(run, given, few, recipe, training_preparer(expects, Augment(), where), seed=0)
 
 
 def roofline() -> Iterator[Figure]:

@@ -41,7 +41,7 @@ from suite.store.study import StudyDir, arms, final_of, studies
 from suite.store.trial import TrialState
 from suite.training.checkpoint import save_tensors
 from suite.training.evaluation import Examples, evaluate
-from suite.training.mistakes import errors
+from suite.training.mistakes import find_mistakes
 
 FRESH = 1000  # seeds of the final training are drawn from here on; the search's own is never among them
 
@@ -187,7 +187,7 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
             "loss": scores.loss,
             "images": len(examples),
             "test_sha256": digest,
-            **errors(scores.logits, examples, info.classes),
+            **find_mistakes(scores.logits, examples, info.classes).model_dump(mode="json"),
         }
         write_atomic(path / ERRORS, json.dumps(facts))
 

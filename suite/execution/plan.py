@@ -17,7 +17,7 @@ from suite.models.pretrained import load_pretrained
 from suite.models.weight_sources import find_pretrained
 from suite.search.storage import open_storage
 from suite.spec import Arm, Experiment
-from suite.training.trial import checkpoint_seconds
+from suite.training.checkpoint import checkpoint_seconds
 
 
 def check(experiment: Experiment, results: Path, options: Options) -> None:

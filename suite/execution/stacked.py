@@ -63,7 +63,7 @@ class Together:
         return messages
 
     def _take(self, members: list[_Member]) -> None:
-        failures = self._population.take([member.step for member in members])
+        failures = self._population.run_steps([member.step for member in members])
         for member in members:
             member.failure = failures.get(member.step.training)  # which each trial then says for itself
             member.step = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import time
 from functools import cache
 from pathlib import Path
 
@@ -97,6 +98,20 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processor()}, {cores()} cores"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has finished all queued work. No effect on a CPU, whose operators are synchronous."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def device_time(device: torch.device) -> float:
+    """`time.perf_counter()` after `device` has finished all queued work: the clock for timing work on it."""
+    synchronize(device)
+    return time.perf_counter()
 
 
 @cache

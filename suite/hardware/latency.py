@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable
 
 import torch
 from torch import nn
 
+from suite.hardware.device import device_time
 from suite.hardware.flops import Counted, cost_key
 from suite.spec import Caps
 
@@ -37,11 +37,9 @@ def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, batc
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     times: list[float] = []
     while len(times) < MIN_PASSES or (len(times) < MAX_PASSES and sum(times) < MEASUREMENT_SECONDS):
-        start = time.perf_counter()
+        start = device_time(device)
         model(inputs)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
+        times.append(device_time(device) - start)
     _latencies[key] = min(times[1:])
     return _latencies[key]
 

@@ -63,7 +63,10 @@ from suite.spec.recipe import (
     Strategy,
 )
 from suite.spec.records import (
+    Bin,
     Cost,
+    Mistake,
+    Mistakes,
     Provenance,
     Record,
     Status,
@@ -83,6 +86,7 @@ __all__ = [
     "UNHASHED",
     "Arm",
     "Augment",
+    "Bin",
     "Bitfit",
     "Caps",
     "Checkpointed",
@@ -104,6 +108,8 @@ __all__ = [
     "LogFloat",
     "Logreg",
     "LpFt",
+    "Mistake",
+    "Mistakes",
     "Mlp",
     "Moment",
     "Name",

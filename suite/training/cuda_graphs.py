@@ -35,7 +35,7 @@ def record(
     """Record `work` as a graph for inputs and labels of the shapes in `example`.
 
     `state` returns the tensors that `work` changes. They are restored after the warm-up runs, also when this raises.
-    Tensors that only exist since the warm-up, which are an optimizer's moments, are set to zero, their initial value.
+    Tensors that only exist since the warm-up, which are an optimiser's moments, are set to zero, their initial value.
 
     If `work` cannot be recorded it is returned as it is, to be run step by step. With `must_fit`, a graph for which
     there is too little memory raises the error instead.

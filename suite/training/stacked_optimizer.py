@@ -1,4 +1,4 @@
-"""The optimizer of a stack: SGD and AdamW for K trainings at once.
+"""The optimiser of a stack: SGD and AdamW for K trainings at once.
 
 The update rules are those of torch.optim.SGD and torch.optim.AdamW. They are written out here because torch.optim has
 one learning rate and one momentum per parameter group, whereas the K members of a stack, which are slices of one
@@ -19,7 +19,7 @@ EPSILON = 1e-8  # of AdamW, the default of torch.optim.AdamW
 
 
 class StackedOptimizer:
-    """The trained parameters of K members with their optimizer state, each as one tensor (K, ...).
+    """The trained parameters of K members with their optimiser state, each as one tensor (K, ...).
 
     Construction copies both into the stacked tensors and makes the members' own parameters and state views of them,
     so that a member is evaluated, saved and restored as if it were trained alone. `names` are the parameters that are
@@ -51,9 +51,9 @@ class StackedOptimizer:
         return float(group["betas"][0] if self.adaptive else group["momentum"])
 
     def _stack_parameter(self, members: Sequence[Training], index: int, name: str) -> None:
-        """Stack one parameter together with its optimizer state.
+        """Stack one parameter together with its optimiser state.
 
-        All new tensors are allocated before any member is changed: fused optimizers need a parameter and its state in
+        All new tensors are allocated before any member is changed: fused optimisers need a parameter and its state in
         the same memory layout, so when memory runs out either both have moved or neither.
         """
         own = [member.model.get_parameter(name) for member in members]

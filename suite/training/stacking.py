@@ -2,7 +2,7 @@
 
 A small network leaves most of a machine idle; K of them side by side need hardly more operators than one. Each member
 of a stack has its own learning rate, momentum, seed, frozen weights and position in its schedule. A member's
-parameters and optimizer state become views of tensors (K, ...), so that it is evaluated, saved and restored like any
+parameters and optimiser state become views of tensors (K, ...), so that it is evaluated, saved and restored like any
 other training, and can leave or join between any two steps.
 
 The models run as one through torch.func (https://docs.pytorch.org/tutorials/intermediate/ensembling.html).
@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from suite.hardware.device import synchronize
 from suite.hardware.memory import make_room, ran_out
 from suite.models.heads import Head
 from suite.spec import Recipe
 from suite.training import cuda_graphs
-from suite.training.evaluation import wide
-from suite.training.loop import take
+from suite.training.evaluation import at_least_float32
+from suite.training.loop import run_step
 from suite.training.stacked_optimizer import StackedOptimizer, per_member, unstack
 from suite.training.state import Step, Training
 
@@ -86,7 +87,7 @@ class Stack:
             self.optimizer = StackedOptimizer(members, trained)
 
     def step(self, steps: Sequence[Step]) -> None:
-        """Carry out one optimizer step of every member; `steps` are in the members' order."""
+        """Carry out one optimiser step of every member; `steps` are in the members' order."""
         recipe = steps[0].recipe
         with _recoverable():
             inputs, labels, shared = _batches(steps)
@@ -126,7 +127,7 @@ class Stack:
             else:
                 scores = self._scores(inputs, shared)
         losses = F.cross_entropy(
-            wide(scores).flatten(0, 1),
+            at_least_float32(scores).flatten(0, 1),
             labels.expand(count, -1).flatten(),
             label_smoothing=recipe.label_smoothing,
             reduction="none",
@@ -238,7 +239,7 @@ class Population:
             self._keys[training] = stack_key(step) if worthwhile else None
         return self._keys[training]
 
-    def take(self, steps: Sequence[Step]) -> dict[Training, Exception]:
+    def run_steps(self, steps: Sequence[Step]) -> dict[Training, Exception]:
         """Carry out one step of each training, and set each step's `seconds` to its share of the time.
 
         Returns the trainings that failed, with their errors. Their step may be half applied, so they must not go on.
@@ -277,13 +278,12 @@ class Population:
         try:
             if len(steps) == 1:
                 self._drop_stacks_of(members)
-                take(steps[0], graphed=graphed)
+                run_step(steps[0], graphed=graphed)
                 if not graphed:
                     members[0].optimizer.zero_grad()  # memory is short: free the gradients before the next training
             else:
                 self._stack(members, present, graphed).step(steps)
-            if members[0].device.type == "cuda":
-                torch.cuda.synchronize(members[0].device)  # so that the time covers the work, not only its launch
+            synchronize(members[0].device)  # so that the time covers the work, not only its launch
         except Exception as error:
             if ran_out(error):  # the traceback's frames hold the tensors that filled the memory
                 error.__traceback__ = error.__context__ = None

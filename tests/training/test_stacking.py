@@ -21,7 +21,7 @@ from suite.models.preprocessing import Preprocess
 from suite.spec import Augment, Bitfit, Evaluated, HeadSpec, Linear, Mlp, Partial, Progress, Recipe, Strategy
 from suite.training.augment import Prepare, feature_preparer, training_preparer
 from suite.training.evaluation import Examples
-from suite.training.loop import course, take
+from suite.training.loop import run_step, training_loop
 from suite.training.stacking import Population, Stack, stack_key
 from suite.training.state import Step, Training, begin, restore, state_numbers, state_tensors
 
@@ -88,14 +88,14 @@ def member(
     if strategy is not None:
         strategies.freeze(strategy, model)
     training = begin(model.double(), recipe, where, torch.float32)  # autocast off
-    return training, course(training, *sets, recipe, prepare, seed=seed)
+    return training, training_loop(training, *sets, recipe, prepare, seed=seed)
 
 
 def run_alone(courses: list[Iterator[Item]]) -> None:
     for items in courses:
         for item in items:
             if isinstance(item, Step):
-                take(item)
+                run_step(item)
 
 
 def run_together(
@@ -114,7 +114,7 @@ def run_together(
             else:
                 steps.append(step)
         if steps:
-            assert population.take(steps) == {}
+            assert population.run_steps(steps) == {}
             assert all(step.seconds is not None and step.seconds > 0 for step in steps)
         taken += 1
         if join_late and taken == 12:
@@ -216,7 +216,7 @@ def test_a_saved_member_continues_alone(sets: tuple[Examples, Examples], name: s
     first = [member(i, sets, "net", recipe) for i in range(3)]
     population, live = Population(everywhere=True), [items for _, items in first]
     for _ in range(7):
-        assert not population.take([next(item for item in items if isinstance(item, Step)) for items in live])
+        assert not population.run_steps([next(item for item in items if isinstance(item, Step)) for items in live])
     for _, items in first:
         next(items)  # the seventh step is counted when the training goes on
     saved = [(state_tensors(t), state_numbers(t)) for t, _ in first]
@@ -284,11 +284,11 @@ def short_of_memory_for_gathering(name: str, room: int, made: list[int]) -> None
     alone, together = ([member(i, slices(), "heavy", recipe) for i in range(5)] for _ in range(2))
     for _, items in alone:
         for _ in range(3):
-            take(next(item for item in items if isinstance(item, Step)))
+            run_step(next(item for item in items if isinstance(item, Step)))
     population = StackSizes()
     with at_most(room):
         for _ in range(3):
-            assert not population.take([next(i for i in items if isinstance(i, Step)) for _, items in together])
+            assert not population.run_steps([next(i for i in items if isinstance(i, Step)) for _, items in together])
     for (a, _), (b, _) in zip(alone, together, strict=True):
         equal(a, b, tolerance=1e-8)
     assert population.made == made
@@ -312,7 +312,7 @@ def two_that_do_not_fit_at_all() -> None:
     live = [items for _, items in together]
     steps = [next(i for i in items if isinstance(i, Step)) for items in [*live, *(items for _, items in greedy)]]
     with at_most(64 * MIB):
-        failures = population.take(steps)
+        failures = population.run_steps(steps)
         run_together(live, population=population)
     assert set(failures) == {training for training, _ in greedy}
     assert all(ran_out(failure) and failure.__traceback__ is None for failure in failures.values())
