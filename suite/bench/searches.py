@@ -34,7 +34,7 @@ from suite.spec.load import load_experiment
 from suite.store.study import StudyDir
 from suite.training import loop
 from suite.training import state as training_state
-from suite.training.augment import feature_preparer, image_preparer
+from suite.training.augment import feature_preparer, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.stacking import Population
 from suite.training.state import Step
@@ -164,7 +164,7 @@ def population(rounds: int = ROUNDS) -> Iterator[Figure]:
             for training in trainings():
                 for item in training:
                     if isinstance(item, Step):
-                        loop.take(item)
+                        loop.run_step(item)
                     elif isinstance(item, Progress) and item.epoch >= 1:
                         break
 
@@ -178,7 +178,7 @@ def population(rounds: int = ROUNDS) -> Iterator[Figure]:
                         steps.append(item)
                     else:
                         live.remove(training)
-                for failure in stack.take(steps).values():
+                for failure in stack.run_steps(steps).values():
                     raise failure
 
         found = in_turn({"solo": one_by_one, "together": stacked}, place, rounds)
@@ -195,7 +195,7 @@ def _training(kind: str, number: int, count: int, train: Examples, place: torch.
     if kind == "head":
         head = heads.make(Linear(), train.inputs[:256], 10, 0)
         run = training_state.begin(head, recipe, place, torch.float32)
-        return loop.course(run, train, validation, recipe, feature_preparer, seed=0)
+        return loop.training_loop(run, train, validation, recipe, feature_preparer, seed=0)
     model, expects = mnist_model(kind, place, 0)
     run = training_state.begin(model, recipe, place, training_precision(model, expects, place, kind))
-    return loop.course(run, train, validation, recipe, image_preparer(expects, Augment(), place), seed=0)
+    return loop.training_loop(run, train, validation, recipe, training_preparer(expects, Augment(), place), seed=0)

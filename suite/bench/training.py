@@ -30,7 +30,7 @@ from suite.spec import Augment, Recipe
 from suite.spec.load import load_experiment
 from suite.training import evaluation
 from suite.training import state as training_state
-from suite.training.augment import image_preparer
+from suite.training.augment import training_preparer
 
 IMAGES = 12_800  # in a round of `train`: 200 steps at the tutorial's batch size of 64
 
@@ -48,7 +48,7 @@ def train() -> Iterator[Figure]:
     model, expects = mnist_model("cnn", place, 0)
     recipe, dtype = Recipe(epochs=1), training_precision(model, expects, place, "cnn")
     run = training_state.begin(model, recipe, place, dtype)
-    prepare = image_preparer(expects, Augment(), place)
+    prepare = training_preparer(expects, Augment(), place)
     ours = one_epoch(run, examples(splits.train, place, IMAGES), recipe, prepare)
     found = in_turn(
         {"plain": lambda: baselines.train_epoch(plain_model, batches, optimizer, place), "ours": ours}, place
@@ -81,7 +81,7 @@ def time_to_99(seeds: int = 10, middle_seeds: int = 5) -> Iterator[Figure]:
         complete_training(arms[arm].backbone, arms[arm].recipe, splits, place, seed=999)
         for seed in range(count):
             model, spent, expects = complete_training(arms[arm].backbone, arms[arm].recipe, splits, place, seed)
-            prepare = image_preparer(expects, Augment(), place)
+            prepare = training_preparer(expects, Augment(), place)
             accuracies.append(evaluation.evaluate(model, test, prepare, place, torch.float32).accuracy)
             seconds.append(spent)
         return seconds, accuracies
@@ -123,7 +123,7 @@ def finetune(size: int = 32, batches: int = 24) -> Iterator[Figure]:
     model, expects = mnist_model(LITE, place, 0, size)
     recipe, dtype = Recipe(epochs=1), training_precision(model, expects, place, LITE)
     run = training_state.begin(model, recipe, place, dtype)
-    prepare = image_preparer(expects, Augment(), place)
+    prepare = training_preparer(expects, Augment(), place)
     ours = one_epoch(run, examples(splits.train, place, 64 * batches), recipe, prepare)
     found = in_turn(
         {"plain": lambda: baselines.train_epoch(plain_model, loader, optimizer, place), "ours": ours}, place
@@ -181,7 +181,9 @@ def roofline() -> Iterator[Figure]:
     for batch in (64, 256):
         recipe = Recipe(epochs=1, batch_size=batch)
         run = training_state.begin(model, recipe, place, dtype)
-        work = one_epoch(run, examples(splits.train, place, IMAGES), recipe, image_preparer(expects, Augment(), place))
+        work = one_epoch(
+            run, examples(splits.train, place, IMAGES), recipe, training_preparer(expects, Augment(), place)
+        )
         spent = statistics.median([timed(work, place) for _ in range(ROUNDS + 1)][1:])
         achieved = flops.count(model, expects.shape).training_flops * IMAGES / spent
         yield f"roofline.cnn_{batch}", achieved, "FLOP/s", f"batch {batch}, {100 * achieved / peak:.0f} % of the peak"

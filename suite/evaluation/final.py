@@ -29,19 +29,19 @@ from suite.execution.replay import content, find, replay
 from suite.execution.stop import Stop
 from suite.hardware import device
 from suite.models.assembly import load_trained
+from suite.models.preprocessing import evaluation_preparer
 from suite.ranking import statistics
 from suite.ranking.final import ERRORS, OUTCOME, READINGS, readings, tested_facts
 from suite.ranking.statistics import wilson
-from suite.spec import Augment, Status, Trial
+from suite.spec import Status, Trial
 from suite.spec.seeds import mix
 from suite.store.files import read_bytes, write_atomic
 from suite.store.provenance import commit, version
 from suite.store.study import StudyDir, arms, final_of, studies
 from suite.store.trial import TrialState
-from suite.training.augment import image_preparer
 from suite.training.checkpoint import save_tensors
 from suite.training.evaluation import Examples, evaluate
-from suite.training.mistakes import errors
+from suite.training.mistakes import find_mistakes
 
 FRESH = 1000  # seeds of the final training are drawn from here on; the search's own is never among them
 
@@ -177,7 +177,7 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
     for done, state in enumerate(new):
         on_model(done, len(new))
         assembled = load_trained(directory.trial(state.id), state.trial, info, results)
-        prepare = image_preparer(assembled.expects, Augment(), where)
+        prepare = evaluation_preparer(assembled.expects, where)
         scores = evaluate(assembled.model.to(where), examples, prepare, where, torch.float32)
         path = directory.trial(state.id).path
         correct = scores.logits.argmax(1) == examples.labels.cpu()
@@ -187,7 +187,7 @@ def read(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
             "loss": scores.loss,
             "images": len(examples),
             "test_sha256": digest,
-            **errors(scores.logits, examples, info.classes),
+            **find_mistakes(scores.logits, examples, info.classes).model_dump(mode="json"),
         }
         write_atomic(path / ERRORS, json.dumps(facts))
 

@@ -20,7 +20,7 @@ from suite.execution.options import Options
 from suite.hardware import device
 from suite.spec import Provenance, Record
 from suite.store.trial import TrialState
-from suite.training.trial import provenance
+from suite.training.record import provenance
 
 MAX_ATTEMPTS = 3
 

@@ -13,7 +13,7 @@ from suite.execution.job import Executor, Limits
 from suite.execution.processes import Processes
 from suite.execution.stacked import Together
 from suite.hardware import autotune, device
-from suite.models import backbones
+from suite.models.assembly import build_for
 from suite.spec import Experiment
 
 AUTO_POPULATION_CPU = 8  # heads only, whose stacked training is one product; more would search without feedback
@@ -76,12 +76,9 @@ def best_workers(experiment: Experiment, place: str) -> int:
     for arm in experiment.arms.values():
         if arm.strategy.kind == "head":
             continue
-        size = arm.size or (info.size if arm.backbone in backbones.BACKBONES else backbones.SMALL_SIZE)
-        model = backbones.build(
-            arm.backbone, classes=len(info.classes), channels=info.channels, size=size, seed=experiment.seed
-        )
+        model, expects = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=experiment.seed)
         dtype = device.precision(arm.recipe.precision, device.pick(place), model, training=True)
-        found.append(autotune.workers(model, (info.channels, size, size), dtype)[0])
+        found.append(autotune.workers(model, expects.shape, dtype)[0])
     return min(found)
 
 

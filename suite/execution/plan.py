@@ -11,10 +11,13 @@ from suite.data.splits import Info, Splits
 from suite.errors import InputError
 from suite.execution.options import Options, caps_latency
 from suite.execution.weights import weights_of
-from suite.models import backbones, pretrained
+from suite.models import backbones
+from suite.models.assembly import build_for
+from suite.models.pretrained import load_pretrained
+from suite.models.weight_sources import find_pretrained
 from suite.search.storage import open_storage
 from suite.spec import Arm, Experiment
-from suite.training.trial import checkpoint_seconds
+from suite.training.checkpoint import checkpoint_seconds
 
 
 def check(experiment: Experiment, results: Path, options: Options) -> None:
@@ -28,7 +31,7 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
         backbones.exists(arm.backbone)
         splits = search_splits(experiment.dataset, fraction=arm.fraction, limit=experiment.limit)
         if arm.weights == "pretrained":
-            pretrained.find_pretrained(arm.backbone)
+            find_pretrained(arm.backbone)
         elif arm.weights not in (None, "experiment"):
             given = weights_of(arm.weights, results)
             if os.path.isabs(given.source):  # a file from elsewhere: refused here rather than in every trial
@@ -63,12 +66,8 @@ def _check_batch_size(experiment: Experiment, name: str, splits: Splits) -> None
 
 def _check_weights(arm: Arm, info: Info, source: str) -> None:
     """Raises InputError where the weights cannot be read, or do not fit the arm's architecture."""
-    name, classes, channels = arm.backbone, len(info.classes), info.channels
-    expects = backbones.preprocess(
-        name, channels=channels, native_size=info.size, mean=info.mean, std=info.std, size=arm.size, pretrained=False
-    )
-    model = backbones.build(name, classes=classes, channels=channels, size=expects.size, seed=0)
-    pretrained.load_pretrained(name, model, source)
+    model, _ = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=0)
+    load_pretrained(arm.backbone, model, source)
 
 
 def single(name: str, arm: Arm, dataset: str, *, seed: int, limit: int | None) -> Experiment:

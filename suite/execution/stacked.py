@@ -81,7 +81,7 @@ class Together:
     def _train(self) -> list[Message]:
         """Carry out the steps that are due. Raises WorkError where the GPU is lost and no single trial is to blame."""
         steps = {member: member.step for member in self._active() if member.step is not None}
-        failures = self._population.take(list(steps.values()))
+        failures = self._population.run_steps(list(steps.values()))
         for member, step in steps.items():
             member.failure = failures.get(step.training)  # raised inside the trial as it advances
             member.step = None

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from suite.data.pictures import load_as
 from suite.data.registry import CENTRED
 from suite.errors import InputError
-from suite.export.card import WEIGHTS, Card, read_card
+from suite.export.card import WEIGHTS, read_card
 from suite.hardware.device import pick
-from suite.models import backbones, heads, pretrained
+from suite.models import backbones, heads
 from suite.models.assembly import classifier_name
-from suite.spec import Augment, Knn, Mlp
+from suite.models.preprocessing import Preprocess, evaluation_preparer
+from suite.models.state_dicts import read_tensors
 from suite.store.files import file_sha256
-from suite.training.augment import image_preparer
 
 
 def load(folder: str | Path) -> nn.Module:
@@ -31,14 +31,15 @@ def load(folder: str | Path) -> nn.Module:
     folder = Path(folder)
     card = read_card(folder)
     path = folder / WEIGHTS
-    tensors = pretrained.read_tensors(path)
+    tensors = read_tensors(path)
     if file_sha256(path) != card.sha256:
         raise InputError(f"{path} is not the file its card describes (SHA-256 differs); export the model again.")
     model = backbones.build(card.backbone, classes=len(card.classes), channels=card.channels, size=card.size, seed=0)
     try:
         if card.head is not None:
             name = classifier_name(model)
-            model.set_submodule(name, _empty_head(card, {k: v for k, v in tensors.items() if k.startswith(f"{name}.")}))
+            own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            model.set_submodule(name, heads.restore_folded(card.head, own, len(card.classes)))
         model.load_state_dict(tensors)
     except (RuntimeError, LookupError, ValueError, StopIteration) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -46,25 +47,6 @@ def load(folder: str | Path) -> nn.Module:
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise InputError(f"The weights in {path} are no use: they hold NaN or infinity.")
     return model.eval()
-
-
-def _empty_head(card: Card, tensors: dict[str, Tensor]) -> nn.Module:
-    """An uninitialised head whose shapes are those of the head's `tensors`.
-
-    Raises ValueError, LookupError or StopIteration where the tensors are not those of such a head.
-    """
-    if isinstance(card.head, Knn):
-        shapes = {name.rpartition(".")[2]: tensor.shape for name, tensor in tensors.items()}
-        bank = torch.zeros(shapes["bank"])
-        labels = next(tensor for name, tensor in tensors.items() if name.endswith("labels"))
-        if not len(labels) or labels.min() < 0 or labels.max() >= len(card.classes):
-            raise ValueError("its neighbours' labels are not among the classes")
-        return heads.Neighbours(bank, torch.zeros(len(bank), dtype=torch.long), card.head.k, len(card.classes))
-    assert isinstance(card.head, Mlp)  # linear heads are the backbone's own classifier: see `publish`
-    first = next(tensor for name, tensor in tensors.items() if name.endswith("0.weight"))
-    return nn.Sequential(
-        nn.Linear(first.shape[1], card.head.hidden), nn.ReLU(), nn.Linear(card.head.hidden, len(card.classes))
-    )
 
 
 class Predictor:
@@ -79,10 +61,8 @@ class Predictor:
         self.card = card = read_card(folder)
         self.device = pick(device)
         self.model = load(folder).to(self.device)
-        self.prepare = image_preparer(
-            backbones.Preprocess(card.channels, card.size, card.mean, card.std, card.interpolation),
-            Augment(),
-            self.device,
+        self.prepare = evaluation_preparer(
+            Preprocess(card.channels, card.size, card.mean, card.std, card.interpolation), self.device
         )
 
     def file(self, path: Path) -> dict[str, Any]:
@@ -94,7 +74,7 @@ class Predictor:
     @torch.inference_mode()
     def pixels(self, image: Tensor) -> dict[str, Any]:
         """`label` and `probabilities` of one (C, native_size, native_size) uint8 image. Raises InputError."""
-        scores = self.model(self.prepare(image[None].to(self.device), None))[0].float().softmax(0)
+        scores = self.model(self.prepare(image[None].to(self.device)))[0].float().softmax(0)
         if not scores.isfinite().all():
             raise InputError("The model gives no finite scores for this picture.")
         named = {label: round(float(p), 6) for label, p in zip(self.card.classes, scores, strict=True)}

@@ -23,12 +23,12 @@ from suite.errors import InputError, WorkError, printable
 from suite.export.card import CARD, WEIGHTS, Card, card_text, load_line
 from suite.export.predict import load
 from suite.models.assembly import load_trained
-from suite.models.backbones import TIMM, Preprocess
+from suite.models.backbones import TIMM
+from suite.models.preprocessing import Preprocess, evaluation_preparer
 from suite.ranking.statistics import wilson
-from suite.spec import Augment, HeadOnly, HeadSpec, Linear, Logreg, Record, Ridge, Trial
+from suite.spec import HeadOnly, HeadSpec, Linear, Logreg, Record, Ridge, Trial
 from suite.store.files import sync_directory, write_atomic
 from suite.store.study import find_trial, open_study, split_reference
-from suite.training.augment import image_preparer
 from suite.training.checkpoint import save_tensors
 
 COMPARED = 64  # validation images on which the exported model must give the trained model's logits
@@ -149,7 +149,7 @@ def _write_timm_config(folder: Path, model: nn.Module, card: Card) -> None:
 @torch.inference_mode()
 def _check(folder: Path, model: nn.Module, expects: Preprocess, images: Tensor, timm_loads: bool) -> None:
     """Load the folder in every way that its card promises, and compare the logits. Raises WorkError."""
-    inputs = image_preparer(expects, Augment(), torch.device("cpu"))(images, None)
+    inputs = evaluation_preparer(expects, torch.device("cpu"))(images)
     expected = model.eval()(inputs)
     loaders: dict[str, Callable[[], nn.Module]] = {"suite.export.load": lambda: load(folder)}
     if timm_loads:

@@ -1,18 +1,17 @@
-"""What is fastest on this processor: tried once for each kind of training, kept in the cache, shown by `doctor`.
+"""Choices that are measured on this machine: precision of a training, and number of workers.
 
-A GPU needs none of it: bfloat16 and channels last win there. On a CPU the type of the arithmetic decides by factors,
-either way: plain convolutions gain from bfloat16 where the processor has it, depthwise ones lose.
+A GPU needs no measurement: bfloat16 and channels-last are the fastest there. On a CPU the precision changes the speed
+by a factor of up to three in either direction: plain convolutions gain from bfloat16 where the processor supports it,
+depthwise convolutions lose. Each kind of training is measured once and the result is kept in the suite's cache.
 """
 
 from __future__ import annotations
 
 import copy
-import ctypes
 import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,23 @@ from suite.errors import WorkError
 from suite.hardware import device
 from suite.store.files import cache_dir, write_atomic
 
-VERSION = 2  # raise when what is measured changes
+VERSION = 2  # of the measurement; results of other versions are not used
 
-BATCH = 64
+BATCH = 64  # inputs of a measured step
 
-ROUNDS = 4  # of each candidate, in turn; the first is not counted
+ROUNDS = 4  # steps per candidate, taken in turn; the first is a warm-up
 
-MARGIN = 1.15  # by which another type must beat the expected one: so that noise decides nothing
+MARGIN = 1.15  # least speed-up for which a precision other than the expected one is chosen; above timing noise
 
-PATIENCE = 3.0  # seconds after which the expected one is taken untried
+WARM_UP_SECONDS = 3.0  # if the warm-up steps take longer, the expected precision is chosen without a measurement
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One measurement: milliseconds of a training step of 64 inputs by type, at its fastest, and what was chosen."""
+    """One measurement of precisions, and the choice made by it."""
 
-    what: str  # backbone, size and strategy
-    milliseconds: dict[str, float]
+    what: str  # backbone, image size and strategy
+    milliseconds: dict[str, float]  # shortest training step on `BATCH` inputs, by precision; empty if not measured
     chosen: str
     processor: str
     threads: int
@@ -48,9 +47,11 @@ class Finding:
 
 
 def precision(wanted: str, place: torch.device, model: nn.Module, shape: tuple[int, ...], what: str) -> torch.dtype:
-    """The arithmetic's type for training `model` on inputs of `shape`; `what` names them for a person.
+    """The dtype of autocast for training `model` on inputs of `shape`, which has no batch dimension.
 
-    'auto' on a CPU with bfloat16 takes what is measured to be faster. Raises InputError for a type the device lacks.
+    'auto' on a CPU that supports bfloat16 chooses by measurement. Otherwise this is `device.precision`. `what`
+    describes the training for people, and is part of the key under which its measurement is kept. The model and the
+    global random generators are left unchanged. Raises InputError for a precision that the device lacks.
     """
     expected = device.precision(wanted, place, model, training=True)
     if wanted != "auto" or place.type != "cpu" or not device.cpu_has_bf16():
@@ -60,24 +61,55 @@ def precision(wanted: str, place: torch.device, model: nn.Module, shape: tuple[i
     path = _folder() / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}.json"
     found = _read(path)
     if found is None:
-        times = _race(model, shape, device.name_of(expected))
-        chosen = device.name_of(expected)
-        best = min(times, key=lambda name: times[name])
-        if times[best] * MARGIN < times.get(chosen, 0.0):
-            chosen = best
-        found = Finding(what, times, chosen, device.processor(), torch.get_num_threads(), str(torch.__version__))
+        found = _measure(model, shape, device.name_of(expected), what)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps(asdict(found)))
-        except (OSError, WorkError):  # a cache that cannot be written: measured again next time
+        except (OSError, WorkError):  # without a writable cache it is measured again the next time
             pass
     return device.DTYPES[found.chosen]
 
 
 def findings() -> list[Finding]:
-    """All that was measured for this processor and this torch."""
-    here = [found for path in sorted(_folder().glob("*.json")) if (found := _read(path)) is not None]
-    return [f for f in here if (f.processor, f.torch) == (device.processor(), str(torch.__version__))]
+    """All measurements in the cache that were made on this processor with this version of torch."""
+    found = [finding for path in sorted(_folder().glob("*.json")) if (finding := _read(path)) is not None]
+    return [f for f in found if (f.processor, f.torch) == (device.processor(), str(torch.__version__))]
+
+
+def as_rows() -> dict[str, Any]:
+    """`findings` as rows of `mnist-suite doctor`: the kind of training to the choice and its times."""
+    return {
+        f"{f.what}, {f.threads} threads": f"{f.chosen} ("
+        + ", ".join(f"{name} {value:g} ms a step" for name, value in f.milliseconds.items())
+        + ")"
+        for f in findings()
+    }
+
+
+def workers(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[int, dict[str, float]]:
+    """The number of trials of `model` that use all cores best, and milliseconds of a training step by threads.
+
+    Either one trial with all threads, or one single-threaded trial per core where more threads make a step little
+    faster. Measured: two single-threaded workers did 1.6 times the work of one with two threads for `net`, and less
+    for `cnn`.
+    """
+    cores = device.cores()
+    before = torch.get_num_threads()
+    times: dict[str, list[float]] = {"1": [], str(cores): []}
+    trained = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
+    inputs = torch.randn(BATCH, *shape)
+    try:
+        for number in range(2 * ROUNDS):
+            for threads, seconds in times.items():
+                torch.set_num_threads(int(threads))
+                elapsed = _step_seconds(trained, inputs, dtype)
+                if number > 1:
+                    seconds.append(elapsed)
+    finally:
+        torch.set_num_threads(before)
+    fastest = {threads: 1000 * min(seconds) for threads, seconds in times.items()}
+    speedup = fastest["1"] / fastest[str(cores)]
+    return (cores if speedup < 0.75 * cores else 1), fastest
 
 
 def _folder() -> Path:
@@ -92,10 +124,17 @@ def _read(path: Path) -> Finding | None:
     return found if found.chosen in device.DTYPES else None
 
 
-def _race(model: nn.Module, shape: tuple[int, ...], expected: str) -> dict[str, float]:
-    """Milliseconds of a training step of a copy at its fastest, fp32 and bf16 in turn; nothing where one takes long."""
+def _measure(model: nn.Module, shape: tuple[int, ...], expected: str, what: str) -> Finding:
+    times = _step_times(model, shape, expected)
+    fastest = min(times, key=lambda name: times[name], default=expected)
+    chosen = fastest if times and times[fastest] * MARGIN < times[expected] else expected
+    return Finding(what, times, chosen, device.processor(), torch.get_num_threads(), str(torch.__version__))
+
+
+def _step_times(model: nn.Module, shape: tuple[int, ...], expected: str) -> dict[str, float]:
+    """Milliseconds of the shortest training step in fp32 and bf16, on a copy of `model`; empty if it takes too long."""
     with torch.random.fork_rng(devices=[]):
-        racer = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
+        trained = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
         inputs = torch.randn(BATCH, *shape)
         if len(shape) == 3:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -103,73 +142,19 @@ def _race(model: nn.Module, shape: tuple[int, ...], expected: str) -> dict[str, 
         began = time.perf_counter()
         for number in range(ROUNDS):
             for name in times:
-                seconds = _step(racer, inputs, device.DTYPES[name])
+                seconds = _step_seconds(trained, inputs, device.DTYPES[name])
                 if number:
                     times[name].append(seconds)
-                if number == 0 and time.perf_counter() - began > PATIENCE:
+                elif time.perf_counter() - began > WARM_UP_SECONDS:
                     return {}
-    return {name: round(1000 * min(seconds), 3) for name, seconds in times.items()}  # load can only add
+    return {name: round(1000 * min(seconds), 3) for name, seconds in times.items()}  # other load can only add time
 
 
-def _step(model: nn.Module, inputs: torch.Tensor, dtype: torch.dtype) -> float:
+def _step_seconds(model: nn.Module, inputs: torch.Tensor, dtype: torch.dtype) -> float:
+    """Seconds of one forward and backward pass."""
     begin = time.perf_counter()
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         scores = model(inputs)
     F.cross_entropy(scores.float(), torch.zeros(len(inputs), dtype=torch.long)).backward()
     model.zero_grad(set_to_none=True)
     return time.perf_counter() - begin
-
-
-# --- threads and workers ---------------------------------------------------------------------------------------------
-
-
-def workers(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[int, dict[str, float]]:
-    """How many trials of this model at once use all cores best, and the milliseconds of a step by threads.
-
-    Threads that make one step little faster are better spent on a trial each: measured, two single-thread workers did
-    1.6 times the work of one with two threads for `net`, and less for `cnn`.
-    """
-    cores = device.cores()
-    before = torch.get_num_threads()
-    times: dict[str, list[float]] = {"1": [], str(cores): []}
-    racer = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
-    inputs = torch.randn(BATCH, *shape)
-    try:
-        for number in range(2 * ROUNDS):
-            for threads, seconds in times.items():
-                torch.set_num_threads(int(threads))
-                spent = _step(racer, inputs, dtype)
-                if number > 1:
-                    seconds.append(spent)
-    finally:
-        torch.set_num_threads(before)
-    fastest = {threads: 1000 * min(seconds) for threads, seconds in times.items()}
-    gain = fastest["1"] / fastest[str(cores)]
-    return (cores if gain < 0.75 * cores else 1), fastest
-
-
-# --- memory ----------------------------------------------------------------------------------------------------------
-
-
-@cache
-def keep_memory() -> None:
-    """Let the C library keep freed memory: otherwise each step's large tensors are handed back to the kernel and come
-    again page by page. Measured at 1.4 times the speed where that happened; glibc alone knows these settings."""
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of mallopt(3)
-    try:
-        library = ctypes.CDLL(None)
-        library.mallopt(mmap_threshold, 32 << 20)
-        library.mallopt(trim_threshold, 1 << 30)
-        library.mallopt(top_pad, 64 << 20)
-    except (OSError, AttributeError):
-        pass
-
-
-def as_rows() -> dict[str, Any]:
-    """The findings as `doctor` shows them."""
-    return {
-        f"{f.what}, {f.threads} threads": f"{f.chosen} ("
-        + ", ".join(f"{name} {value:g} ms a step" for name, value in f.milliseconds.items())
-        + ")"
-        for f in findings()
-    }

@@ -1,10 +1,11 @@
-"""What the machine offers: devices, threads, precisions, and how to name them in a record."""
+"""Devices, CPU cores and precisions of this machine, and their names in records."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
+import time
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick(wanted: str) -> torch.device:
-    """'auto', 'cpu', 'cuda', 'cuda:1' or 'mps' as a device that works here. Raises InputError."""
+    """Resolve 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps' to a device that is available here.
+
+    'auto' is the first CUDA device, else Apple's GPU (mps), else the CPU. Raises InputError for an unknown name and
+    for a device that this machine lacks.
+    """
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
@@ -39,15 +44,21 @@ def pick(wanted: str) -> torch.device:
 
 
 def cores() -> int:
-    """CPU cores this process may use: its affinity, and no more than $OMP_NUM_THREADS."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return min(here, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else here
+    """Number of CPU cores that this process may use.
+
+    The smallest of its CPU affinity, the CPU quota of its cgroup (a container's limit, rounded up) and
+    $OMP_NUM_THREADS. The first two are found by joblib.cpu_count.
+    """
+    from joblib import cpu_count
+
+    usable = cpu_count()
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(usable, int(limit)) if limit.isdigit() and int(limit) > 0 else usable
 
 
 @cache
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 itself (AVX-512 BF16, AMX or Arm's BF16)."""
+    """Whether the processor has instructions for bfloat16 products (AVX-512 BF16, AMX or Arm's BF16)."""
     flags = ""
     with contextlib.suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text()
@@ -55,13 +66,16 @@ def cpu_has_bf16() -> bool:
 
 
 def depthwise(model: nn.Module) -> bool:
+    """Whether the model has depthwise convolutions: one group per input channel."""
     return any(isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels for m in model.modules())
 
 
 def precision(wanted: str, device: torch.device, model: nn.Module, *, training: bool) -> torch.dtype:
-    """The arithmetic's type. 'auto' takes bfloat16 where the hardware has it and it was measured to pay:
-    on CPU not for training depthwise convolutions, whose backward pass is two to three times slower in it.
-    Raises InputError for a precision the device lacks.
+    """Resolve 'auto', 'fp32', 'bf16' or 'fp16' to the dtype of autocast for `model` on `device`.
+
+    'auto' is bfloat16 where the hardware supports it and it was measured to be faster, else float32. On a CPU it is
+    slower for training depthwise convolutions, whose backward pass takes two to three times as long in it.
+    Raises InputError for fp16 on a CPU.
     """
     if wanted == "auto":
         if device.type == "cuda":
@@ -75,18 +89,34 @@ def precision(wanted: str, device: torch.device, model: nn.Module, *, training: 
 
 
 def name_of(dtype: torch.dtype) -> str:
+    """The name of a dtype in `DTYPES`: 'fp32', 'bf16' or 'fp16'."""
     return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 def hardware(device: torch.device) -> str:
-    """One line for records: the GPU's name, or the processor's with the cores in use."""
+    """A description for records: the GPU's name, or the processor's name with the number of usable cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processor()}, {cores()} cores"
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has finished all queued work. No effect on a CPU, whose operators are synchronous."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def device_time(device: torch.device) -> float:
+    """`time.perf_counter()` after `device` has finished all queued work: the clock for timing work on it."""
+    synchronize(device)
+    return time.perf_counter()
+
+
 @cache
 def processor() -> str:
+    """The processor's model name; its architecture where the system does not tell the name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,10 @@
-"""Energy and peak memory while a trial runs."""
+"""Energy and peak memory of a trial while it runs.
+
+Processor energy comes from the RAPL counters of Intel and AMD
+(https://docs.kernel.org/power/powercap/powercap.html), GPU energy from NVML
+(nvmlDeviceGetTotalEnergyConsumption). Both count for whole processor packages and GPUs, so a figure is reported only
+if this process had the device practically to itself.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +16,17 @@ from pathlib import Path
 
 import torch
 
-RAPL = Path("/sys/class/powercap")  # Intel's and AMD's counters of the joules of each processor package
+RAPL = Path("/sys/class/powercap")
 
-MOST_WATTS = 2000.0  # more than a package or GPU draws: beyond it a counter has wrapped round unseen, or begun anew
+MAX_WATTS = 2000.0  # above what a package or a GPU draws; a higher average means that a counter wrapped or restarted
 
-TICK_SECONDS = 10.0  # between two readings
+TICK_SECONDS = 10.0  # least time between two readings of the counters
 
-ALONE = 0.9  # of all processor time: with less, what the package drew was not this process's
+EXCLUSIVE_SHARE = 0.9  # of all processor time; below it, a package's energy is not attributed to this process
 
 
 class Meter:
-    """Peak memory and energy since its making."""
+    """Peak memory and energy of this process on `device` since construction."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -28,63 +34,70 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             reset_resident_peak()
-        self._counters, self._read = _energy_counters(device), time.monotonic()
-        self._joules, self._busy = 0.0, _processor_seconds()
+        self._counters, self._read_at = _energy_counters(device), time.monotonic()
+        self._joules, self._processor_seconds = 0.0, _processor_seconds()
 
     def memory(self) -> tuple[int, str]:
-        """Peak bytes, and where the figure comes from."""
+        """Peak memory in bytes, and its source: the CUDA allocator or the process's resident set."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device), "cuda allocator"
         return resident_peak(), "resident set"
 
     def tick(self) -> None:
-        """Call it now and then: the counters of a processor wrap round within minutes, and a GPU may get company."""
-        if time.monotonic() - self._read > TICK_SECONDS:
-            self._take()
+        """Read the counters if the last reading is old. To be called repeatedly while the trial runs.
+
+        A processor's counters wrap within minutes, and another process may come to use the GPU.
+        """
+        if time.monotonic() - self._read_at > TICK_SECONDS:
+            self._read_counters()
 
     def add(self, joules: float | None) -> None:
-        """Count what an earlier attempt at the same work drew; None: not known, so neither is the sum."""
+        """Add the energy of an earlier attempt at the same trial; None, for unknown, makes the sum unknown."""
         if joules is not None:
             self._joules += joules
         elif not isinstance(self._counters, str):
             self._counters = "unavailable (of an earlier attempt)"
 
     def energy(self) -> tuple[float | None, str]:
-        """Joules since the start, and the source or why there are none."""
-        self._take()
+        """Energy in joules and its source ('rapl' or 'nvml'), or None and the reason why it is unknown."""
+        self._read_counters()
         if isinstance(self._counters, str):
             return None, self._counters
         if self.device.type == "cuda":
             return self._joules, "nvml"
-        own, everyone = (now - before for now, before in zip(_processor_seconds(), self._busy))
-        if own < ALONE * everyone:
+        own, total = (now - start for now, start in zip(_processor_seconds(), self._processor_seconds))
+        if own < EXCLUSIVE_SHARE * total:
             return None, "unattributable (the processor is shared)"
         return self._joules, "rapl"
 
-    def _take(self) -> None:
-        """Add up what the counters have counted since they were last read; once they fail they stay out."""
-        before, since = self._counters, time.monotonic() - self._read
+    def _read_counters(self) -> None:
+        """Add the energy since the last reading. After a failure the sum stays unknown."""
+        before, elapsed = self._counters, time.monotonic() - self._read_at
         if isinstance(before, str):
             return
         now = _energy_counters(self.device)
-        self._counters, self._read = now, time.monotonic()
+        self._counters, self._read_at = now, time.monotonic()
         if isinstance(now, str):
             return
-        for (first, range_), (last, _) in zip(before, now):
-            drawn, most = (last - first) % range_, since * MOST_WATTS
-            if not drawn <= most < range_ or len(now) != len(before):
+        for (previous, wraps_at), (current, _) in zip(before, now):
+            joules, limit = (current - previous) % wraps_at, elapsed * MAX_WATTS
+            if not joules <= limit < wraps_at or len(now) != len(before):
                 self._counters = "unavailable"
                 return
-            self._joules += drawn
+            self._joules += joules
 
 
 def reset_resident_peak() -> None:
-    """Let the kernel forget this process's peak, so that a trial is not charged for the one before it."""
-    with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then the process's own
+    """Reset the kernel's record of this process's peak memory, so that a trial's peak excludes earlier trials.
+
+    See clear_refs in https://man7.org/linux/man-pages/man5/proc.5.html. No effect on systems other than Linux.
+    """
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident_peak() -> int:
+    """Peak resident set size of this process in bytes, since the last reset on Linux, else since its start."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -95,28 +108,29 @@ def resident_peak() -> int:
     import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
 
 
-Counter = tuple[float, float]  # joules so far, and at how many it starts again from 0
+Counter = tuple[float, float]  # joules counted so far, and the number of joules at which the counter wraps to 0
 
 
 def _energy_counters(device: torch.device) -> list[Counter] | str:
-    """Running counts of joules, one a processor package or GPU; the reason where there are none."""
+    """One counter per processor package, or that of the GPU; the reason if they cannot be read."""
     if device.type == "cuda":
-        return _nvml_energy(device)
+        return _nvml_counters(device)
+    # Top-level zones are packages; zones with a second colon are parts of them.
     packages = sorted(p for p in RAPL.glob("intel-rapl:*") if p.name.count(":") == 1) if device.type == "cpu" else []
     try:
         return [(_joules(p / "energy_uj"), _joules(p / "max_energy_range_uj")) for p in packages] or "unavailable"
-    except (OSError, ValueError):  # readable for root alone on most systems
+    except (OSError, ValueError):  # on most systems only root may read them
         return "unavailable"
 
 
 def _joules(file: Path) -> float:
-    return int(file.read_text()) / 1e6
+    return int(file.read_text()) / 1e6  # the file has microjoules
 
 
-def _nvml_energy(device: torch.device) -> list[Counter] | str:
+def _nvml_counters(device: torch.device) -> list[Counter] | str:
     try:
         import pynvml
 
@@ -126,15 +140,15 @@ def _nvml_energy(device: torch.device) -> list[Counter] | str:
         others = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)} - {os.getpid()}
         if others:
             return "unattributable (the GPU is shared)"
-        return [(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000, math.inf)]
-    except Exception:  # pynvml raises its own errors, one a cause; all mean the same here
+        return [(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000, math.inf)]  # NVML has millijoules
+    except Exception:  # pynvml has one exception class per cause; all mean that there is no figure
         return "unavailable"
 
 
 def _processor_seconds() -> tuple[float, float]:
-    """Processor time of this process, and that of everything on this machine, since some moment of the past."""
+    """Processor time in seconds of this process, and of all processes of this machine. Only differences matter."""
     import psutil
 
-    own, all_ = os.times(), psutil.cpu_times()._asdict()
-    counted_twice_or_idle = ("idle", "iowait", "steal", "guest", "guest_nice")
-    return own.user + own.system, sum(seconds for kind, seconds in all_.items() if kind not in counted_twice_or_idle)
+    own, total = os.times(), psutil.cpu_times()._asdict()
+    idle_or_in_user = ("idle", "iowait", "steal", "guest", "guest_nice")  # guest time is part of user time
+    return own.user + own.system, sum(seconds for kind, seconds in total.items() if kind not in idle_or_in_user)

@@ -1,4 +1,4 @@
-"""What a training costs: counted (parameters, FLOPs) or measured (seconds, bytes, joules), never guessed."""
+"""Parameters and floating-point operations (FLOPs) of a model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Counted:
+    """Size and computational cost of a model."""
+
     parameters: int
-    trainable: int
+    trainable: int  # parameters that require gradients
     forward_flops: int  # per image
-    training_flops: int  # per image: forward, and backward through what is trained
+    training_flops: int  # per image: forward pass, and the backward pass that the trainable parameters need
 
 
-def architecture(model: nn.Module) -> Hashable:
-    """Equal for models that cost the same: alike in modules, shapes and what is trained."""
+def cost_key(model: nn.Module) -> Hashable:
+    """A key that is equal for models of equal cost: same modules, tensor shapes and trainable parameters."""
     parameters = tuple((name, p.shape, p.requires_grad) for name, p in model.named_parameters())
     return repr(model), parameters, tuple((name, b.shape) for name, b in model.named_buffers())
 
@@ -30,13 +32,13 @@ _counted: dict[Hashable, Counted] = {}
 
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
-    """Parameters and FLOPs of a model that takes one input of `shape`; a multiply-add is two FLOPs.
+    """Parameters and FLOPs of a model for one input of `shape`, which has no batch dimension.
 
-    Counted from the operators that run on the meta device, where attention is not hidden in one fused CPU
-    kernel; convolutions and matrix products count, elementwise work does not (torch.utils.flop_counter).
-    Counted once in a process for each architecture.
+    A multiply-add is two FLOPs. Convolutions and matrix products are counted, elementwise operators are not
+    (torch.utils.flop_counter). The operators run on the meta device, where attention is not fused into a CPU kernel
+    that the counter does not know. The model is left unchanged. Results are cached for the life of the process.
     """
-    key = (architecture(model), shape)
+    key = (cost_key(model), shape)
     if key not in _counted:
         _counted[key] = _count(model, shape)
     return _counted[key]
@@ -45,13 +47,13 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
 def _count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    ghost = copy.deepcopy(model).to("meta")
-    pair = torch.zeros(2, *shape, device="meta")  # two, since batch norm cannot train on one
+    meta = copy.deepcopy(model).to("meta")
+    batch = torch.zeros(2, *shape, device="meta")  # two inputs, since batch norm cannot train on one
     with FlopCounterMode(display=False) as forward, torch.no_grad():
-        ghost.eval()(pair)
+        meta.eval()(batch)
     total = forward.get_total_flops()
     if trainable:
         with FlopCounterMode(display=False) as both:
-            F.cross_entropy(ghost.train()(pair), torch.zeros(2, dtype=torch.long, device="meta")).backward()
+            F.cross_entropy(meta.train()(batch), torch.zeros(2, dtype=torch.long, device="meta")).backward()
         total = both.get_total_flops()
     return Counted(parameters, trainable, forward.get_total_flops() // 2, total // 2)

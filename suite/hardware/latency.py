@@ -1,29 +1,34 @@
-"""Inference latency, and the caps that an experiment puts on a model's cost."""
+"""Inference latency of a model, and the check of an experiment's caps on cost."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable
 
 import torch
 from torch import nn
 
-from suite.hardware.flops import Counted, architecture
+from suite.hardware.device import device_time
+from suite.hardware.flops import Counted, cost_key
 from suite.spec import Caps
 
-LATENCY_SECONDS = 1.0  # about as long is spent on timing a model
+MEASUREMENT_SECONDS = 1.0  # approximate time spent on measuring one model
+
+MIN_PASSES, MAX_PASSES = 3, 18  # forward passes of one measurement; the first is a warm-up
+
+MAX_PASS_SECONDS = 30.0  # a batch of 256 is not measured where one pass is expected to take longer
 
 _latencies: dict[Hashable, float] = {}
 
 
 @torch.inference_mode()
 def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, batch: int = 1) -> float:
-    """Seconds for a batch of inputs of `shape`, in fp32: the fastest of up to 18 passes, of fewer where they are long.
+    """Seconds of one forward pass in float32 over `batch` inputs of `shape`, with the current number of threads.
 
-    The fastest, since whatever else this machine does can only add to it, as `timeit` argues too. Measured once in a
-    process for each architecture.
+    The minimum of several passes: other load on the machine can only add to the time, as the documentation of
+    `timeit.Timer.repeat` argues. Puts the model into evaluation mode. Results are cached for the life of the process,
+    by architecture.
     """
-    key = (architecture(model), shape, device, batch, torch.get_num_threads())
+    key = (cost_key(model), shape, device, batch, torch.get_num_threads())
     if key in _latencies:
         return _latencies[key]
     model.eval()
@@ -31,23 +36,27 @@ def latency(model: nn.Module, shape: tuple[int, ...], device: torch.device, batc
     if len(shape) == 3:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     times: list[float] = []
-    while len(times) < 3 or (len(times) < 18 and sum(times) < LATENCY_SECONDS):
-        start = time.perf_counter()
+    while len(times) < MIN_PASSES or (len(times) < MAX_PASSES and sum(times) < MEASUREMENT_SECONDS):
+        start = device_time(device)
         model(inputs)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
+        times.append(device_time(device) - start)
     _latencies[key] = min(times[1:])
     return _latencies[key]
 
 
 def latency_256(model: nn.Module, shape: tuple[int, ...], device: torch.device, one: float) -> float | None:
-    """`latency` of 256 inputs at once; None where, going by `one` input, a pass might take half a minute."""
-    return latency(model, shape, device, batch=256) if 256 * one < 30.0 else None
+    """`latency` of a batch of 256 inputs in seconds, where `one` is that of a single input.
+
+    None if, extrapolated from `one`, a pass could take longer than `MAX_PASS_SECONDS`.
+    """
+    return latency(model, shape, device, batch=256) if 256 * one < MAX_PASS_SECONDS else None
 
 
-def beyond(caps: Caps | None, counted: Counted, measure: Callable[[], float]) -> str | None:
-    """Which cap a model exceeds, as a sentence; its latency is measured only where it is capped."""
+def exceeded_cap(caps: Caps | None, counted: Counted, measure: Callable[[], float]) -> str | None:
+    """The first cap that a model exceeds, as a message; None if it exceeds none.
+
+    `measure` returns the latency of one image in seconds. It is called only if latency is capped.
+    """
     if caps is None:
         return None
     if caps.flops is not None and counted.forward_flops > caps.flops:

@@ -1,8 +1,9 @@
-"""The backbones a trial can train, and the few questions the rest of the suite asks of any of them.
+"""Backbones: the suite's own networks and all models of timm, behind one interface.
 
-A backbone maps images (B, C, H, W) to class scores (B, classes) by way of features (B, D). The contract is timm's own
-(`forward_features`, `forward_head`, `get_classifier`, `reset_classifier`), so a small CNN of ours and any timm model
-are trained, probed and fine-tuned by the same code. timm costs seconds to import and is loaded only for its models.
+A backbone maps images (B, C, H, W) to features (B, D) and these to class scores (B, classes). The interface is that of
+timm's models (`forward_features`, `forward_head`, `get_classifier`, `reset_classifier`), so that the suite's networks
+and timm's are trained, probed and fine-tuned by the same code. timm takes seconds to import and is imported only for
+its own models. To add a backbone, add an entry to `BACKBONES`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,15 @@ from torch.nn import functional as F
 
 from suite.errors import InputError
 
-TIMM = "timm:"
-
-SMALL_SIZE = 64  # pixels; what convolutional timm models see of smaller images unless told otherwise
+TIMM = "timm:"  # prefix of the names of timm's models
 
 
 class Stage(nn.Module):
-    """Convolution, halving max pool, optional batch norm, ReLU: (B, C, H, W) to (B, width, about H / 2, about W / 2).
+    """Convolution, 2x2 max pooling, optional batch norm, ReLU: (B, C, H, W) to (B, width, about H / 2, about W / 2).
 
-    Pooling comes before the norm and the ReLU. Both orders of pool and ReLU give the same numbers, because ReLU is
-    monotonic, but this one runs what follows the convolution on a quarter of the pixels. `strided` leaves the pool
-    out and has the convolution itself step by two, which spares it three quarters of its work.
+    Pooling comes before the norm and the ReLU, which then run on a quarter of the pixels. As ReLU is monotonic, the
+    order of pooling and ReLU does not change the result. With `strided` the convolution has stride 2 instead of the
+    pooling, and a quarter of the work.
     """
 
     def __init__(self, channels: int, width: int, kernel: int, padding: int, norm: bool, strided: bool) -> None:
@@ -46,14 +44,14 @@ class Stage(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """A few stages, one hidden layer and a linear classifier: (B, channels, size, size) to (B, classes).
+    """Convolutional stages, one hidden layer and a linear classifier: (B, channels, size, size) to (B, classes).
 
-    `stages` lists (width, kernel, padding) from input to output and `hidden` is the number of features D. With
-    `strided` the first stage halves by its convolution's stride, the others always by pooling.
-    Weights start as PyTorch initialises them. Raises ValueError where the stages leave nothing of the image.
+    `stages` lists (width, kernel, padding) from input to output, and `hidden` is the number of features D. With
+    `strided` the first stage halves the image by the stride of its convolution; the others always pool. Weights have
+    PyTorch's default initialisation. Raises ValueError if the image is too small for the stages.
     """
 
-    # Where pretrained weights may have to be adapted, by the names that timm's models tell it under.
+    # Layers whose pretrained weights may have to be adapted, under the keys that timm's models use.
     pretrained_cfg: ClassVar[Mapping[str, str]] = {"first_conv": "stages.0.conv", "classifier": "classifier"}
 
     def __init__(
@@ -71,19 +69,19 @@ class SmallCNN(nn.Module):
         self.in_chans = channels
         self.stages = nn.Sequential()
         for index, (width, kernel, padding) in enumerate(stages):
-            steps = strided and index == 0
-            self.stages.append(Stage(channels, width, kernel, padding, norm, steps))
-            left = size + 2 * padding - kernel
-            channels, size = width, left // 2 + 1 if steps else (left + 1) // 2
+            halves_by_stride = strided and index == 0
+            self.stages.append(Stage(channels, width, kernel, padding, norm, halves_by_stride))
+            span = size + 2 * padding - kernel  # positions of the kernel along one side, less one
+            channels, size = width, span // 2 + 1 if halves_by_stride else (span + 1) // 2
         if size < 1:
             raise ValueError("the image is too small for its convolutions")
         self.hidden = nn.Linear(channels * size * size, hidden)
         self.classifier: nn.Module = nn.Linear(hidden, classes)
-        # The two names timm has for D: before its pooling layer and before its classifier.
+        # timm has two names for D: before its pooling layer and before its classifier.
         self.num_features = self.head_hidden_size = hidden
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the last stage's feature maps (B, C', H', W')."""
+        """Images (B, C, H, W) to the feature maps of the last stage (B, C', H', W')."""
         return self.stages(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -95,21 +93,22 @@ class SmallCNN(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def get_classifier(self) -> nn.Module:
+        """The layer from features (B, D) to class scores."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a freshly initialised classifier in place; 0 classes leave the features as they are."""
-        fresh = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.classifier = fresh.to(self.hidden.weight.device, self.hidden.weight.dtype)
+        """Replace the classifier with a newly initialised one; with 0 classes the model returns its features."""
+        new = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.classifier = new.to(self.hidden.weight.device, self.hidden.weight.dtype)
 
 
-# Every entry is called as entry(classes, channels, size). Beside these, `timm:<name>` is any timm model.
+# Each entry is called as entry(classes, channels, size), with the image size in pixels. `timm:<name>` needs no entry.
 BACKBONES: dict[str, Callable[[int, int, int], nn.Module]] = {
-    # The two networks of the tutorial, as it has them.
+    # The two networks of the tutorial, unchanged.
     "cnn": partial(SmallCNN, stages=[(32, 3, 1), (64, 3, 1)], hidden=128),
     "net": partial(SmallCNN, stages=[(10, 5, 0), (20, 5, 0)], hidden=50),
-    # Ours, with batch norm. MFLOP of a forward pass of one image, a multiply-add counted as two: cnn 8.5, lean-s 1.3,
-    # lean-m 4.9, lean-l 8.4. experiments/accuracy.py trains them, and has what they reach.
+    # The suite's own, with batch norm. MFLOP per image of a forward pass, a multiply-add counted as two: cnn 8.5,
+    # lean-s 1.3, lean-m 4.9, lean-l 8.4. experiments/accuracy.py trains them and states their accuracies.
     "lean-s": partial(SmallCNN, stages=[(16, 6, 0), (32, 3, 0)], hidden=128, norm=True, strided=True),
     "lean-m": partial(SmallCNN, stages=[(24, 5, 0), (48, 3, 0), (96, 3, 1)], hidden=128, norm=True),
     "lean-l": partial(SmallCNN, stages=[(32, 5, 0), (64, 3, 0), (128, 3, 1)], hidden=128, norm=True),
@@ -117,7 +116,7 @@ BACKBONES: dict[str, Callable[[int, int, int], nn.Module]] = {
 
 
 class Backbone(Protocol):
-    """What timm's models and ours have in common beyond being modules."""
+    """The interface of all backbones, beside that of nn.Module. It is timm's."""
 
     in_chans: int
     num_features: int
@@ -129,24 +128,8 @@ class Backbone(Protocol):
     def reset_classifier(self, num_classes: int) -> None: ...
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """What a model expects of its input, once pixels are scaled to 0..1: resize to `size`, then (x - mean) / std."""
-
-    channels: int
-    size: int  # pixels, height and width alike
-    mean: tuple[float, ...]  # one a channel
-    std: tuple[float, ...]
-    interpolation: Literal["none", "bilinear", "bicubic"]  # "none": images already have that size
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return (self.channels, self.size, self.size)
-
-
 def exists(name: str) -> None:
-    """Return if `name` is a backbone; raise InputError with the nearest names if it is not."""
+    """Check that `name` is a backbone. Raises InputError, with similar names, if it is not."""
     if name in BACKBONES:
         return
     known: Iterable[str] = BACKBONES
@@ -167,11 +150,11 @@ def exists(name: str) -> None:
 
 
 def build(name: str, *, classes: int, channels: int, size: int | None, seed: int) -> nn.Module:
-    """Build a backbone with random weights that depend on `seed` alone, for images (B, channels, size, size).
+    """Build a backbone for images (B, channels, size, size), with random weights that depend on `seed` alone.
 
-    Without `size` it is built for the suite's own 28 pixels or for the size that timm gives the model. The global
-    random number generators are left as they were. Raises InputError for an unknown name, and where the model cannot
-    take such images: refused here by one small forward pass, not after the data are fetched and prepared.
+    Without `size` it is built for 28 pixels, or for timm's size of the model. The model is in training mode, on the
+    CPU. The global random generators are left unchanged. Raises InputError for an unknown name and for images that
+    the model cannot take. A forward pass of one image checks that here, before data are downloaded and prepared.
     """
     exists(name)
     # fork_rng() and torch.manual_seed() would also save and seed every GPU; only the CPU's generator is drawn from.
@@ -198,49 +181,13 @@ def _build_timm(name: str, classes: int, channels: int, size: int | None) -> tup
     config = timm_config(name)
     pixels: int = size or config.input_size[-1]
     wanted: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
-    if config.fixed_input_size:  # made for one size (position embeddings, windows), so it has to be told another
+    if config.fixed_input_size:  # position embeddings or windows depend on the size
         wanted["img_size"] = pixels
     return timm.create_model(name.removeprefix(TIMM), **wanted), pixels
 
 
-def preprocess(
-    name: str,
-    *,
-    channels: int,
-    native_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    size: int | None,
-    pretrained: bool,
-) -> Preprocess:
-    """Say how a data set's images (`channels`, `native_size` pixels, its `mean` and `std`) go into a backbone.
-
-    Ours take the images as they are. A timm model that takes any size gets them at `SMALL_SIZE`, or at their own
-    size where that is larger, but never larger than timm has the model; one made for a fixed size gets that size.
-    `size` overrides all of this. Pretrained weights bring their own mean and standard deviation: averaged over the
-    colours for grey images, whose one channel meets the sum of the first convolution's weights.
-    Raises InputError for an unknown name.
-    """
-    exists(name)
-    wants: Literal["bilinear", "bicubic"] = "bilinear"
-    if name in BACKBONES:
-        size = size or native_size
-    else:
-        config = timm_config(name)
-        largest: int = config.input_size[-1]
-        size = size or (largest if config.fixed_input_size else min(max(SMALL_SIZE, native_size), largest))
-        wants = "bilinear" if config.interpolation == "bilinear" else "bicubic"
-        if pretrained:
-            mean, std = _for_channels(config.mean, channels), _for_channels(config.std, channels)
-    return Preprocess(channels, size, tuple(mean), tuple(std), "none" if size == native_size else wants)
-
-
-def _for_channels(values: Sequence[float], channels: int) -> Sequence[float]:
-    return values if len(values) == channels else [sum(values) / len(values)] * channels
-
-
 def timm_config(name: str) -> Any:
-    """What timm knows of one of its models (a PretrainedCfg): input size, mean, hub repository and so on."""
+    """timm's PretrainedCfg of one of its models: input size, mean, hub repository and more."""
     from timm.models import get_pretrained_cfg
 
     return get_pretrained_cfg(name.removeprefix(TIMM))
@@ -251,15 +198,15 @@ def _first_line(error: Exception) -> str:
 
 
 def embed(model: nn.Module, x: Tensor) -> Tensor:
-    """Features before the classifier, (B, C, H, W) to (B, D) with D = `embed_size(model)`."""
+    """Images (B, C, H, W) to the features before the classifier (B, D), with D = `embed_size(model)`."""
     body = cast(Backbone, model)
     return body.forward_head(body.forward_features(x), pre_logits=True)
 
 
 def embed_size(model: nn.Module) -> int:
-    """D, the number of features that the classifier sees.
+    """D, the number of inputs of the classifier.
 
-    Not timm's `num_features`, which is counted before the hidden layer that a few heads (MobileNetV3's) have.
+    timm's `num_features` can differ: it is counted before the hidden layer that a few models (MobileNetV3) have.
     """
     body = cast(Backbone, model)
     return getattr(body, "head_hidden_size", None) or body.num_features
@@ -268,15 +215,16 @@ def embed_size(model: nn.Module) -> int:
 def classifier_parameters(model: nn.Module) -> set[str]:
     """Names of the parameters of the classifier, or of both classifiers of a distilled model."""
     found = cast(Backbone, model).get_classifier()
-    heads = [found] if isinstance(found, nn.Module) else found
-    owned = {id(parameter) for head in heads for parameter in head.parameters()}
+    classifiers = [found] if isinstance(found, nn.Module) else found
+    owned = {id(parameter) for classifier in classifiers for parameter in classifier.parameters()}
     return {name for name, parameter in model.named_parameters() if id(parameter) in owned}
 
 
 def blocks(model: nn.Module) -> list[list[str]]:
-    """Parameter names in groups from input to output, every name once; the last group is the classifier alone.
+    """Parameter names in blocks from input to output, each name once; the last block is the classifier alone.
 
-    The groups of a timm model are those timm decays learning rates over (its `group_matcher`); ours are its stages.
+    Blocks of a timm model are those of its layer-wise learning rate decay (`group_matcher`); blocks of the suite's
+    own networks are the stages and the hidden layer.
     """
     names = [name for name, _ in model.named_parameters()]
     if hasattr(model, "group_matcher"):
@@ -288,16 +236,16 @@ def blocks(model: nn.Module) -> list[list[str]]:
         children = {name: cast(re.Match[str], re.match(r"[^.]+(\.\d+)?", name))[0] for name in names}
         order = list(dict.fromkeys(children.values()))
         layer = {name: order.index(child) for name, child in children.items()}
-    head = classifier_parameters(model)
-    # A parameter that timm's matcher leaves out has no depth of its own: it goes with the input, thawed last.
-    depth = {name: float("inf") if name in head else layer.get(name, 0) for name in names}
+    classifier = classifier_parameters(model)
+    # A parameter that timm's matcher omits is put into the first block, which is the last to be trained.
+    depth = {name: float("inf") if name in classifier else layer.get(name, 0) for name in names}
     return [list(group) for _, group in groupby(sorted(names, key=depth.__getitem__), key=depth.__getitem__)]
 
 
 def norm_parameters(model: nn.Module) -> set[str]:
-    """Names of the scales and shifts of normalisation layers, whatever their kind.
+    """Names of the weights and biases of normalisation layers of any kind.
 
-    Told by class name, since timm has a dozen norm layers of its own with no common base.
+    These are recognised by class name, because timm has a dozen norm layers without a common base class.
     """
     return {
         f"{path}.{name}" if path else name

@@ -1,4 +1,4 @@
-"""Frozen features: computed once per (weights, data, rows, input, precision), cached by content hash."""
+"""Frozen features, computed once and cached on disk under a hash of weights, images, preprocessing and precision."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suite.models.backbones import Preprocess, embed
-from suite.spec import Augment
+from suite.hardware.device import synchronize
+from suite.models.backbones import embed
+from suite.models.preprocessing import Preprocess, evaluation_preparer
 from suite.store.files import cache_dir
-from suite.training.augment import image_preparer
 
-VERSION = 1  # raise when the same inputs would give other features
+VERSION = 1  # to be raised when the same inputs give other features
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of every weight and buffer."""
+    """SHA-256 of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -36,30 +36,31 @@ def fingerprint(model: nn.Module) -> str:
 def extract(model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.dtype) -> Generator[int, None, Tensor]:
     """Features (N, D) float32 of images (N, C, H, W) uint8, both on the model's device.
 
-    Yields, twice a second, how many images are done.
+    Yields the number of images done so far, about twice a second.
     """
     device = images.device
-    prepare = image_preparer(expects, Augment(), device)
+    prepare = evaluation_preparer(expects, device)
     model.eval().to(memory_format=torch.channels_last)
     batch = 128 if device.type == "cpu" else 2000
     parts: list[Tensor] = []
-    spoke = time.monotonic()
+    reported = time.monotonic()
     for start in range(0, len(images), batch):
         with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            parts.append(embed(model, prepare(images[start : start + batch], None)).float())
-        if time.monotonic() - spoke > 0.5:
+            parts.append(embed(model, prepare(images[start : start + batch])).float())
+        if time.monotonic() - reported > 0.5:
+            synchronize(device)  # what is reported as done is done, not only queued
             yield start + batch
-            spoke = time.monotonic()
+            reported = time.monotonic()
     return torch.cat(parts)
 
 
 def cached(
     model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.dtype, *, images_hash: str
 ) -> Generator[int, None, tuple[Tensor, bool]]:
-    """`extract`, or what an earlier call with the same content left; returns also whether it was there.
+    """Features (N, D) as by `extract`, and whether they were in the cache.
 
-    `images_hash` stands for the pixels. Processes that want the same features at once wait for the first;
-    while one waits it yields -1.
+    `images_hash` identifies the pixels. Where several processes need the same features, one computes them and the
+    others wait, yielding -1 meanwhile.
     """
     facts = [VERSION, fingerprint(model), images_hash, len(images), asdict(expects), str(dtype), images.device.type]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
@@ -70,11 +71,11 @@ def cached(
     with open(folder / f"{key}.lock", "w") as lock:
         while not _locked(lock):
             yield -1
-            if key not in _extracting:  # by another process: ask again later
+            if key not in _extracting:  # another process computes them
                 time.sleep(0.5)
         if (found := _find(folder, key, len(images), images.device)) is not None:
             return found, True
-        for left in folder.glob(f".{key}.*.tmp"):  # by a process that was killed while writing
+        for left in folder.glob(f".{key}.*.tmp"):  # of a process that was killed while writing
             left.unlink(missing_ok=True)
         _extracting.add(key)
         try:
@@ -89,13 +90,13 @@ def cached(
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, folder / f"{key}-{_digest(values)}.npy")
-        except OSError:  # a full disk costs the cache, not the trial
+        except OSError:  # without space on the disk nothing is cached
             temporary.unlink(missing_ok=True)
-    kept = _find(folder, key, len(images), images.device)  # as later trials will have it, the very same tensor
+    kept = _find(folder, key, len(images), images.device)  # the tensor that later trials share
     return features if kept is None else kept, False
 
 
-_extracting: set[str] = set()  # by trials of this very process, which wait for each other's turn
+_extracting: set[str] = set()  # keys that trials of this process compute; they take turns, so none may block
 
 
 def _locked(lock: IO[str]) -> bool:
@@ -110,15 +111,17 @@ def _digest(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()[:32]
 
 
-# Banks that this process has compared with their hash, by name, size, time and device: one tensor for all trials.
-_whole: dict[tuple[str, int, int, torch.device], Tensor] = {}
+# Cached files that this process has verified, by name, size, time of change and device; trials share the tensor.
+_verified: dict[tuple[str, int, int, torch.device], Tensor] = {}
 
-BANKS = 4  # of them kept: the two splits of two backbones
+MAX_VERIFIED = 6  # tensors kept: of two backbones the two splits, and validation in float32
 
 
 def _find(folder: Path, key: str, rows: int, device: torch.device) -> Tensor | None:
-    """On the device, or on the CPU memory-mapped, copy on write, so that nothing changes the cached file; None unless
-    it is as it was written."""
+    """The cached features on `device`; None where they are missing or damaged.
+
+    On a CPU the file is memory-mapped copy-on-write, so that it is never changed.
+    """
     for path in folder.glob(f"{key}-*.npy"):
         try:
             status = path.stat()
@@ -126,10 +129,10 @@ def _find(folder: Path, key: str, rows: int, device: torch.device) -> Tensor | N
         except (OSError, ValueError, EOFError):
             continue
         state = (path.name, status.st_size, status.st_mtime_ns, device)
-        if state not in _whole and path.stem == f"{key}-{_digest(found)}" and found.ndim == 2 and len(found) == rows:
-            while len(_whole) >= BANKS:
-                del _whole[next(iter(_whole))]
-            _whole[state] = torch.from_numpy(found).to(device)
-        if state in _whole:
-            return _whole[state]
+        if state not in _verified and path.stem == f"{key}-{_digest(found)}" and found.ndim == 2 and len(found) == rows:
+            while len(_verified) >= MAX_VERIFIED:
+                del _verified[next(iter(_verified))]
+            _verified[state] = torch.from_numpy(found).to(device)
+        if state in _verified:
+            return _verified[state]
     return None

@@ -1,37 +1,70 @@
-"""Which parameters a strategy trains."""
+"""Which parameters each strategy trains.
+
+To add a strategy, add its model to `suite/spec/recipe.py` and an entry to `TRAINED` here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from suite.errors import InputError
 from suite.models import backbones
-from suite.spec import Partial, Strategy
+from suite.spec import Bitfit, Full, LpFt, NormOnly, Partial, Pretrain, Scratch, Strategy
+
+
+def _all(strategy: Strategy, model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters()}
+
+
+def _last_blocks(strategy: Partial, model: nn.Module) -> set[str]:
+    classifier = backbones.classifier_parameters(model)
+    groups = [group for group in backbones.blocks(model) if not set(group) <= classifier]
+    if strategy.blocks > len(groups):
+        raise InputError(f"strategy.blocks is {strategy.blocks}, but the backbone has only {len(groups)} blocks.")
+    return set().union(*groups[-strategy.blocks :])
+
+
+def _norms(strategy: NormOnly, model: nn.Module) -> set[str]:
+    names = backbones.norm_parameters(model)
+    if not names:
+        raise InputError("Strategy norm-only needs a backbone with normalisation layers; this one has none.")
+    return names
+
+
+def _biases(strategy: Bitfit, model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters() if name.endswith("bias")}
+
+
+# From (strategy, model) to the names of the parameters that are trained beside the classifier, which always is.
+# A head on frozen features is no entry: its backbone is not trained at all (see heads.py).
+TRAINED: dict[type, Callable[[Any, nn.Module], set[str]]] = {
+    Scratch: _all,
+    Pretrain: _all,
+    Full: _all,
+    LpFt: _all,
+    Partial: _last_blocks,
+    NormOnly: _norms,
+    Bitfit: _biases,
+}
 
 
 def trained_names(strategy: Strategy, model: nn.Module) -> set[str]:
-    """Names of the parameters that a gradient strategy trains. The classifier always is."""
-    everything = {name for name, _ in model.named_parameters()}
-    classifier = backbones.classifier_parameters(model)
-    if isinstance(strategy, Partial):
-        groups = [group for group in backbones.blocks(model) if not set(group) <= classifier]
-        if strategy.blocks > len(groups):
-            raise InputError(f"strategy.blocks is {strategy.blocks}, but the backbone has only {len(groups)} blocks.")
-        return classifier.union(*groups[-strategy.blocks :])
-    if strategy.kind == "norm-only":
-        norms = backbones.norm_parameters(model)
-        if not norms:
-            raise InputError("Strategy norm-only needs a backbone with normalisation layers; this one has none.")
-        return classifier | norms
-    if strategy.kind == "bitfit":
-        return classifier | {name for name in everything if name.endswith("bias")}
-    return everything
+    """Names of the parameters that a gradient strategy trains, the classifier's included.
+
+    Raises InputError where the backbone lacks what the strategy trains.
+    """
+    return backbones.classifier_parameters(model) | TRAINED[type(strategy)](strategy, model)
 
 
 def freeze(strategy: Strategy, model: nn.Module) -> Callable[[nn.Module], None] | None:
-    """Mark what is trained; returns a function that keeps frozen norm layers in evaluation mode, if any are."""
+    """Set `requires_grad` of all parameters: true for those that the strategy trains.
+
+    Returns a function that puts frozen batch norm layers back into evaluation mode, so that their statistics do not
+    change; it has to be called after each `model.train()`. None if there are no such layers.
+    """
     names = trained_names(strategy, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
@@ -43,8 +76,8 @@ def freeze(strategy: Strategy, model: nn.Module) -> Callable[[nn.Module], None] 
     if not frozen:
         return None
 
-    def hold(live: nn.Module) -> None:
+    def freeze_statistics(model: nn.Module) -> None:
         for name in frozen:
-            live.get_submodule(name).eval()
+            model.get_submodule(name).eval()
 
-    return hold
+    return freeze_statistics

@@ -160,41 +160,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return raised
 
 
-# --- calibration ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Predictions of one range of confidence."""
-
-    low: float
-    high: float
-    count: int
-    confidence: float  # mean
-    accuracy: float
-
-
-def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> list[Bin]:
-    """Bins of equal width, empty ones left out. confidence: (N,) in 0..1, of the predicted class; correct: (N,)."""
-    place = np.clip(np.ceil(np.asarray(confidence, dtype=np.float64) * bins).astype(int) - 1, 0, bins - 1)
-    return [
-        Bin(
-            b / bins,
-            (b + 1) / bins,
-            int(here.sum()),
-            float(np.mean(confidence[here], dtype=np.float64)),
-            float(np.mean(correct[here], dtype=np.float64)),
-        )
-        for b in range(bins)
-        if (here := place == b).any()
-    ]
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error: the mean gap of confidence and accuracy, 0..1 (Guo et al., 2017,
-    arXiv:1706.04599)."""
-    total = sum(b.count for b in bins)
-    return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / total if total else 0.0
+# --- classes ---------------------------------------------------------------------------------------------------------
 
 
 def per_class(confusion: Sequence[Sequence[int]]) -> list[dict[str, float]]:

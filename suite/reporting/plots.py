@@ -25,8 +25,8 @@ from matplotlib.ticker import (
 )
 
 from suite.ranking.leaderboard import Row, column
-from suite.ranking.statistics import Bin, sample, wilson
-from suite.spec import Choice, LogFloat, Range
+from suite.ranking.statistics import sample, wilson
+from suite.spec import Bin, Choice, LogFloat, Range
 
 WIDTH = 4.6  # inches
 

@@ -12,7 +12,7 @@ from suite.ranking import statistics
 from suite.reporting import plots
 from suite.reporting.document import Block, Facts, Gallery, Picture, Section, Table, Text, known
 from suite.reporting.sections_costs import costs, provenance
-from suite.spec import Arm, Choice, Range
+from suite.spec import Arm, Bin, Choice, Range
 
 SHOWN = 20  # rows of the leaderboard
 
@@ -462,7 +462,7 @@ def calibration(facts: Facts) -> Section | None:
     found = {arm: one for arm, one in found.items() if one.get("bins")}  # studies of before had none on validation
     if not found:
         return None
-    bins = {arm: [statistics.Bin(**b) for b in one["bins"]] for arm, one in found.items()}
+    bins = {arm: [Bin(**b) for b in one["bins"]] for arm, one in found.items()}
     rows = [[arm, percent(one["ece"])] for arm, one in found.items()]
     picture = Picture(
         "reliability",

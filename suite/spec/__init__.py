@@ -59,7 +59,10 @@ from suite.spec.recipe import (
     Strategy,
 )
 from suite.spec.records import (
+    Bin,
     Cost,
+    Mistake,
+    Mistakes,
     Provenance,
     Record,
     Status,
@@ -90,6 +93,7 @@ __all__ = [
     "UNHASHED",
     "Arm",
     "Augment",
+    "Bin",
     "Bitfit",
     "Caps",
     "Checkpointed",
@@ -111,6 +115,8 @@ __all__ = [
     "LogFloat",
     "Logreg",
     "LpFt",
+    "Mistake",
+    "Mistakes",
     "Mlp",
     "Name",
     "NormOnly",

@@ -81,6 +81,36 @@ class Record(Spec):
         return value
 
 
+class Bin(Spec):
+    """Predictions whose confidence, the probability of the predicted class, is in (low, high]."""
+
+    low: float
+    high: float
+    count: Count
+    confidence: float  # mean
+    accuracy: float
+
+
+class Mistake(Spec):
+    """One misclassified image."""
+
+    index: Count  # in its split
+    label: Count
+    predicted: Count
+    probability: float  # of the predicted class
+    pixels: tuple[tuple[int, ...], ...]  # (H, W), 0..255, mean over the channels
+
+
+class Mistakes(Spec):
+    """validation.json: what a model gets wrong on a set of labelled images. test.json has these fields too."""
+
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[Count, ...], ...]  # counts [label][predicted]
+    ece: float | None = None  # expected calibration error, 0..1; None in files of versions that did not compute it
+    bins: tuple[Bin, ...] = ()  # reliability diagram; empty in such files
+    worst: tuple[Mistake, ...] = ()  # the most confident mistakes, most confident first
+
+
 class Status(Spec):
     """status.json: the state of a study, rewritten by its controller as a heartbeat."""
 

@@ -1,52 +1,53 @@
-"""From stored bytes to what a model takes: batched, on the device, each image with its own random draw."""
+"""Preparation of training batches on the device, with augmentation drawn for each image separately."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suite.models.backbones import Preprocess
+from suite.models.preprocessing import Preprocess, normalizer, resize
 from suite.spec import Augment
 
-Prepare = Callable[[Tensor, torch.Generator | None], Tensor]  # the generator is None when evaluating
+
+class Prepare(Protocol):
+    """From stored inputs (B, ...) to what a model takes. Augments where a generator is given: without one, as in
+    evaluation, nothing is random."""
+
+    def __call__(self, inputs: Tensor, generator: torch.Generator | None = None, /) -> Tensor: ...
 
 
-def image_preparer(expects: Preprocess, augment: Augment, device: torch.device) -> Prepare:
-    """A function (B, C, H, W) uint8 -> (B, C, size, size) float32, normalised, channels last.
+def training_preparer(expects: Preprocess, augment: Augment, device: torch.device) -> Prepare:
+    """A function from images (B, C, H, W) uint8 to augmented model inputs (B, C, size, size) float32.
 
-    Geometry is one resampling: shift, rotation, scale and the resize to the model's size share it, so that
-    augmenting costs no second interpolation. What moves in from outside is black.
+    Shift, rotation and scale share one resampling with the resize to the model's size, so that augmenting needs no
+    second interpolation. Pixels from outside the image are black.
     """
-    mean = torch.tensor(expects.mean, device=device).view(1, -1, 1, 1)
-    std = torch.tensor(expects.std, device=device).view(1, -1, 1, 1)
-    gain, offset = 1 / (255 * std), -mean / std
+    normalize = normalizer(expects, device)
     moves = bool(augment.shift or augment.rotate or augment.scale)
 
-    def prepare(images: Tensor, generator: torch.Generator | None) -> Tensor:
-        x = images.float()
-        size = (expects.size, expects.size)
-        if generator is not None and moves:
-            x = _affine(x, augment, size, generator)
-        elif x.shape[-2:] != size:
-            mode = "bicubic" if expects.interpolation == "bicubic" else "bilinear"
-            shrinks = x.shape[-1] > expects.size
-            x = F.interpolate(x, size=size, mode=mode, align_corners=False, antialias=shrinks).clamp_(0, 255)
-        if generator is not None and augment.flip:
+    def prepare(images: Tensor, generator: torch.Generator | None = None, /) -> Tensor:
+        if generator is None:
+            return normalize(resize(images, expects))
+        if moves:
+            x = _affine(images.float(), augment, (expects.size, expects.size), generator)
+        else:
+            x = resize(images, expects)
+        if augment.flip:
             mirrored = torch.rand(len(x), 1, 1, 1, device=x.device, generator=generator) < 0.5
             x = torch.where(mirrored, x.flip(3), x)
-        if generator is not None and augment.erase:
+        if augment.erase:
             x = _erase(x, augment.erase, generator)
-        return torch.addcmul(offset, x, gain).contiguous(memory_format=torch.channels_last)
+        return normalize(x)
 
     return prepare
 
 
-def feature_preparer(features: Tensor, _: torch.Generator | None) -> Tensor:
-    """Frozen features (B, D) go in as they are."""
+def feature_preparer(features: Tensor, generator: torch.Generator | None = None, /) -> Tensor:
+    """Frozen features (B, D), unchanged: the preparation for heads."""
     return features
 
 
@@ -63,7 +64,7 @@ def _affine(x: Tensor, augment: Augment, size: tuple[int, int], generator: torch
 
 
 def _erase(x: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Random erasing (Zhong et al., 2017, arXiv:1708.04896): a rectangle of an eighth to a half of each side."""
+    """Random erasing (Zhong et al., 2017, arXiv:1708.04896): the sides are 1/8 to 1/2 of the image's."""
     count, height, width = len(x), x.shape[-2], x.shape[-1]
     draw = torch.rand(5, count, 1, device=x.device, generator=generator)
     side = draw[:2] * 0.375 + 0.125

@@ -1,25 +1,45 @@
-"""Checkpoints: safetensors and JSON, two generations, each named with its SHA-256.
+"""Checkpoints: the state of a training as safetensors and JSON, in two generations with their SHA-256.
 
-A training state goes into whichever of two files is not the newest, then checkpoint.json is renamed into
-place. Whatever moment the power fails, at least one complete generation stays.
+The tensors are written to the file of the older generation, then checkpoint.json, which lists both, is replaced. So at
+least one complete generation exists at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
+from suite.errors import InputError
 from suite.store.files import remove_leftovers, write_atomic
 
 SLOTS = ("last.safetensors", "last.1.safetensors")
 
 INDEX = "checkpoint.json"
+
+CHECKPOINT_SECONDS = 30.0  # between two checkpoints: the most that is trained again after a crash
+
+
+class Saved(NamedTuple):
+    """A training state as it was saved."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+
+def checkpoint_seconds() -> float:
+    """$MNIST_SUITE_CHECKPOINT_SECONDS, or `CHECKPOINT_SECONDS`. Raises InputError."""
+    text = os.environ.get("MNIST_SUITE_CHECKPOINT_SECONDS", "")
+    try:
+        return max(0.0, float(text)) if text else CHECKPOINT_SECONDS
+    except ValueError:
+        raise InputError(f"MNIST_SUITE_CHECKPOINT_SECONDS is {text[:80]!r}, which is no number of seconds.") from None
 
 
 def sha256(data: bytes) -> str:
@@ -27,7 +47,7 @@ def sha256(data: bytes) -> str:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    """Write a safetensors file as one step; returns its SHA-256."""
+    """Write a safetensors file atomically; returns its SHA-256."""
     data = save_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
     write_atomic(path, data)
     return sha256(data)
@@ -42,13 +62,13 @@ def _generations(directory: Path) -> list[dict[str, Any]]:
 
 
 def _check(generation: dict[str, Any]) -> str:
-    """A checksum over the plain numbers, as the tensors have theirs."""
+    """SHA-256 of an entry of the index without its own checksum."""
     facts = [generation["file"], generation["sha256"], generation["numbers"]]
     return sha256(json.dumps(facts, sort_keys=True).encode())
 
 
 def save(directory: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> str:
-    """Add a generation and let the one before the last go; returns the new file's SHA-256."""
+    """Write a new generation in place of the older one; returns the SHA-256 of its tensors. `numbers` is plain JSON."""
     kept = _generations(directory)[:1]
     slot = SLOTS[1] if kept and kept[0]["file"] == SLOTS[0] else SLOTS[0]
     digest = save_tensors(directory / slot, tensors)
@@ -58,20 +78,20 @@ def save(directory: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -
     return digest
 
 
-def load(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest generation whose file is whole, or None."""
+def load(directory: Path) -> Saved | None:
+    """The newest undamaged generation, or None."""
     for generation in _generations(directory):
         try:
             data = (directory / generation["file"]).read_bytes()
         except OSError:
             continue
         if sha256(data) == generation["sha256"]:
-            return load_bytes(data), generation["numbers"]
+            return Saved(load_bytes(data), generation["numbers"])
     return None
 
 
 def clear(directory: Path) -> None:
-    """Drop the training state of a trial that is over; its best weights stay."""
+    """Remove the training state of a trial that is over. Its best weights stay."""
     for name in (INDEX, *SLOTS):
         (directory / name).unlink(missing_ok=True)
     tidy(directory)

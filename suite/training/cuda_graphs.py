@@ -1,7 +1,7 @@
-"""A training step as one CUDA graph: recorded once, then replayed without the processor's share of the work.
+"""Training steps as CUDA graphs: recorded once, then replayed without the CPU's share of the work.
 
-Small networks leave a GPU waiting for launches: hundreds of them a step, some microseconds each. See "CUDA semantics,
-CUDA Graphs" in PyTorch's documentation for what may be recorded.
+A small network leaves a GPU waiting for kernel launches: hundreds per step, some microseconds each. What may be
+recorded is described in https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
 """
 
 from __future__ import annotations
@@ -14,26 +14,31 @@ from torch import Tensor
 
 from suite.hardware.memory import ran_out
 
-WARM_UP = 3  # runs before recording, so that libraries have chosen their algorithms and buffers exist
+WARM_UP = 3  # runs before recording, in which libraries choose their algorithms and allocate their buffers
 
-Recorded = Callable[[Tensor, Tensor], Tensor]
+Work = Callable[[Tensor, Tensor], Tensor]  # (inputs, labels) to the loss, all on the GPU, without synchronisation
 
-Work = Callable[[Tensor, Tensor], Tensor]  # (inputs, labels) -> loss, all on the GPU, nothing waited for
+Recorded = Work  # replays a graph
 
 
 def usable(device: torch.device, dtype: torch.dtype) -> bool:
-    """On NVIDIA GPUs; not in float16, whose loss scaling decides on the host, nor with $MNIST_SUITE_CUDA_GRAPHS=0."""
+    """Whether steps on `device` can be recorded: on NVIDIA GPUs, unless $MNIST_SUITE_CUDA_GRAPHS is 0.
+
+    Not in float16, because its loss scaling decides on the host whether to update.
+    """
     return device.type == "cuda" and dtype != torch.float16 and os.environ.get("MNIST_SUITE_CUDA_GRAPHS") != "0"
 
 
 def record(
     work: Work, example: tuple[Tensor, Tensor], state: Callable[[], list[Tensor]], *, must_fit: bool = False
 ) -> Recorded:
-    """`work` as a graph, for inputs shaped as `example`. Everything in `state()`, what work changes, is left as it was,
-    also when this raises.
+    """Record `work` as a graph for inputs and labels of the shapes in `example`.
 
-    The optimiser's buffers that the warm-up brings into being start at zero, as it would start them itself. What
-    cannot be recorded is done step by step as before; with `must_fit` a graph that lacks memory raises instead.
+    `state` returns the tensors that `work` changes. They are restored after the warm-up runs, also when this raises.
+    Tensors that only exist since the warm-up, which are an optimiser's moments, are set to zero, their initial value.
+
+    If `work` cannot be recorded it is returned as it is, to be run step by step. With `must_fit`, a graph for which
+    there is too little memory raises the error instead.
     """
     inputs, labels = (part.clone(memory_format=torch.preserve_format) for part in example)
     before = [(tensor, tensor.clone()) for tensor in state()]
@@ -50,7 +55,7 @@ def record(
     try:
         with torch.cuda.graph(graph):
             loss = work(inputs, labels)
-    except (RuntimeError, MemoryError) as error:  # an operator of this model waits for the host, or memory is short
+    except (RuntimeError, MemoryError) as error:  # an operator of the model synchronises, or memory ran out
         torch.cuda.synchronize()
         _restore(before, state())
         if must_fit and ran_out(error):
@@ -68,6 +73,7 @@ def record(
 
 @torch.no_grad()
 def _restore(before: list[tuple[Tensor, Tensor]], now: list[Tensor]) -> None:
+    """Restore the tensors in `before` to the values beside them, and zero those of `now` that are not among them."""
     known = {tensor.data_ptr() for tensor, _ in before}
     for tensor, value in before:
         tensor.copy_(value)

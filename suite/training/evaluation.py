@@ -1,19 +1,18 @@
-"""Evaluation of a model on a labelled set."""
+"""Evaluation of a model on labelled examples."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suite.training.augment import Prepare
-
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and labels, resident on the device.
+    """Inputs and labels, both on the device that computes with them.
 
     inputs: (N, C, H, W) uint8 images, or (N, D) float32 features. labels: (N,) int64.
     """
@@ -27,24 +26,29 @@ class Examples:
 
 @dataclass(frozen=True)
 class Scores:
+    """The result of an evaluation."""
+
     accuracy: float
-    loss: float
+    loss: float  # mean cross-entropy
     logits: Tensor  # (N, classes) float32, on the CPU
 
 
-def wide(scores: Tensor) -> Tensor:
-    """At least single precision, for the softmax."""
+def at_least_float32(scores: Tensor) -> Tensor:
+    """`scores` in float32 if they have a shorter type: the softmax needs the precision."""
     return scores if scores.dtype == torch.float64 else scores.float()
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, data: Examples, prepare: Prepare, device: torch.device, dtype: torch.dtype) -> Scores:
-    """Accuracy and mean cross-entropy over all of `data`. Leaves the model in evaluation mode."""
+def evaluate(
+    model: nn.Module, data: Examples, prepare: Callable[[Tensor], Tensor], device: torch.device, dtype: torch.dtype
+) -> Scores:
+    """Accuracy and mean cross-entropy over all of `data`, under autocast to `dtype`. Puts the model into evaluation
+    mode."""
     model.eval()
-    batch = 250 if device.type == "cpu" else 2000  # on CPU the activations should fit the caches
+    batch = 250 if device.type == "cpu" else 2000  # on a CPU, activations of 250 images fit the caches
     parts: list[Tensor] = []
     for start in range(0, len(data), batch):
-        inputs = prepare(data.inputs[start : start + batch], None)
+        inputs = prepare(data.inputs[start : start + batch])
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             parts.append(model(inputs).float())
     logits = torch.cat(parts)

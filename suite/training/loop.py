@@ -1,7 +1,7 @@
-"""One training loop for everything that learns by gradient: a generator of events.
+"""The training loop of everything that is trained by gradient descent, as a generator of events.
 
-It knows no path, no logger and no pruner. Whoever runs it may stop after any event: the `Training` then
-holds exactly what is needed to go on from that step.
+It writes no files and makes no decision about the trial. Its caller may stop after any event: the `Training` then holds
+all that is needed to continue from that step.
 """
 
 from __future__ import annotations
@@ -9,38 +9,47 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from suite.hardware.device import device_time
 from suite.spec import Evaluated, Progress, Recipe
 from suite.spec.seeds import mix
 from suite.training import cuda_graphs
 from suite.training.augment import Prepare
-from suite.training.evaluation import Examples, evaluate, wide
+from suite.training.evaluation import Examples, Scores, at_least_float32, evaluate
 from suite.training.optimizer import learning_rate
-from suite.training.state import Diverged, Step, Training, weights_now
+from suite.training.state import Diverged, Step, Training, updated_tensors
 
-PROGRESS_SECONDS = 0.5  # how often a running training speaks, and so how fast it hears
+PROGRESS_SECONDS = 0.5  # between two Progress events; a verdict takes effect at the next event
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Every image once; a last batch of one is left out, since batch norm cannot train on it."""
+    """Number of batches in an epoch over `examples` images. A last batch of one is left out: batch norm cannot train
+    on it."""
     full, rest = divmod(examples, batch_size)
     return full + (rest > 1)
 
 
 def epoch_order(seed: int, epoch: int, examples: int, device: torch.device) -> Tensor:
+    """The order of the images in an epoch: a permutation (examples,) that depends on `seed` and `epoch` alone."""
     generator = torch.Generator().manual_seed(mix(seed, 1, epoch))
     return torch.randperm(examples, generator=generator).to(device)
 
 
 def evaluation_points(epochs: int, per_epoch: int, checks: Sequence[float]) -> list[tuple[int, float]]:
-    """(step, epoch) of every evaluation: after each epoch, and after each of `checks`, which may be parts of one."""
-    points = {max(1, round(epoch * per_epoch)): epoch for epoch in checks if epoch < epochs}
-    points |= {epoch * per_epoch: float(epoch) for epoch in range(1, epochs + 1)}
-    return sorted(points.items())
+    """(step, epoch) of every evaluation, in order: after each epoch, and after each of `checks` below the last one.
+
+    `checks` are epochs, possibly fractional, and fall on the nearest step. With few steps per epoch, several points
+    share a step: the model is then evaluated once and reported for each of them, so that each is judged.
+    """
+    points = {(max(1, round(epoch * per_epoch)), float(epoch)) for epoch in checks if epoch < epochs}
+    points |= {(epoch * per_epoch, float(epoch)) for epoch in range(1, epochs + 1)}
+    return sorted(points)
 
 
 def fit(
@@ -56,17 +65,19 @@ def fit(
 ) -> Iterator[Progress | Evaluated]:
     """Train from `training.tally.step` to the end of the recipe.
 
-    Yields Progress about twice a second and Evaluated after every epoch, and after those of `checks`. `freeze` puts
-    frozen modules back into evaluation mode whenever the model is set to train. Raises Diverged.
+    Yields Progress about every `PROGRESS_SECONDS`, and Evaluated after every epoch and after those of `checks`.
+    `freeze` puts frozen modules back into evaluation mode; it is called whenever the model is put into training mode.
+    `training` holds the weights and scores of the best evaluation. Raises Diverged if the training loss becomes
+    infinite or NaN.
     """
-    for item in course(training, train, validation, recipe, prepare, seed=seed, freeze=freeze, checks=checks):
+    for item in training_loop(training, train, validation, recipe, prepare, seed=seed, freeze=freeze, checks=checks):
         if isinstance(item, Step):
-            take(item)
+            run_step(item)
         else:
             yield item
 
 
-def course(
+def training_loop(
     training: Training,
     train: Examples,
     validation: Examples,
@@ -77,80 +88,96 @@ def course(
     freeze: Callable[[nn.Module], None] | None = None,
     checks: Sequence[float] = (),
 ) -> Iterator[Step | Progress | Evaluated]:
-    """`fit` with its steps left to the caller, who may take those of many trainings at once."""
+    """`fit`, but yields each optimiser step for the caller to carry out, alone or together with those of others."""
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     if per_epoch == 0:
         raise ValueError(f"{len(train)} training images do not fill one batch of {recipe.batch_size}")
     total = per_epoch * recipe.epochs
     device, tally = training.device, training.tally
-    order, ordered = torch.empty(0), -1
-    rate, seconds_at_report, images_at_report = recipe.lr, tally.seconds, tally.images
-
-    def report() -> Progress:
-        nonlocal seconds_at_report, images_at_report
-        loss = training.loss_sum.item() / training.losses  # the one synchronisation with the device between evaluations
-        if not math.isfinite(loss):
-            raise Diverged(f"the training loss became {loss} before step {tally.step}")
-        elapsed = tally.seconds - seconds_at_report
-        event = Progress(
-            step=tally.step,
-            epoch=tally.step / per_epoch,
-            loss=loss,
-            lr=rate,
-            images_per_second=(tally.images - images_at_report) / elapsed if elapsed > 0 else 0.0,
-            seconds=tally.seconds,
-        )
-        training.loss_sum.zero_()
-        training.losses, seconds_at_report, images_at_report = 0, tally.seconds, tally.images
-        return event
-
-    # A run may have stopped between an epoch and its evaluation: what is evaluated already is what counts.
-    for until, epoch in evaluation_points(recipe.epochs, per_epoch, checks)[len(tally.curve) :]:
+    order, order_epoch = torch.empty(0), -1
+    reporter = _Reporter(training, per_epoch, recipe.lr)
+    evaluated = tally.curve[-1][0] if tally.curve else 0.0  # a resumed training may have stopped before an evaluation
+    points = [point for point in evaluation_points(recipe.epochs, per_epoch, checks) if point[1] > evaluated]
+    for until, group in groupby(points, key=lambda point: point[0]):
         training.model.train()
         if freeze is not None:
             freeze(training.model)
-        clock = time.perf_counter()
-        spoke = clock
+        begin = reported = device_time(device)
         while tally.step < until:
-            number, batch = divmod(tally.step, per_epoch)
-            if number != ordered:
-                order, ordered = epoch_order(seed, number, len(train), device), number
+            epoch, batch = divmod(tally.step, per_epoch)
+            if epoch != order_epoch:
+                order, order_epoch = epoch_order(seed, epoch, len(train), device), epoch
             rows = order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
-            rate = learning_rate(recipe, tally.step, total)
-            step = Step(training, recipe, train, rows, mix(seed, 2, tally.step), rate, prepare)
+            reporter.rate = learning_rate(recipe, tally.step, total)
+            step = Step(training, recipe, train, rows, mix(seed, 2, tally.step), reporter.rate, prepare)
             asked = time.perf_counter()
             yield step
             now = time.perf_counter()
-            if step.seconds is not None:
-                clock += (now - asked) - step.seconds
+            if step.seconds is not None:  # the device is idle at both times, see Step.seconds
+                begin += (now - asked) - step.seconds
             tally.images += len(rows)
             tally.step += 1
-            if now - spoke > PROGRESS_SECONDS and tally.step < until:
-                tally.seconds += time.perf_counter() - clock
-                yield report()
-                clock = spoke = time.perf_counter()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        tally.seconds += time.perf_counter() - clock
+            if now - reported > PROGRESS_SECONDS and tally.step < until:
+                tally.seconds += device_time(device) - begin
+                yield reporter.progress()
+                begin = reported = device_time(device)
+        tally.seconds += device_time(device) - begin
         if training.losses:
-            yield report()
+            yield reporter.progress()
         scores = evaluate(training.evaluated_model, validation, prepare, device, training.dtype)
-        if tally.note(epoch, scores):
-            training.best_logits = scores.logits
-            training.best_state = {k: v.detach().clone() for k, v in training.evaluated_model.state_dict().items()}
-        yield Evaluated(
+        for _, point in group:
+            yield _evaluated(training, point, scores)
+
+
+@dataclass
+class _Reporter:
+    """Progress of a training, with averages over the steps since the last report."""
+
+    training: Training
+    per_epoch: int
+    rate: float  # the current learning rate
+
+    def __post_init__(self) -> None:
+        self._seconds, self._images = self.training.tally.seconds, self.training.tally.images
+
+    def progress(self) -> Progress:
+        """Raises Diverged where the mean training loss is not finite."""
+        training, tally = self.training, self.training.tally
+        loss = training.loss_sum.item() / training.losses
+        if not math.isfinite(loss):
+            raise Diverged(f"the training loss became {loss} before step {tally.step}")
+        seconds, images = tally.seconds - self._seconds, tally.images - self._images
+        training.loss_sum.zero_()
+        training.losses, self._seconds, self._images = 0, tally.seconds, tally.images
+        return Progress(
             step=tally.step,
-            epoch=epoch,
-            accuracy=scores.accuracy,
-            loss=scores.loss if math.isfinite(scores.loss) else None,
+            epoch=tally.step / self.per_epoch,
+            loss=loss,
+            lr=self.rate,
+            images_per_second=images / seconds if seconds > 0 else 0.0,
             seconds=tally.seconds,
         )
 
 
-def take(step: Step, *, graphed: bool = True) -> None:
-    """Carry out one step of one training; on a GPU all of it is one recorded graph, where the batch is a full one.
+def _evaluated(training: Training, epoch: float, scores: Scores) -> Evaluated:
+    """Record an evaluation, keeping the weights and scores of the best one."""
+    tally = training.tally
+    if tally.note(epoch, scores):
+        training.best_logits = scores.logits
+        training.best_state = {k: v.detach().clone() for k, v in training.evaluated_model.state_dict().items()}
+    return Evaluated(
+        step=tally.step,
+        epoch=epoch,
+        accuracy=scores.accuracy,
+        loss=scores.loss if math.isfinite(scores.loss) else None,
+        seconds=tally.seconds,
+    )
 
-    With `graphed` false none is recorded: each keeps the memory that a step takes for itself.
+
+def run_step(step: Step, *, graphed: bool = True) -> None:
+    """Carry out one optimiser step of one training. On a GPU, steps on full batches are replayed as a CUDA graph.
+
+    Without `graphed` no graph is recorded: each graph reserves the memory that a step needs.
     """
     training, recipe = step.training, step.recipe
     inputs, labels = step.batch()
@@ -162,20 +189,20 @@ def take(step: Step, *, graphed: bool = True) -> None:
     whole = len(labels) == recipe.batch_size
     if graphed and training.recorded is None and whole and cuda_graphs.usable(training.device, training.dtype):
         training.recorded = cuda_graphs.record(
-            lambda x, y: _learn(training, recipe, x, y), (inputs, labels), lambda: weights_now(training)
+            lambda x, y: _update(training, recipe, x, y), (inputs, labels), lambda: updated_tensors(training)
         )
     if training.recorded is not None and whole:
         step.note(training.recorded(inputs, labels))
     else:
-        step.note(_learn(training, recipe, inputs, labels))
+        step.note(_update(training, recipe, inputs, labels))
 
 
-def _learn(training: Training, recipe: Recipe, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Forward, backward, update; returns the mean loss, detached. Nothing here waits for the device."""
+def _update(training: Training, recipe: Recipe, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Forward pass, backward pass, optimiser update. Returns the mean loss, detached. Never waits for the device."""
     scaler = training.scaler
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
         logits = training.model(inputs)
-    loss = F.cross_entropy(wide(logits), labels, label_smoothing=recipe.label_smoothing)
+    loss = F.cross_entropy(at_least_float32(logits), labels, label_smoothing=recipe.label_smoothing)
     training.optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
     if recipe.clip_norm:

@@ -1,39 +1,73 @@
-"""How a model errs: confusion counts, calibration, the most confident mistakes."""
+"""What a classifier gets wrong: confusion matrix, calibration, and its most confident mistakes."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from suite.ranking import statistics
+from suite.spec import Bin, Mistake, Mistakes
 from suite.training.evaluation import Examples
 
-WORST = 16  # mistakes kept with their pixels
+MOST_CONFIDENT = 16  # number of mistakes kept with their pixels
 
 
-def errors(logits: Tensor, examples: Examples, classes: tuple[str, ...]) -> dict[str, object]:
-    """How a model errs: confusion counts [label][predicted], calibration, the most confident mistakes with pixels."""
+def find_mistakes(logits: Tensor, examples: Examples, classes: tuple[str, ...]) -> Mistakes:
+    """Compare a model's predictions with the labels.
+
+    `logits` (N, classes) are on the CPU; `examples` holds the N images (N, C, H, W) uint8 and labels they belong to.
+    """
     labels = examples.labels.cpu()
     probability, predicted = logits.double().softmax(1).max(1)
     counts = torch.bincount(labels * len(classes) + predicted, minlength=len(classes) ** 2)
-    bins = statistics.reliability(probability.numpy(), (predicted == labels).numpy())
+    bins = reliability(probability.numpy(), (predicted == labels).numpy())
     wrong = (predicted != labels).nonzero().flatten()
-    worst = wrong[probability[wrong].argsort(descending=True)][:WORST]
-    return {
-        "classes": list(classes),
-        "confusion": counts.view(len(classes), len(classes)).tolist(),
-        "ece": statistics.calibration_error(bins),
-        "bins": [asdict(b) for b in bins],
-        "worst": [
-            {
-                "index": int(i),
-                "label": int(labels[i]),
-                "predicted": int(predicted[i]),
-                "probability": round(float(probability[i]), 6),
-                "pixels": examples.inputs[i].float().mean(0).round().int().tolist(),
-            }
+    worst = wrong[probability[wrong].argsort(descending=True)][:MOST_CONFIDENT]
+    return Mistakes(
+        classes=classes,
+        confusion=_rows(counts.view(len(classes), len(classes))),
+        ece=calibration_error(bins),
+        bins=tuple(bins),
+        worst=tuple(
+            Mistake(
+                index=int(i),
+                label=int(labels[i]),
+                predicted=int(predicted[i]),
+                probability=round(float(probability[i]), 6),
+                pixels=_rows(examples.inputs[i].float().mean(0).round().int()),
+            )
             for i in worst
-        ],
-    }
+        ),
+    )
+
+
+def _rows(table: Tensor) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(row) for row in table.tolist())
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> list[Bin]:
+    """A reliability diagram: predictions in bins of equal width, empty ones left out.
+
+    confidence: (N,) in 0..1, the probability of the predicted class. correct: (N,) bool.
+    """
+    place = np.clip(np.ceil(np.asarray(confidence, dtype=np.float64) * bins).astype(int) - 1, 0, bins - 1)
+    return [
+        Bin(
+            low=b / bins,
+            high=(b + 1) / bins,
+            count=int(here.sum()),
+            confidence=float(np.mean(confidence[here], dtype=np.float64)),
+            accuracy=float(np.mean(correct[here], dtype=np.float64)),
+        )
+        for b in range(bins)
+        if (here := place == b).any()
+    ]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error, 0..1: the mean gap between confidence and accuracy (Guo et al., 2017,
+    arXiv:1706.04599)."""
+    total = sum(b.count for b in bins)
+    return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / total if total else 0.0

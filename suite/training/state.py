@@ -1,4 +1,4 @@
-"""The state of one training: model, optimizer, progress, and its checkpoint form."""
+"""The state of one training: model, optimiser, progress, and how it is saved and restored."""
 
 from __future__ import annotations
 
@@ -18,24 +18,29 @@ from suite.training.optimizer import make_optimizer
 
 
 class Diverged(Exception):
-    """The training loss is no longer a finite number."""
+    """The loss is infinite or NaN."""
 
 
 @dataclass
 class Tally:
-    """How far a training came and how good it was: the plain numbers."""
+    """Progress and best scores of a training, as plain numbers."""
 
     step: int = 0
-    seconds: float = 0.0  # of training, evaluation off the clock
-    images: int = 0  # seen, with repetition
+    seconds: float = 0.0  # of training, without evaluation
+    images: int = 0  # trained on, counted once per epoch
     best_accuracy: float | None = None
     best_loss: float = math.inf
     best_epoch: float = 0.0
     curve: list[tuple[float, float]] = field(default_factory=list)  # (epoch, validation accuracy)
 
     def note(self, epoch: float, scores: Scores) -> bool:
-        """Take an evaluation down; says whether it is the best so far. The lower loss wins a tie."""
+        """Record an evaluation; returns whether it is the best so far.
+
+        Of equal accuracies the one with the lower loss is better. Without a finite loss it is never the best.
+        """
         self.curve.append((epoch, scores.accuracy))
+        if not math.isfinite(scores.loss):
+            return False
         best = (self.best_accuracy if self.best_accuracy is not None else -1.0, -self.best_loss)
         if (scores.accuracy, -scores.loss) <= best:
             return False
@@ -45,39 +50,42 @@ class Tally:
 
 @dataclass(eq=False)
 class Training:
-    """Everything of one training that changes while it runs."""
+    """All of one training that changes while it runs."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     ema: AveragedModel | None
     device: torch.device
-    dtype: torch.dtype  # of the arithmetic; weights stay float32
-    scaler: torch.amp.GradScaler  # active for float16 alone
-    generator: torch.Generator = field(default_factory=torch.Generator)  # of augmentation, seeded anew at every step
+    dtype: torch.dtype  # of autocast; the weights are float32
+    scaler: torch.amp.GradScaler  # enabled for float16 only
+    generator: torch.Generator = field(default_factory=torch.Generator)  # of augmentation; seeded at every step
     tally: Tally = field(default_factory=Tally)
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))  # since the last Progress, on the device
-    losses: int = 0  # how many steps it sums
-    recorded: cuda_graphs.Recorded | None = None  # the step as one CUDA graph
-    best_state: dict[str, Tensor] = field(default_factory=dict)
-    best_logits: Tensor | None = None  # on validation, (N, classes)
+    losses: int = 0  # number of steps in `loss_sum`
+    recorded: cuda_graphs.Recorded | None = None  # a step as a CUDA graph
+    best_state: dict[str, Tensor] = field(default_factory=dict)  # weights of the best evaluation; empty before it
+    best_logits: Tensor = field(default_factory=lambda: torch.empty(0))  # its validation scores (N, classes), CPU
 
     @property
     def evaluated_model(self) -> nn.Module:
+        """The model that is evaluated and kept: the weight average if there is one."""
         return self.model if self.ema is None else self.ema.module
 
 
 @dataclass
 class Step:
-    """One optimiser step that `course` asks whoever advances it to carry out before going on."""
+    """One optimiser step, which the caller of `training_loop` carries out before it goes on."""
 
     training: Training
     recipe: Recipe
     source: Examples
-    rows: Tensor  # (B,) into source
-    seed: int  # of the augmentation's draws
-    rate: float
+    rows: Tensor  # (B,) indices into source
+    seed: int  # of the augmentation
+    rate: float  # learning rate
     prepare: Prepare
-    seconds: float | None = None  # its share of a step that was taken together with others'; None: all that passed
+    # Set where steps of several trainings are carried out together: this training's share of the time. The device must
+    # be idle before and after such a step.
+    seconds: float | None = None
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Prepared inputs (B, ...) and labels (B,)."""
@@ -86,7 +94,7 @@ class Step:
         return self.prepare(self.source.inputs[self.rows], generator), self.source.labels[self.rows]
 
     def note(self, loss: Tensor) -> None:
-        """Enter the step's mean loss, a scalar on the device; everything that counts steps follows from here."""
+        """Record the mean loss of the step, a scalar on the device, and update the weight average."""
         training = self.training
         if training.ema is not None:
             training.ema.update_parameters(training.model)
@@ -95,7 +103,7 @@ class Step:
 
 
 def begin(model: nn.Module, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Training:
-    """Set up the optimiser over the parameters that require gradients."""
+    """A new training of `model` on `device`, of the parameters that require gradients."""
     model.to(device).to(memory_format=torch.channels_last)
     ema = None
     if recipe.ema:
@@ -107,35 +115,35 @@ def begin(model: nn.Module, recipe: Recipe, device: torch.device, dtype: torch.d
     return training
 
 
-def weights_now(training: Training) -> list[Tensor]:
-    """Every tensor that `_learn` changes."""
+def updated_tensors(training: Training) -> list[Tensor]:
+    """All tensors that an optimiser step changes."""
     moments = [v for s in training.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
     return [*training.model.state_dict().values(), *moments]
 
 
 def state_tensors(training: Training) -> dict[str, Tensor]:
-    """All tensors that a later process needs to go on bit for bit."""
+    """All tensors that a later process needs to continue bit for bit, on the CPU."""
     tensors = {f"model.{k}": v for k, v in training.model.state_dict().items()}
     for index, entries in training.optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)})
     if training.ema is not None:
         tensors.update({f"ema.{k}": v for k, v in training.ema.state_dict().items()})
     tensors.update({f"best.{k}": v for k, v in training.best_state.items()})
-    if training.best_logits is not None:
+    if len(training.best_logits):
         tensors["best_logits"] = training.best_logits
-    tensors["rng.cpu"] = torch.get_rng_state()  # dropout draws from it
+    tensors["rng.cpu"] = torch.get_rng_state()  # used by dropout
     if training.device.type == "cuda":
         tensors["rng.cuda"] = torch.cuda.get_rng_state(training.device)
     return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
 
 
 def state_numbers(training: Training) -> dict[str, Any]:
-    """The plain values beside `state_tensors`."""
+    """The plain values of the state, as JSON; the tensors are in `state_tensors`."""
     return {"tally": asdict(training.tally), "scaler": training.scaler.state_dict()}
 
 
 def restore(training: Training, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-    """Put a saved state into a freshly begun training. Raises KeyError or RuntimeError where it does not fit."""
+    """Load a saved state into a new training. Raises KeyError or RuntimeError where it does not fit the model."""
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -146,7 +154,7 @@ def restore(training: Training, tensors: dict[str, Tensor], numbers: dict[str, A
     for key, value in part("optimizer.").items():
         index, _, name = key.partition(".")
         like = parameters[int(index)]
-        if value.shape == like.shape:  # fused optimisers walk the memory: it must lie as the parameter's does
+        if value.shape == like.shape:  # fused optimisers need the memory format of the parameter
             value = torch.empty_like(like).copy_(value)
         entries.setdefault(int(index), {})[name] = value
     training.optimizer.load_state_dict(
@@ -158,6 +166,6 @@ def restore(training: Training, tensors: dict[str, Tensor], numbers: dict[str, A
     torch.set_rng_state(tensors["rng.cpu"])
     if training.device.type == "cuda" and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"], training.device)
-    training.best_logits = tensors.get("best_logits")
+    training.best_logits = tensors.get("best_logits", training.best_logits)
     training.scaler.load_state_dict(numbers["scaler"])
     training.tally = Tally(**{**numbers["tally"], "curve": [tuple(point) for point in numbers["tally"]["curve"]]})

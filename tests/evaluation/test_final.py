@@ -35,7 +35,7 @@ from suite.spec import FROM_RANDOM, Arm, HeadOnly, HeadSpec, Pretraining, Recipe
 from suite.store import repair
 from suite.store.files import cache_dir, write_model
 from suite.store.study import StudyDir, final_of
-from suite.training.trial import load_examples
+from suite.training.setup import load_examples
 
 PACKAGES = [Path(suite.__file__).parent, *(Path(suite.__file__).parents[1] / p for p in ("experiments", "tui"))]
 

@@ -1,4 +1,4 @@
-"""One contract over every backbone: shapes, features, blocks, seeds; and what is particular to ours."""
+"""One contract over every backbone (shapes, features, blocks, seeds), and properties of the suite's own networks."""
 
 import pytest
 import torch
@@ -10,10 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from suite.errors import InputError
 from suite.models import backbones
-from suite.models.backbones import BACKBONES, Preprocess, build, embed, embed_size, preprocess
+from suite.models.backbones import BACKBONES, build, embed, embed_size
+from suite.models.preprocessing import Preprocess, preprocess
 
-# One of each kind that is treated differently: plain, fixed size, a hidden layer in its head, norms of timm's own,
-# a classifier in a head module.
+# One timm model of each kind: plain, fixed size, a hidden layer before the classifier, norm layers of timm's own, a
+# classifier inside a head module.
 TIMM = [
     f"timm:{name}"
     for name in (
@@ -44,7 +45,7 @@ def made(name: str, channels: int = 1, native: int = 28, seed: int = 0) -> tuple
     return build(name, classes=10, channels=channels, size=size, seed=seed), images
 
 
-def test_there_are_backbones() -> None:
+def test_the_tutorials_networks_are_backbones() -> None:
     assert {"cnn", "net"} < set(BACKBONES)
 
 
@@ -116,7 +117,7 @@ def test_every_parameter_learns(name: str) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-# --- ours ---------------------------------------------------------------------------------------------------
+# --- the suite's own networks -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("cnn", 421_642), ("net", 21_840)])
@@ -124,8 +125,8 @@ def test_the_tutorials_networks_have_its_parameters(name: str, parameters: int) 
     assert sum(parameter.numel() for parameter in made(name)[0].parameters()) == parameters
 
 
-def test_cnn_computes_what_the_tutorial_wrote() -> None:
-    """Which pools after the ReLU. PyTorch's own modules made in the tutorial's order draw the same weights."""
+def test_cnn_computes_the_same_as_the_tutorials_network() -> None:
+    """The tutorial pools after the ReLU. Built in its order, PyTorch's modules draw the same initial weights."""
     cnn, images = made("cnn", seed=3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -145,7 +146,7 @@ def test_a_strided_stage_computes_every_other_pixel() -> None:
     torch.testing.assert_close(stage(images), F.relu(everywhere[:, :, ::2, ::2]))
 
 
-def test_ours_cost_what_their_comment_says() -> None:
+def test_networks_have_the_flops_that_their_comment_states() -> None:
     def flops(name: str) -> int:
         model, images = made(name)
         with FlopCounterMode(display=False) as counter:
@@ -157,14 +158,14 @@ def test_ours_cost_what_their_comment_says() -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_ours_have_no_control_flow_over_data(name: str) -> None:
+def test_networks_have_no_data_dependent_control_flow(name: str) -> None:
     model, images = made(name)
     model.eval()
     torch.testing.assert_close(torch.fx.symbolic_trace(model)(images), model(images))
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_NORM & set(BACKBONES)))
-def test_many_copies_run_as_one(name: str) -> None:
+def test_copies_without_norm_can_be_stacked_with_vmap(name: str) -> None:
     copies = [made(name, seed=seed)[0] for seed in range(3)]
     images = made(name)[1]
     stacked, _ = torch.func.stack_module_state(copies)
@@ -188,12 +189,12 @@ def test_reduced_precision_and_channels_last() -> None:
 # --- what a model expects -------------------------------------------------------------------------------------
 
 
-def test_ours_take_the_images_as_they_are() -> None:
+def test_own_networks_take_images_at_native_size() -> None:
     assert expects("cnn") == Preprocess(1, 28, (0.1,), (0.3,), "none")
     assert expects("cnn", channels=3, native=32, size=16) == Preprocess(3, 16, (0.1,) * 3, (0.3,) * 3, "bilinear")
 
 
-def test_timm_models_bring_their_own_normalisation_when_pretrained() -> None:
+def test_pretrained_timm_models_have_their_own_normalisation() -> None:
     assert expects("timm:resnet18").mean == (0.1,)
     grey, colour = expects("timm:resnet18", trained=True), expects("timm:resnet18", channels=3, trained=True)
     assert colour.mean == (0.485, 0.456, 0.406)
@@ -214,17 +215,17 @@ def test_timm_models_bring_their_own_normalisation_when_pretrained() -> None:
         ("timm:test_vit", 28, 64, 64),
     ],
 )
-def test_timm_models_get_a_sensible_size(name: str, native: int, wanted: int | None, size: int) -> None:
+def test_default_input_size_of_timm_models(name: str, native: int, wanted: int | None, size: int) -> None:
     found = expects(name, native=native, size=wanted)
     assert found.size == size
     assert found.interpolation == ("none" if size == native else "bicubic")
-    if name == "timm:test_vit":  # is rebuilt for the size
+    if name == "timm:test_vit":  # is built for one size
         model = build(name, classes=10, channels=1, size=size, seed=0)
         assert model(torch.rand(1, 1, size, size)).shape == (1, 10)
 
 
 @given(st.sampled_from(EVERY), st.integers(1, 5), st.integers(1, 512), st.booleans())
-def test_preprocess_has_one_mean_and_deviation_a_channel(name: str, channels: int, native: int, trained: bool) -> None:
+def test_preprocess_has_one_mean_and_std_per_channel(name: str, channels: int, native: int, trained: bool) -> None:
     found = expects(name, channels, native, trained=trained)
     assert len(found.mean) == len(found.std) == found.channels == channels
     assert (found.interpolation == "none") == (found.size == native)
@@ -245,7 +246,7 @@ def test_preprocess_has_one_mean_and_deviation_a_channel(name: str, channels: in
         ("timm:hf-hub:somebody/something", "timm:<name>"),
     ],
 )
-def test_unknown_names_are_refused_with_near_ones(name: str, hint: str) -> None:
+def test_unknown_names_are_refused_with_similar_names(name: str, hint: str) -> None:
     with pytest.raises(InputError, match=hint):
         build(name, classes=10, channels=1, size=28, seed=0)
 
@@ -253,6 +254,6 @@ def test_unknown_names_are_refused_with_near_ones(name: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size"), [("net", 9), ("lean-l", 12), ("timm:test_vit", 17), ("timm:test_convnext", 2)]
 )
-def test_images_that_a_model_cannot_take_are_refused_at_once(name: str, size: int) -> None:
+def test_images_that_a_model_cannot_take_are_refused_by_build(name: str, size: int) -> None:
     with pytest.raises(InputError, match=f"{name} cannot take images of {size} pixels"):
         build(name, classes=10, channels=1, size=size, seed=0)

@@ -1,13 +1,19 @@
 """Heads on frozen features, and the cache the features come from."""
 
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 from sklearn.linear_model import Ridge as SklearnRidge
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from suite.data.datasets import search_splits
+from suite.errors import InputError
 from suite.models import backbones, features, heads
+from suite.models.preprocessing import preprocess
 from suite.spec import HeadSpec, Knn, Linear, Logreg, Mlp, Ridge
 from suite.training.evaluation import Examples
 
@@ -29,7 +35,7 @@ def test_solved_heads_learn_real_digits(digits: tuple[Examples, Examples], spec:
     assert accuracy > 0.8
 
 
-def test_ridge_is_scikit_learns(digits: tuple[Examples, Examples]) -> None:
+def test_ridge_agrees_with_scikit_learn(digits: tuple[Examples, Examples]) -> None:
     train, validation = digits
     spec = Ridge(l2=50.0)
     head, _ = heads.solve(spec, train.inputs, train.labels, 10)
@@ -43,32 +49,110 @@ def test_ridge_is_scikit_learns(digits: tuple[Examples, Examples]) -> None:
 @pytest.mark.parametrize("spec", [Linear(), Mlp(hidden=16)], ids=lambda s: s.kind)
 def test_folding_the_standardisation_changes_nothing(digits: tuple[Examples, Examples], spec: HeadSpec) -> None:
     train, validation = digits
-    head = heads.make(spec, train.inputs, 10, seed=0)
-    for parameter in head.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
+    head = fitted(spec, train)
+    assert isinstance(head, heads.Head)
     torch.testing.assert_close(head.folded()(validation.inputs), head(validation.inputs), rtol=1e-3, atol=1e-3)
 
 
-def test_constant_features_do_no_harm() -> None:
+def test_constant_features_become_zero() -> None:
     x = torch.cat((torch.randn(50, 3), torch.ones(50, 2)), 1)
     out = heads.Standardize(x)(x)
     assert torch.isfinite(out).all()
     assert (out[:, 3:] == 0).all()
 
 
-def test_logreg_knows_classes_it_never_saw(digits: tuple[Examples, Examples]) -> None:
+def test_logreg_accepts_classes_without_examples(digits: tuple[Examples, Examples]) -> None:
     train, _ = digits
     few = train.labels < 2
     head, _ = heads.solve(Logreg(c=0.1), train.inputs[few], train.labels[few], 10)
     assert set(head(train.inputs[few]).argmax(1).tolist()) == {0, 1}
 
 
-def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+EVERY = [Linear(), Mlp(hidden=16), Ridge(l2=3000.0), Logreg(c=0.01), Knn(k=3)]
+
+
+def fitted(spec: HeadSpec, train: Examples) -> heads.AnyHead:
+    """The head solved on `train`; one that is trained by gradient with random weights instead."""
+    if not heads.by_gradient(spec):
+        return heads.solve(spec, train.inputs, train.labels, 10)[0]
+    head = heads.make(spec, train.inputs, 10, seed=0)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return head
+
+
+def test_every_kind_of_head_has_an_entry() -> None:
+    assert set(heads.HEADS) == set(get_args(get_args(HeadSpec)[0])) == {type(spec) for spec in EVERY}
+
+
+@pytest.mark.parametrize("spec", EVERY, ids=lambda s: s.kind)
+def test_a_saved_and_an_exported_head_give_the_same_scores(digits: tuple[Examples, Examples], spec: HeadSpec) -> None:
+    train, validation = digits
+    head = fitted(spec, train)
+    scores = head(validation.inputs)
+    assert scores.shape == (len(validation.inputs), 10)
+    restored = heads.restore(spec, dict(head.state_dict()), 10)
+    torch.testing.assert_close(restored(validation.inputs), scores, rtol=0, atol=0)
+    exported = head.folded() if isinstance(head, heads.Head) else head
+    loaded = heads.restore_folded(spec, dict(exported.state_dict()), 10)
+    torch.testing.assert_close(loaded(validation.inputs), exported(validation.inputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("spec", [Linear(), Mlp(hidden=16)], ids=lambda s: s.kind)
+def test_initial_weights_follow_from_the_seed_and_leave_the_generator_alone(
+    digits: tuple[Examples, Examples], spec: HeadSpec
+) -> None:
+    state = torch.get_rng_state()
+    first, again = (heads.make(spec, digits[0].inputs, 10, seed=3) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_trained_and_solved_heads_are_not_confused(digits: tuple[Examples, Examples]) -> None:
+    train, _ = digits
+    with pytest.raises(InputError, match="trained, not solved"):
+        heads.solve(Linear(), train.inputs, train.labels, 10)
+    with pytest.raises(InputError, match="no weights to train"):
+        heads.make(Knn(), train.inputs, 10, seed=0)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that any operator returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.elements = max([self.elements, *(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))])
+        return out
+
+
+def test_knn_allocates_no_tensor_larger_than_similarities_and_scores() -> None:
+    """Votes are counted without a tensor of shape (B, k, classes), and the scores are those of one-hot votes."""
+    images, bank, k, classes = 16, 300, 200, 100
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(bank, 8, generator=generator)
+    labels = torch.randint(classes - 1, (bank,), generator=generator)  # the last class has no example
+    head = heads.Neighbours(features, labels, k, classes)
+    x = torch.randn(images, 8, generator=generator)
+    with LargestTensor() as largest:
+        scores = head(x)
+    assert largest.elements <= images * max(bank, classes)
+
+    similarity = F.normalize(head.standardize(x), dim=1) @ head.bank.T
+    value, index = similarity.topk(k, dim=1)
+    votes = F.one_hot(labels[index], classes) * (value / 0.07).softmax(1)[:, :, None]
+    torch.testing.assert_close(scores, votes.sum(1).clamp_min(1e-8).log())
+
+
+def test_features_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path))
     images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
-    expects = backbones.preprocess(
-        "cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False
-    )
+    expects = preprocess("cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False)
     model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
 
     def get(**changes: object) -> tuple[torch.Tensor, bool]:

@@ -100,24 +100,6 @@ def test_holm_by_hand() -> None:
     ]
 
 
-def test_calibration() -> None:
-    rng = np.random.default_rng(0)
-    confidence = rng.uniform(0.1, 1, 5000)
-    correct = rng.uniform(size=5000) < confidence**2  # overconfident
-    bins = statistics.reliability(confidence, correct)
-    edges = np.linspace(0, 1, 16)
-    counts, _, _ = scipy_stats.binned_statistic(confidence, correct, "count", edges)
-    means, _, _ = scipy_stats.binned_statistic(confidence, correct, "mean", edges)
-    levels, _, _ = scipy_stats.binned_statistic(confidence, confidence, "mean", edges)
-    assert [b.count for b in bins] == counts[counts > 0].tolist()
-    wanted = np.nansum(counts * np.abs(means - levels)) / 5000
-    assert statistics.calibration_error(bins) == pytest.approx(wanted)
-    assert statistics.calibration_error(statistics.reliability(np.ones(4), np.array([1, 1, 1, 0]))) == pytest.approx(
-        0.25
-    )
-    assert statistics.calibration_error([]) == 0
-
-
 def test_per_class_by_hand() -> None:
     rows = statistics.per_class([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
     assert rows[0] == {"count": 4, "precision": 1.0, "recall": 0.75, "f1": pytest.approx(6 / 7)}

@@ -9,14 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from suite.execution.replay import replay
 from suite.execution.stop import Stop
-from suite.hardware import latency
-from suite.hardware.flops import Counted
-from suite.hardware.latency import latency_256
 from suite.ranking.leaderboard import COSTS, Row
 from suite.ranking.pareto import as_text, front, fronts
 from suite.ranking.study_costs import study_costs, total
@@ -63,16 +58,6 @@ def test_a_trial_without_a_cost_is_counted_as_such(small: Any) -> None:
     assert (found.trials, found.unknown, found.wall_seconds, found.energy_joules) == (1, 1, 0.0, None)
 
 
-def test_caps_name_what_is_exceeded() -> None:
-    counted = Counted(parameters=1000, trainable=10, forward_flops=5000, training_flops=9000)
-    never = lambda: pytest.fail("latency was measured without need")  # noqa: E731
-    assert latency.beyond(None, counted, never) is None
-    assert latency.beyond(Caps(flops=5000, params=1000), counted, never) is None
-    assert "5,000 FLOPs an image, 4,999" in (latency.beyond(Caps(flops=4999), counted, never) or "")
-    assert "1,000 parameters" in (latency.beyond(Caps(params=999), counted, never) or "")
-    assert "2 ms for one image, 1 ms" in (latency.beyond(Caps(latency=0.001), counted, lambda: 0.002) or "")
-
-
 def test_what_exceeds_a_cap_is_pruned_before_it_is_trained(
     tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir]
 ) -> None:
@@ -85,13 +70,6 @@ def test_what_exceeds_a_cap_is_pruned_before_it_is_trained(
         assert state.record.cost is not None
         assert (state.record.cost.training_flops, state.record.cost.forward_flops) == (0, 961_000)
     assert study.status().state == "done"  # type: ignore[union-attr]
-
-
-def test_latency_of_many_images_is_left_out_where_it_takes_long() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 2))
-    cpu = torch.device("cpu")
-    assert 0 < (latency_256(model, (1, 3, 3), cpu, one=1e-5) or 0) < 1
-    assert latency_256(model, (1, 3, 3), cpu, one=0.2) is None
 
 
 @pytest.mark.parametrize(

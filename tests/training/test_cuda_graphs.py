@@ -1,4 +1,4 @@
-"""Recorded steps: what the warm-up changed is put back, and a replay learns what the plain step learns."""
+"""CUDA graphs: the warm-up leaves no trace, and replayed steps train as plain steps do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 
 from suite.data.datasets import search_splits
 from suite.models import backbones
-from suite.models.backbones import Preprocess
+from suite.models.preprocessing import Preprocess
 from suite.spec import Recipe
 from suite.training import cuda_graphs
-from suite.training.augment import image_preparer
+from suite.training.augment import training_preparer
 from suite.training.evaluation import Examples
 from suite.training.loop import fit
 from suite.training.state import begin
@@ -21,17 +21,17 @@ RECIPES = [
 ]
 
 
-def test_what_was_there_is_restored_and_what_came_into_being_is_zero() -> None:
-    kept, gone = torch.tensor([1.0, 2.0]), torch.tensor([5.0])
+def test_existing_tensors_are_restored_and_new_ones_are_zero() -> None:
+    kept, new = torch.tensor([1.0, 2.0]), torch.tensor([5.0])
     before = [(kept, kept.clone())]
     kept.mul_(7)
-    view = kept.detach()  # as `state_dict` hands out: another object, the same memory
-    cuda_graphs._restore(before, [view, gone])
+    view = kept.detach()  # another tensor on the same memory, as in a `state_dict`
+    cuda_graphs._restore(before, [view, new])
     assert kept.tolist() == [1.0, 2.0]
-    assert gone.tolist() == [0.0]
+    assert new.tolist() == [0.0]
 
 
-def test_only_nvidia_gpus_record_and_a_person_can_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_are_for_nvidia_gpus_and_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda", 0)
     assert cuda_graphs.usable(cuda, torch.bfloat16)
     assert not cuda_graphs.usable(cuda, torch.float16)
@@ -43,7 +43,9 @@ def test_only_nvidia_gpus_record_and_a_person_can_say_no(monkeypatch: pytest.Mon
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", RECIPES, ids=["sgd", "adamw"])
 @pytest.mark.parametrize("backbone", ["cnn", "lean-l"])
-def test_a_replayed_training_is_the_plain_one(recipe: Recipe, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_by_replay_equals_a_plain_one(
+    recipe: Recipe, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     where = torch.device("cuda", 0)
@@ -52,7 +54,7 @@ def test_a_replayed_training_is_the_plain_one(recipe: Recipe, backbone: str, mon
         Examples(torch.from_numpy(p.images).to(where), torch.from_numpy(p.labels).to(where))
         for p in (splits.train, splits.validation)
     )
-    prepare = image_preparer(Preprocess(1, 28, (0.1307,), (0.3081,), "none"), recipe.augment, where)
+    prepare = training_preparer(Preprocess(1, 28, (0.1307,), (0.3081,), "none"), recipe.augment, where)
 
     def trained(graphed: bool) -> list[torch.Tensor]:
         monkeypatch.setenv("MNIST_SUITE_CUDA_GRAPHS", "1" if graphed else "0")

@@ -1,4 +1,4 @@
-"""The training loop: it learns, repeats itself bit for bit, and goes on where it stopped."""
+"""The training loop: it learns, is deterministic on a CPU, and resumes bit for bit."""
 
 import json
 import math
@@ -6,20 +6,23 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from suite.data.datasets import search_splits
+from suite.hardware import device
 from suite.models import backbones
-from suite.models.backbones import Preprocess
-from suite.spec import Augment, Evaluated, Progress, Recipe
+from suite.models.preprocessing import Preprocess
+from suite.search.pruning import rung_step, rungs
+from suite.spec import Augment, Evaluated, Progress, Pruning, Recipe
 from suite.spec.seeds import mix
-from suite.training.augment import feature_preparer, image_preparer
-from suite.training.evaluation import Examples
+from suite.training import loop
+from suite.training.augment import feature_preparer, training_preparer
+from suite.training.evaluation import Examples, Scores
 from suite.training.loop import epoch_order, evaluation_points, fit, steps_per_epoch
 from suite.training.optimizer import learning_rate
-from suite.training.state import Diverged, Training, begin, restore, state_numbers, state_tensors
+from suite.training.state import Diverged, Step, Tally, Training, begin, restore, state_numbers, state_tensors
 
 CPU = torch.device("cpu")
 EXPECTS = Preprocess(1, 28, (0.1307,), (0.3081,), "none")
@@ -54,7 +57,7 @@ RICH = Recipe(
 
 
 def run(training: Training, sets: tuple[Examples, Examples], recipe: Recipe) -> list[Progress | Evaluated]:
-    return list(fit(training, *sets, recipe, image_preparer(EXPECTS, recipe.augment, CPU), seed=5))
+    return list(fit(training, *sets, recipe, training_preparer(EXPECTS, recipe.augment, CPU), seed=5))
 
 
 def test_it_learns_real_digits(mnist: tuple[Examples, Examples]) -> None:
@@ -81,13 +84,11 @@ def test_a_sequential_cpu_run_repeats_bit_for_bit(mnist: tuple[Examples, Example
 def test_a_resumed_run_ends_with_the_same_weights(
     mnist: tuple[Examples, Examples], recipe: Recipe, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "suite.training.loop.PROGRESS_SECONDS", 0.0
-    )  # speak after every step, so any step can be the last
+    monkeypatch.setattr("suite.training.loop.PROGRESS_SECONDS", 0.0)  # an event after every step, to stop at any
     whole = new(recipe)
     run(whole, mnist, recipe)
     first = new(recipe)
-    for _ in fit(first, *mnist, recipe, image_preparer(EXPECTS, recipe.augment, CPU), seed=5):
+    for _ in fit(first, *mnist, recipe, training_preparer(EXPECTS, recipe.augment, CPU), seed=5):
         if first.tally.step >= stop_after:
             break
     tensors, numbers = state_tensors(first), state_numbers(first)
@@ -116,7 +117,7 @@ def test_the_scale_of_half_precision_is_resumed(mnist: tuple[Examples, Examples]
 
     whole, first, second = half(), half(), half()
     run(whole, few, recipe)
-    for event in fit(first, *few, recipe, image_preparer(EXPECTS, recipe.augment, CPU), seed=5):
+    for event in fit(first, *few, recipe, training_preparer(EXPECTS, recipe.augment, CPU), seed=5):
         if isinstance(event, Evaluated):
             break
     saved = state_numbers(first)
@@ -135,10 +136,10 @@ def test_a_rate_that_blows_up_is_called_diverged(mnist: tuple[Examples, Examples
         run(new(recipe), mnist, recipe)
 
 
-def test_checks_within_an_epoch_look_and_change_nothing(mnist: tuple[Examples, Examples]) -> None:
+def test_evaluations_within_an_epoch_do_not_change_the_training(mnist: tuple[Examples, Examples]) -> None:
     recipe = Recipe(epochs=2, batch_size=64, lr=0.05)
     plain, looked = new(recipe), new(recipe)
-    prepare = image_preparer(EXPECTS, recipe.augment, CPU)
+    prepare = training_preparer(EXPECTS, recipe.augment, CPU)
     run(plain, mnist, recipe)
     events = list(fit(looked, *mnist, recipe, prepare, seed=5, checks=(0.25, 0.75, 1.5, 7.0)))
     evaluated = [e for e in events if isinstance(e, Evaluated)]
@@ -153,8 +154,124 @@ def test_checks_within_an_epoch_look_and_change_nothing(mnist: tuple[Examples, E
 def test_evaluation_points_end_every_epoch_and_go_forward(epochs: int, per_epoch: int, checks: list[float]) -> None:
     points = evaluation_points(epochs, per_epoch, checks)
     steps = [step for step, _ in points]
-    assert steps == sorted(set(steps)) and steps[0] >= 1 and steps[-1] == epochs * per_epoch
+    assert steps == sorted(steps) and steps[0] >= 1 and steps[-1] == epochs * per_epoch
+    assert [epoch for _, epoch in points] == sorted({epoch for _, epoch in points})
     assert {(e * per_epoch, float(e)) for e in range(1, epochs + 1)} <= set(points)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(2, 40),
+    batch_size=st.integers(2, 40),
+    epochs=st.integers(1, 4),
+    first=st.floats(0.02, 3),
+    factor=st.integers(2, 4),
+)
+def test_every_rung_is_evaluated_once_and_in_order(
+    size: int, batch_size: int, epochs: int, first: float, factor: int
+) -> None:
+    """On little data, several rungs fall onto one step: each of them gets an event of its own, so that it is judged."""
+    recipe = Recipe(epochs=epochs, batch_size=min(batch_size, size))
+    planned = rungs(Pruning(first=first, factor=factor), epochs)
+    few = Examples(torch.randn(size, 3), torch.arange(size) % 2)
+    training = begin(nn.Linear(3, 2), recipe, CPU, torch.float32)
+    events = [
+        event
+        for event in fit(training, few, few, recipe, feature_preparer, seed=0, checks=planned)
+        if isinstance(event, Evaluated)
+    ]
+    assert [event.epoch for event in events if event.epoch in planned] == list(planned)
+    assert [event.step for event in events] == sorted(event.step for event in events)
+    assert len({rung_step(epoch) for epoch in planned}) == len(planned)
+
+
+def test_a_training_stopped_between_two_rungs_of_one_step_continues_with_the_second() -> None:
+    """The rungs 0.1, 0.3 and 0.9 of two steps an epoch fall onto steps 1, 1 and 2, where epoch 1 ends as well."""
+    recipe, checks = Recipe(epochs=1, batch_size=4), (0.1, 0.3, 0.9)
+    few = Examples(torch.randn(8, 3), torch.arange(8) % 2)
+    whole, first, second = (begin(nn.Linear(3, 2), recipe, CPU, torch.float32) for _ in range(3))
+    first.model.load_state_dict(whole.model.state_dict())
+    everything = list(fit(whole, few, few, recipe, feature_preparer, seed=0, checks=checks))
+    for event in fit(first, few, few, recipe, feature_preparer, seed=0, checks=checks):
+        if isinstance(event, Evaluated):
+            break
+    restore(second, state_tensors(first), json.loads(json.dumps(state_numbers(first))))
+    rest = list(fit(second, few, few, recipe, feature_preparer, seed=0, checks=checks))
+    evaluated = [(e.step, e.epoch, e.accuracy) for e in everything if isinstance(e, Evaluated)]
+    assert [point[:2] for point in evaluated] == [(1, 0.1), (1, 0.3), (2, 0.9), (2, 1.0)]
+    assert [(e.step, e.epoch, e.accuracy) for e in rest if isinstance(e, Evaluated)] == evaluated[1:]
+
+
+class SimulatedDevice:
+    """A clock and a device that works asynchronously: a step is queued at once and takes `seconds` of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.now, self.queued, self.seconds = 0.0, 0.0, seconds
+        self.carry_out = loop.run_step
+        monkeypatch.setattr(loop, "run_step", self.run_step)
+        monkeypatch.setattr(device, "synchronize", self.synchronize)
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+    def run_step(self, step: Step) -> None:
+        self.carry_out(step)
+        self.now += 1e-6  # of the host, to queue it
+        self.queued += self.seconds
+
+    def synchronize(self, _: torch.device) -> None:
+        self.now, self.queued = self.now + self.queued, 0.0
+
+
+def test_seconds_of_training_include_the_work_that_the_device_has_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rate and every time that an event names is that of the device, not that of queueing its work."""
+    monkeypatch.setattr("suite.training.loop.PROGRESS_SECONDS", 0.0)
+    few = Examples(torch.randn(40, 3), torch.arange(40) % 2)
+    recipe = Recipe(epochs=2, batch_size=10)
+    training = begin(nn.Linear(3, 2), recipe, CPU, torch.float32)
+    SimulatedDevice(monkeypatch, seconds=0.25)
+    events = list(fit(training, few, few, recipe, feature_preparer, seed=0))
+    reports = [event for event in events if isinstance(event, Progress)]
+    assert [event.step for event in reports] == list(range(1, 9))
+    assert [event.images_per_second for event in reports] == pytest.approx([40] * 8, rel=1e-3)
+    for event in events:
+        assert event.seconds == pytest.approx(0.25 * event.step, rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_seconds_of_training_on_a_gpu_are_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that are quickly queued and take the GPU long: their time by CUDA events is within what is reported."""
+    monkeypatch.setattr("suite.training.loop.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setenv("MNIST_SUITE_CUDA_GRAPHS", "0")
+    gpu = torch.device("cuda")
+    few = Examples(torch.randn(64, 4096, device=gpu), torch.arange(64, device=gpu) % 2)
+    model = nn.Sequential(*(nn.Linear(4096, 4096) for _ in range(20)), nn.Linear(4096, 2)).to(gpu)
+    recipe = Recipe(epochs=1, batch_size=16, lr=1e-6)
+    training = begin(model, recipe, gpu, torch.float32)
+    spent: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+    carry_out = loop.run_step
+
+    def timed(step: Step) -> None:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        carry_out(step)
+        end.record()
+        spent.append((start, end))
+
+    monkeypatch.setattr(loop, "run_step", timed)
+    events = list(fit(training, few, few, recipe, feature_preparer, seed=0))
+    torch.cuda.synchronize()
+    needed = sum(start.elapsed_time(end) for start, end in spent) / 1000
+    assert isinstance(events[-1], Evaluated)
+    assert events[-1].seconds >= 0.99 * needed
+
+
+def test_an_evaluation_without_a_finite_loss_is_never_the_best() -> None:
+    """The best evaluation before it stays, whatever its accuracy."""
+    tally = Tally()
+    assert tally.note(1.0, Scores(0.5, 0.7, torch.empty(0)))
+    assert not tally.note(2.0, Scores(0.9, math.nan, torch.empty(0)))
+    assert (tally.best_accuracy, tally.best_loss, tally.best_epoch) == (0.5, 0.7, 1.0)
+    assert len(tally.curve) == 2
 
 
 def test_a_last_batch_of_one_is_left_out() -> None:
@@ -225,10 +342,10 @@ def spread(prepare: Callable[..., torch.Tensor], images: torch.Tensor) -> float:
 )
 def test_augmentation_draws_for_every_image(mnist: tuple[Examples, Examples], augment: Augment) -> None:
     images = mnist[0].inputs[:32]
-    prepare = image_preparer(EXPECTS, augment, CPU)
+    prepare = training_preparer(EXPECTS, augment, CPU)
     generator = torch.Generator().manual_seed(0)
     changed = prepare(images, generator)
-    plain = prepare(images, None)
+    plain = prepare(images)
     assert changed.shape == plain.shape == (32, 1, 28, 28)
     assert not torch.equal(changed, plain)
     if not augment.flip:
@@ -239,6 +356,6 @@ def test_augmentation_draws_for_every_image(mnist: tuple[Examples, Examples], au
 
 def test_evaluation_input_is_the_tutorials(mnist: tuple[Examples, Examples]) -> None:
     images = mnist[0].inputs[:8]
-    out = image_preparer(EXPECTS, Augment(shift=4.0), CPU)(images, None)
+    out = training_preparer(EXPECTS, Augment(shift=4.0), CPU)(images)
     torch.testing.assert_close(out, (images.float() / 255 - 0.1307) / 0.3081)
     assert math.isclose(out.min().item(), -0.1307 / 0.3081, rel_tol=1e-4)

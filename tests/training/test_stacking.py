@@ -1,4 +1,4 @@
-"""Trainings stacked into one model: each ends where it would have ended alone."""
+"""Stacked trainings: each member ends with the weights that it ends with when trained alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import nn
 
 from suite.data.datasets import search_splits
 from suite.hardware.memory import ran_out
-from suite.models import backbones, heads
-from suite.models.backbones import Preprocess
-from suite.spec import Augment, Evaluated, HeadSpec, Linear, Mlp, Progress, Recipe
-from suite.training.augment import Prepare, feature_preparer, image_preparer
+from suite.models import backbones, heads, strategies
+from suite.models.preprocessing import Preprocess
+from suite.spec import Augment, Bitfit, Evaluated, HeadSpec, Linear, Mlp, Partial, Progress, Recipe, Strategy
+from suite.training.augment import Prepare, feature_preparer, training_preparer
 from suite.training.evaluation import Examples
-from suite.training.loop import course, take
-from suite.training.stacking import Population, Stack, alike
+from suite.training.loop import run_step, training_loop
+from suite.training.stacking import Population, Stack, stack_key
 from suite.training.state import Step, Training, begin, restore, state_numbers, state_tensors
 
 MIB = 2**20
@@ -48,11 +48,11 @@ def as_features(part: Examples) -> Examples:
 
 
 def in_double(prepare: Prepare) -> Prepare:
-    return lambda images, generator: prepare(images, generator).double()
+    return lambda images, generator=None: prepare(images, generator).double()
 
 
 def heavy(seed: int) -> nn.Module:
-    """Nearly all of it is one layer, of 12 MiB in double precision, and that is not the first."""
+    """A model of which nearly all is one layer, not the first, of 12 MiB in float64."""
     torch.manual_seed(seed)
     convolutions = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Flatten()
     return nn.Sequential(*convolutions, nn.Linear(8 * 28 * 28, 256), nn.ReLU(), nn.Linear(256, 10))
@@ -65,11 +65,12 @@ def member(
     recipe: Recipe,
     seed: int = 5,
     device: str = "cpu",
+    strategy: Strategy | None = None,
 ) -> tuple[Training, Iterator[Item]]:
-    """A training with a rate and a momentum of its own.
+    """A training with its own learning rate and momentum, which depend on `number`.
 
-    In double precision, where only rounding in the fifteenth digit tells a stack from its members alone: in single
-    precision one changed winner of a max pool soon becomes another trajectory.
+    In float64, where a stack differs from separate trainings only by rounding in the fifteenth digit. In float32 a
+    rounding error that changes the maximum in a max pool soon leads to another trajectory.
     """
     recipe = recipe.model_copy(update={"lr": recipe.lr * (1 + number), "momentum": 0.5 + 0.1 * number})
     prepare: Prepare = feature_preparer
@@ -80,19 +81,21 @@ def member(
     )
     if isinstance(what, str):
         model = heavy(seed) if what == "heavy" else backbones.build(what, classes=10, channels=1, size=28, seed=seed)
-        prepare = in_double(image_preparer(EXPECTS, recipe.augment, where))
+        prepare = in_double(training_preparer(EXPECTS, recipe.augment, where))
     else:
         sets = (as_features(sets[0]), as_features(sets[1]))
         model = heads.make(what, sets[0].inputs, 10, seed)
+    if strategy is not None:
+        strategies.freeze(strategy, model)
     training = begin(model.double(), recipe, where, torch.float32)  # autocast off
-    return training, course(training, *sets, recipe, prepare, seed=seed)
+    return training, training_loop(training, *sets, recipe, prepare, seed=seed)
 
 
 def run_alone(courses: list[Iterator[Item]]) -> None:
     for items in courses:
         for item in items:
             if isinstance(item, Step):
-                take(item)
+                run_step(item)
 
 
 def run_together(
@@ -100,7 +103,7 @@ def run_together(
     join_late: list[Iterator[Item]] | None = None,
     population: Population | None = None,
 ) -> None:
-    """All at once; `join_late` enter after twelve steps of the others."""
+    """Train all as one population; `join_late` join after twelve steps of the others."""
     population, live, taken = population or Population(everywhere=True), list(courses), 0
     while live:
         steps: list[Step] = []
@@ -111,7 +114,7 @@ def run_together(
             else:
                 steps.append(step)
         if steps:
-            assert population.take(steps) == {}
+            assert population.run_steps(steps) == {}
             assert all(step.seconds is not None and step.seconds > 0 for step in steps)
         taken += 1
         if join_late and taken == 12:
@@ -137,7 +140,7 @@ RECIPES: dict[str, Recipe] = {
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("what", ["net", Linear(), Mlp(hidden=16)], ids=["net", "linear", "mlp"])
-def test_every_member_ends_where_it_ends_alone(
+def test_every_member_ends_with_the_weights_of_training_alone(
     sets: tuple[Examples, Examples], what: str | HeadSpec, name: str
 ) -> None:
     recipe = RECIPES[name]
@@ -150,10 +153,28 @@ def test_every_member_ends_where_it_ends_alone(
     for (a, _), (b, _) in zip(alone, together, strict=True):
         equal(a, b, tolerance=1e-8)
     weights = [next(t.model.parameters()) for t, _ in together]
-    assert not torch.allclose(weights[0], weights[1], atol=1e-3)  # they did go different ways
+    assert not torch.allclose(weights[0], weights[1], atol=1e-3)  # the members were trained differently
 
 
-def test_members_may_come_late_have_seeds_of_their_own_and_leave_early(sets: tuple[Examples, Examples]) -> None:
+@pytest.mark.parametrize("strategy", [Partial(blocks=1), Bitfit()], ids=lambda s: s.kind)
+@pytest.mark.parametrize("seeds", [(5, 6, 7), (5, 5, 5)], ids=["different", "equal"])
+def test_frozen_parameters_are_each_members_own(
+    sets: tuple[Examples, Examples], strategy: Strategy, seeds: tuple[int, ...]
+) -> None:
+    """Members with different frozen weights are stacked, and each trains on its own as it does alone."""
+    recipe = RECIPES["sgd"].model_copy(update={"epochs": 1})
+    alone, together = (
+        [member(i, sets, "net", recipe, seed, strategy=strategy) for i, seed in enumerate(seeds)] for _ in range(2)
+    )
+    run_alone([items for _, items in alone])
+    population = StackSizes()
+    run_together([items for _, items in together], population=population)
+    assert population.made == [3]
+    for (a, _), (b, _) in zip(alone, together, strict=True):
+        equal(a, b, tolerance=1e-8)
+
+
+def test_members_may_join_late_have_different_seeds_and_leave_early(sets: tuple[Examples, Examples]) -> None:
     short, long = RECIPES["sgd"].model_copy(update={"epochs": 1}), RECIPES["sgd"]
     plans = [(0, long, 1), (1, short, 2), (2, long, 3)]
     late = [(3, short, 4), (4, long, 1)]
@@ -170,7 +191,9 @@ def test_members_may_come_late_have_seeds_of_their_own_and_leave_early(sets: tup
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_one_is_alone_before_and_after_the_others(sets: tuple[Examples, Examples], name: str, device: str) -> None:
+def test_a_member_trains_alone_before_and_after_another(
+    sets: tuple[Examples, Examples], name: str, device: str
+) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     long = RECIPES[name]
@@ -185,7 +208,7 @@ def test_one_is_alone_before_and_after_the_others(sets: tuple[Examples, Examples
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_a_member_is_saved_and_goes_on_alone(sets: tuple[Examples, Examples], name: str) -> None:
+def test_a_saved_member_continues_alone(sets: tuple[Examples, Examples], name: str) -> None:
     recipe = RECIPES[name]
     through = [member(i, sets, "net", recipe) for i in range(3)]
     run_alone([items for _, items in through])
@@ -193,7 +216,7 @@ def test_a_member_is_saved_and_goes_on_alone(sets: tuple[Examples, Examples], na
     first = [member(i, sets, "net", recipe) for i in range(3)]
     population, live = Population(everywhere=True), [items for _, items in first]
     for _ in range(7):
-        assert not population.take([next(item for item in items if isinstance(item, Step)) for items in live])
+        assert not population.run_steps([next(item for item in items if isinstance(item, Step)) for items in live])
     for _, items in first:
         next(items)  # the seventh step is counted when the training goes on
     saved = [(state_tensors(t), state_numbers(t)) for t, _ in first]
@@ -206,36 +229,36 @@ def test_a_member_is_saved_and_goes_on_alone(sets: tuple[Examples, Examples], na
         equal(through[number][0], training, tolerance=1e-8)
 
 
-def test_what_cannot_be_stacked_says_so(sets: tuple[Examples, Examples]) -> None:
+def test_stack_keys_tell_what_can_be_stacked(sets: tuple[Examples, Examples]) -> None:
     plain, normed = (next(member(0, sets, name, RECIPES["sgd"])[1]) for name in ("net", "lean-l"))
     assert isinstance(plain, Step) and isinstance(normed, Step)
-    assert alike(plain) is not None
-    assert alike(normed) is None  # batch norm
+    assert stack_key(plain) is not None
+    assert stack_key(normed) is None  # batch norm
     assert Population(everywhere=True).kind(plain) is not None
     assert Population(everywhere=False).kind(plain) is None  # convolutions, on a CPU
     head = next(member(0, sets, Linear(), RECIPES["sgd"])[1])
     assert isinstance(head, Step) and Population(everywhere=False).kind(head) is not None
 
 
-# --- memory runs out ---
+# --- out of memory ---
 
 
-class Watched(Population):
-    """Remembers the sizes of the stacks that it made, or tried to."""
+class StackSizes(Population):
+    """Records the sizes of the stacks that it made or tried to make."""
 
     def __init__(self) -> None:
         super().__init__(everywhere=True)
         self.made: list[int] = []
 
-    def _stack(self, members: list[Training], present: set[Training], short: bool) -> Stack:
+    def _stack(self, members: list[Training], present: set[Training], graphed: bool) -> Stack:
         if not any(stack.members == members for stack in self._stacks):
             self.made.append(len(members))
-        return super()._stack(members, present, short)
+        return super()._stack(members, present, graphed)
 
 
 @contextmanager
 def at_most(room: int) -> Iterator[None]:
-    """Let this process have so many bytes more than it has."""
+    """Limit this process to `room` bytes more than it has now."""
     held = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData:")) << 10
     before = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (held + room, before[1]))
@@ -247,25 +270,25 @@ def short_of_memory_for_activations() -> None:
     recipe = RECIPES["sgd"].model_copy(update={"batch_size": 128, "epochs": 1})
     alone, together = ([member(i, slices(), "net", recipe) for i in range(5)] for _ in range(2))
     run_alone([items for _, items in alone])
-    population = Watched()
+    population = StackSizes()
     with at_most(64 * MIB):
         run_together([items for _, items in together], population=population)
     for (a, _), (b, _) in zip(alone, together, strict=True):
         equal(a, b, tolerance=1e-8)
-    assert population.made == [5, 2, 2]  # each once, and the fifth goes by itself
+    assert population.made == [5, 2, 2]  # each once; the fifth trains alone
 
 
 def short_of_memory_for_gathering(name: str, room: int, made: list[int]) -> None:
-    """Three steps of trainings that are nearly all parameters and moments: the stack fails when it is half gathered."""
+    """Three steps of trainings whose memory is nearly all parameters and moments, so that building the stack fails."""
     recipe = RECIPES[name].model_copy(update={"batch_size": 4})
     alone, together = ([member(i, slices(), "heavy", recipe) for i in range(5)] for _ in range(2))
     for _, items in alone:
         for _ in range(3):
-            take(next(item for item in items if isinstance(item, Step)))
-    population = Watched()
+            run_step(next(item for item in items if isinstance(item, Step)))
+    population = StackSizes()
     with at_most(room):
         for _ in range(3):
-            assert not population.take([next(i for i in items if isinstance(i, Step)) for _, items in together])
+            assert not population.run_steps([next(i for i in items if isinstance(i, Step)) for _, items in together])
     for (a, _), (b, _) in zip(alone, together, strict=True):
         equal(a, b, tolerance=1e-8)
     assert population.made == made
@@ -276,7 +299,7 @@ def short_of_memory_for_gathering_parameters() -> None:
 
 
 def short_of_memory_for_gathering_moments() -> None:
-    """Once all have moments, two do not fit either."""
+    """With moments for all, even two do not fit."""
     short_of_memory_for_gathering("adamw", 168 * MIB, [5, 2, 2])
 
 
@@ -285,18 +308,18 @@ def two_that_do_not_fit_at_all() -> None:
     alone, together = ([member(i, slices(), "net", recipe) for i in range(3)] for _ in range(2))
     greedy = [member(i, slices(), "net", recipe.model_copy(update={"batch_size": 400})) for i in range(2)]
     run_alone([items for _, items in alone])
-    population = Watched()
+    population = StackSizes()
     live = [items for _, items in together]
     steps = [next(i for i in items if isinstance(i, Step)) for items in [*live, *(items for _, items in greedy)]]
     with at_most(64 * MIB):
-        failures = population.take(steps)
+        failures = population.run_steps(steps)
         run_together(live, population=population)
     assert set(failures) == {training for training, _ in greedy}
     assert all(ran_out(failure) and failure.__traceback__ is None for failure in failures.values())
     assert failures[greedy[0][0]] is not failures[greedy[1][0]]
     for (a, _), (b, _) in zip(alone, together, strict=True):
         equal(a, b, tolerance=1e-8)
-    assert population.made == [3, 2]  # the greedy two were tried together, and the others not even made anew
+    assert population.made == [3, 2]  # the greedy two were tried as a stack; the other stack was kept
 
 
 CASES: list[Callable[[], None]] = [
@@ -309,8 +332,8 @@ CASES: list[Callable[[], None]] = [
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the process's data as Linux does")
 @pytest.mark.parametrize("case", CASES)
-def test_short_memory_makes_smaller_stacks_and_no_other_figures(case: Callable[[], None]) -> None:
-    """In a process of its own, whose C library gives memory back at once: so that what it has is what it uses."""
+def test_short_memory_makes_smaller_stacks_with_the_same_weights(case: Callable[[], None]) -> None:
+    """In a separate process whose C library returns freed memory at once, so that its size is what it uses."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(
         [sys.executable, __file__, case.__name__], env=environment, capture_output=True, text=True, timeout=240
@@ -320,7 +343,7 @@ def test_short_memory_makes_smaller_stacks_and_no_other_figures(case: Callable[[
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("what", ["net", "cnn", Linear()], ids=["net", "cnn", "linear"])
-def test_a_recorded_stack_ends_where_its_members_end_alone_on_the_cpu(
+def test_a_graphed_stack_on_the_gpu_equals_its_members_alone_on_the_cpu(
     sets: tuple[Examples, Examples], what: str | HeadSpec
 ) -> None:
     if not torch.cuda.is_available():
@@ -335,7 +358,7 @@ def test_a_recorded_stack_ends_where_its_members_end_alone_on_the_cpu(
 
 
 @pytest.mark.gpu
-def test_a_stack_too_large_for_the_gpu_goes_on_as_smaller_ones(sets: tuple[Examples, Examples]) -> None:
+def test_a_stack_too_large_for_the_gpu_continues_as_smaller_ones(sets: tuple[Examples, Examples]) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     recipe = RECIPES["sgd"].model_copy(update={"batch_size": 128})
@@ -348,12 +371,12 @@ def test_a_stack_too_large_for_the_gpu_goes_on_as_smaller_ones(sets: tuple[Examp
 
     alone = [member(i, sets, "cnn", recipe) for i in range(5)]
     run_alone([items for _, items in alone])
-    peak(1)  # what libraries keep for themselves from now on
+    peak(1)  # memory that libraries allocate once and keep
     limit = (peak(1) + peak(5)) / 2
     gc.collect()
     torch.cuda.empty_cache()
     together = [member(i, sets, "cnn", recipe, device="cuda") for i in range(5)]
-    population = Watched()
+    population = StackSizes()
     torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
     try:
         run_together([items for _, items in together], population=population)

@@ -1,0 +1,103 @@
+"""What a trial needs before its training begins: data, model, precision, and where an earlier attempt stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from suite.data.datasets import search_splits
+from suite.data.splits import Info, Labelled
+from suite.errors import InputError
+from suite.hardware import autotune, device, memory
+from suite.models import assembly, strategies
+from suite.models.assembly import Assembled
+from suite.models.preprocessing import Preprocess
+from suite.models.pretrained import Provenance as WeightsProvenance
+from suite.spec import HeadOnly, Trial
+from suite.training import checkpoint
+from suite.training.checkpoint import Saved
+from suite.training.evaluation import Examples
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The splits that a search may see, as images or as frozen features."""
+
+    train: Examples
+    validation: Examples
+    info: Info
+
+
+@lru_cache(maxsize=2)
+def load_examples(dataset: str, fraction: float, limit: int | None, where: str) -> Loaded:
+    """Training and validation images on the device `where`; kept for the next trial in this process."""
+    splits = search_splits(dataset, fraction=fraction, limit=limit)
+    target = torch.device(where)
+
+    def on_device(part: Labelled) -> Examples:
+        return Examples(torch.from_numpy(part.images).to(target), torch.from_numpy(part.labels).to(target))
+
+    return Loaded(on_device(splits.train), on_device(splits.validation), splits.info)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that the training of a trial starts from."""
+
+    trial: Trial
+    device: torch.device
+    images: Loaded
+    model: nn.Module  # the backbone with its initial weights, on `device`
+    expects: Preprocess
+    weights: WeightsProvenance | None  # None: random weights
+    precision: torch.dtype  # of autocast: for training, or for extracting the features that a head is trained on
+    keep_frozen: Callable[[nn.Module], None] | None  # puts frozen norm layers into evaluation mode
+    saved: Saved | None  # the last checkpoint of an earlier attempt
+
+
+def set_up(trial: Trial, where: torch.device, results: Path, directory: Path) -> Setup:
+    """Load the data, build the model and choose the precision. Sets the global seed and number of threads.
+
+    Raises InputError where the data or weights are not those of the trial, or the strategy does not fit the backbone.
+    """
+    if trial.threads:
+        torch.set_num_threads(trial.threads)
+    memory.keep_memory()
+    torch.manual_seed(trial.seed)
+    images = load_examples(trial.dataset, trial.fraction, trial.limit, str(where))
+    if images.info.data_hash != trial.data_hash or images.info.split_hash != trial.split_hash:
+        raise InputError(f"The data of '{trial.dataset}' are not the ones this trial was planned with.")
+    assembled = assembly.assemble(trial, images.info, results)
+    model, saved = assembled.model.to(where), checkpoint.load(directory)
+    keep_frozen = None
+    if isinstance(trial.strategy, HeadOnly):
+        model.requires_grad_(False)
+        precision = device.precision(trial.recipe.precision, where, model, training=False)
+    else:
+        keep_frozen = strategies.freeze(trial.strategy, model)
+        precision = _training_precision(trial, where, assembled, saved)
+    return Setup(
+        trial=trial,
+        device=where,
+        images=images,
+        model=model,
+        expects=assembled.expects,
+        weights=assembled.provenance,
+        precision=precision,
+        keep_frozen=keep_frozen,
+        saved=saved,
+    )
+
+
+def _training_precision(trial: Trial, where: torch.device, assembled: Assembled, saved: Saved | None) -> torch.dtype:
+    """That of the earlier attempt, or else what the recipe says or measuring finds."""
+    if saved is not None:
+        return device.DTYPES[saved.numbers["precision"]]
+    expects = assembled.expects
+    what = f"{trial.backbone} at {expects.size} px, {trial.strategy.kind}"
+    return autotune.precision(trial.recipe.precision, where, assembled.model, expects.shape, what)

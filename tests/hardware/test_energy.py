@@ -1,0 +1,88 @@
+"""Peak memory and energy of a trial, with their sources."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from suite.hardware import energy
+from suite.hardware.energy import Meter
+
+CPU = torch.device("cpu")
+RANGE = 262_143_328_850  # microjoules at which one of Intel's counters wraps
+
+
+def test_peak_memory_covers_the_time_since_construction() -> None:
+    big = np.ones(400 * 2**20, dtype=np.uint8)
+    before = Meter(CPU)
+    level = before.memory()[0]
+    assert before.memory()[1] == "resident set"
+    del big
+    meter = Meter(CPU)
+    small, _ = meter.memory()
+    assert small < level - 300 * 2**20
+    ours = np.ones(200 * 2**20, dtype=np.uint8)
+    assert meter.memory()[0] > small + 150 * 2**20
+    del ours
+
+
+def test_energy_has_a_source_or_a_reason_for_its_absence() -> None:
+    meter = Meter(CPU)
+    time.sleep(0.05)
+    joules, source = meter.energy()
+    assert (joules is None) == source.startswith(("unavailable", "unattributable"))
+    assert joules is None or joules >= 0
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The powercap files of one processor package, with a subzone that is part of it."""
+    for zone in ("intel-rapl:0", "intel-rapl:0:0"):
+        (tmp_path / zone).mkdir()
+        (tmp_path / zone / "energy_uj").write_text("100000000\n")
+        (tmp_path / zone / "max_energy_range_uj").write_text(f"{RANGE}\n")
+    monkeypatch.setattr(energy, "RAPL", tmp_path)
+    monkeypatch.setattr(energy, "EXCLUSIVE_SHARE", 0.0)  # other tests may run at the same time
+    return tmp_path / "intel-rapl:0"
+
+
+def drawn(package: Path, *microjoules: int) -> tuple[float | None, str]:
+    meter = Meter(CPU)
+    for count in microjoules:
+        time.sleep(0.01)
+        (package / "energy_uj").write_text(f"{count}\n")
+        meter._read_counters()
+    return meter.energy()
+
+
+def test_joules_are_the_difference_of_the_counters_also_across_a_wrap(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert drawn(package, 100_500_000) == (pytest.approx(0.5), "rapl")
+    (package / "energy_uj").write_text(f"{RANGE - 250_000}\n")
+    assert drawn(package, 250_000, 1_250_000) == (pytest.approx(1.5), "rapl")
+    assert drawn(package, 250_000_000_000) == (None, "unavailable")  # more than the limit: the counter restarted
+    monkeypatch.setattr(energy, "MAX_WATTS", 1e9)  # a limit at which it can wrap between two readings
+    assert drawn(package, 250_000_000_001) == (None, "unavailable")
+
+
+def test_energy_of_a_shared_processor_or_an_unknown_attempt_is_unknown(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = Meter(CPU)
+    meter.add(2.5)
+    assert meter.energy() == (pytest.approx(2.5), "rapl")
+    meter.add(None)
+    assert meter.energy() == (None, "unavailable (of an earlier attempt)")
+    monkeypatch.setattr(energy, "EXCLUSIVE_SHARE", 0.9)
+    meter = Meter(CPU)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        time.sleep(1.0)
+        other.kill()
+    assert meter.energy() == (None, "unattributable (the processor is shared)")
+    (package / "energy_uj").unlink()
+    assert Meter(CPU).energy() == (None, "unavailable")

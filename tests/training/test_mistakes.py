@@ -1,0 +1,71 @@
+"""Confusion matrix, calibration and the most confident mistakes of a classifier."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+
+from suite.spec import Mistakes
+from suite.training.evaluation import Examples
+from suite.training.mistakes import MOST_CONFIDENT, calibration_error, find_mistakes, reliability
+
+CLASSES = ("zero", "one", "two")
+
+
+def answers(count: int, seed: int = 0) -> tuple[torch.Tensor, Examples]:
+    """Random logits and labelled random images."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 4, 4), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, len(CLASSES), (count,), generator=generator)
+    return 3 * torch.randn(count, len(CLASSES), generator=generator), Examples(images, labels)
+
+
+def test_the_reliability_diagram_agrees_with_scipy() -> None:
+    """Counts and means of the bins are those of scipy.stats.binned_statistic; the error follows from them."""
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.1, 1, 5000)
+    correct = rng.uniform(size=5000) < confidence**2  # overconfident
+    bins = reliability(confidence, correct)
+    edges = np.linspace(0, 1, 16)
+    counts, _, _ = scipy_stats.binned_statistic(confidence, correct, "count", edges)
+    means, _, _ = scipy_stats.binned_statistic(confidence, correct, "mean", edges)
+    levels, _, _ = scipy_stats.binned_statistic(confidence, confidence, "mean", edges)
+    assert [b.count for b in bins] == counts[counts > 0].tolist()
+    assert calibration_error(bins) == pytest.approx(np.nansum(counts * np.abs(means - levels)) / 5000)
+    assert calibration_error(reliability(np.ones(4), np.array([1, 1, 1, 0]))) == pytest.approx(0.25)
+    assert calibration_error([]) == 0
+
+
+def test_counts_and_worst_mistakes_follow_from_the_logits() -> None:
+    """Each image is counted once under its label and prediction; the mistakes kept are the most confident ones."""
+    logits, examples = answers(200)
+    found = find_mistakes(logits, examples, CLASSES)
+    predicted = logits.argmax(1)
+    for label in range(3):
+        for guess in range(3):
+            assert found.confusion[label][guess] == int(((examples.labels == label) & (predicted == guess)).sum())
+    assert len(found.worst) == MOST_CONFIDENT
+    confidences = [mistake.probability for mistake in found.worst]
+    assert confidences == sorted(confidences, reverse=True)
+    wrong = predicted != examples.labels
+    assert confidences[0] == pytest.approx(logits.softmax(1).max(1).values[wrong].max().item(), abs=1e-5)
+    first = found.worst[0]
+    assert examples.labels[first.index] == first.label != first.predicted == predicted[first.index]
+    assert torch.tensor(first.pixels).shape == (4, 4)
+    assert sum(b.count for b in found.bins) == 200
+
+
+def test_validation_json_keeps_its_format() -> None:
+    """The keys and plain values of the file are those that earlier versions wrote, and a file without calibration,
+    as older versions wrote it, still reads."""
+    logits, examples = answers(50)
+    found = find_mistakes(logits, examples, CLASSES)
+    written = json.loads(json.dumps(found.model_dump(mode="json")))
+    assert list(written) == ["classes", "confusion", "ece", "bins", "worst"]
+    assert list(written["bins"][0]) == ["low", "high", "count", "confidence", "accuracy"]
+    assert list(written["worst"][0]) == ["index", "label", "predicted", "probability", "pixels"]
+    assert Mistakes.model_validate_json(json.dumps(written)) == found
+    del written["ece"], written["bins"]
+    assert Mistakes.model_validate_json(json.dumps(written)).bins == ()
