@@ -1,14 +1,11 @@
 """Heads on frozen features, and the cache the features come from."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from suite.data.datasets import search_splits
-from suite.models import backbones, features, heads
-from suite.models.preprocessing import preprocess
+from suite.models import heads
 from suite.spec import HeadSpec, Knn, Linear, Logreg, Mlp, Ridge
 from suite.training.evaluation import Examples
 
@@ -62,36 +59,3 @@ def test_logreg_knows_classes_it_never_saw(digits: tuple[Examples, Examples]) ->
     few = train.labels < 2
     head, _ = heads.solve(Logreg(c=0.1), train.inputs[few], train.labels[few], 10)
     assert set(head(train.inputs[few]).argmax(1).tolist()) == {0, 1}
-
-
-def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path))
-    images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
-    expects = preprocess("cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False)
-    model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
-
-    def get(**changes: object) -> tuple[torch.Tensor, bool]:
-        facts: dict[str, object] = {"images_hash": "a"} | changes
-        work = features.cached(model, images, expects, torch.float32, **facts)  # type: ignore[arg-type]
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                return end.value
-
-    found, hit = get()
-    first = found.clone()  # the file is mapped, and about to be damaged
-    assert not hit
-    assert first.shape == (40, 128)
-    again, hit = get()
-    assert hit
-    assert torch.equal(first, again)
-    assert not get(images_hash="b")[1]
-    assert again is get()[0]  # one tensor for all trials of a process, mapped: copied here before the file is damaged
-    first = first.clone()
-    for path in (tmp_path / "features").glob("*.npy"):
-        path.write_bytes(path.read_bytes()[:-10])
-    assert torch.equal(get()[0], first)  # a damaged cache is computed anew
-    with torch.no_grad():
-        next(model.parameters()).add_(1)
-    assert not get()[1]
