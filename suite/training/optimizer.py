@@ -1,4 +1,4 @@
-"""Optimizers and learning rate schedules."""
+"""Optimisers and learning rate schedules."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from suite.spec import Recipe
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Weight decay leaves biases and norms alone, as is usual."""
+    """The recipe's optimiser over the parameters that require gradients.
+
+    Biases and the parameters of norm layers are exempt from weight decay, as is common.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if not recipe.weight_decay:
-        groups = [{"params": trained}]  # one group is one call
+        groups = [{"params": trained}]  # one group: one fused kernel
     groups = [group for group in groups if group["params"]]
-    graphed = device.type == "cuda"  # a recorded step reads its rate from memory
+    graphed = device.type == "cuda"  # a CUDA graph reads the learning rate from a tensor
     lr = torch.tensor(recipe.lr, device=device) if graphed else recipe.lr
     if recipe.optimizer == "adamw":
         betas = (recipe.momentum, recipe.beta2)
@@ -29,7 +32,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
-    """The rate of one step: a function of the step alone, so that resuming needs no scheduler state."""
+    """The learning rate of a step in 0..total - 1.
+
+    A function of the step alone, so that a checkpoint needs no scheduler state. 'cosine' is annealing without restarts
+    (Loshchilov and Hutter, 2017, arXiv:1608.03983); 'onecycle' rises and falls linearly (Smith and Topin, 2019,
+    arXiv:1708.07120).
+    """
     warmup = recipe.warmup or (0.3 if recipe.schedule == "onecycle" else 0.0)
     rising = warmup * total
     if step < rising:

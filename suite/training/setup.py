@@ -60,18 +60,24 @@ class Setup:
     saved: Saved | None  # the last checkpoint of an earlier attempt
 
 
-def set_up(trial: Trial, where: torch.device, results: Path, directory: Path) -> Setup:
-    """Load the data, build the model and choose the precision. Sets the global seed and number of threads.
+def load_images(trial: Trial, where: torch.device) -> Loaded:
+    """The trial's images on the device `where`. Raises InputError where they are not those that it was planned with."""
+    images = load_examples(trial.dataset, trial.fraction, trial.limit, str(where))
+    if images.info.data_hash != trial.data_hash or images.info.split_hash != trial.split_hash:
+        raise InputError(f"The data of '{trial.dataset}' are not the ones this trial was planned with.")
+    return images
 
-    Raises InputError where the data or weights are not those of the trial, or the strategy does not fit the backbone.
+
+def set_up(trial: Trial, images: Loaded, where: torch.device, results: Path, directory: Path) -> Setup:
+    """Build the model and choose the precision. Sets the global seed and number of threads.
+
+    `directory` is the trial's, with the checkpoints of earlier attempts. Raises InputError where the weights are not
+    those of the trial, or the strategy does not fit the backbone.
     """
     if trial.threads:
         torch.set_num_threads(trial.threads)
     memory.keep_memory()
     torch.manual_seed(trial.seed)
-    images = load_examples(trial.dataset, trial.fraction, trial.limit, str(where))
-    if images.info.data_hash != trial.data_hash or images.info.split_hash != trial.split_hash:
-        raise InputError(f"The data of '{trial.dataset}' are not the ones this trial was planned with.")
     assembled = assembly.assemble(trial, images.info, results)
     model, saved = assembled.model.to(where), checkpoint.load(directory)
     keep_frozen = None

@@ -31,7 +31,7 @@ from suite.training.gradient_trial import gradient_trial
 from suite.training.head_trial import head_trial
 from suite.training.mistakes import find_mistakes
 from suite.training.record import Account, Latencies, Outcome, WallClock, build_record, cost_of, provenance
-from suite.training.setup import Setup, set_up
+from suite.training.setup import Setup, load_images, set_up
 from suite.training.state import Diverged, Step
 
 
@@ -59,16 +59,25 @@ def run_trial(
 
 
 def _run(attempt: Attempt, writer: EventWriter) -> Events[None]:
-    trial, clock, where = attempt.trial, WallClock(), torch.device("cpu")
+    trial, clock, where, validation_images = attempt.trial, WallClock(), torch.device("cpu"), 0
     try:
         where = device.pick(trial.device)
         meter = Meter(where)
-        setup = set_up(trial, where, attempt.results, attempt.directory.path)
+        images = load_images(trial, where)
+        validation_images = len(images.validation)
+        setup = set_up(trial, images, where, attempt.results, attempt.directory.path)
         account = Account(clock, meter, count(setup.model, setup.expects.shape))
     except Exception as error:
         reason = _reason(error, attempt)
         origin = provenance(trial, attempt.command, where, device.name_of(torch.float32))
-        attempt.commit(build_record(attempt.name, Outcome("failed", reason), began=clock.began, provenance=origin))
+        record = build_record(
+            attempt.name,
+            Outcome("failed", reason),
+            began=clock.began,
+            provenance=origin,
+            images=validation_images,
+        )
+        attempt.commit(record)
         yield writer.append(Failed(reason=reason)).event
         return
     yield from _train(setup, account, attempt, writer)

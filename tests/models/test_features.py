@@ -1,0 +1,55 @@
+"""Frozen features: their cache, and what their extraction reports."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from suite.models import backbones, features
+from suite.models.preprocessing import preprocess
+
+
+def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path))
+    images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
+    expects = preprocess("cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False)
+    model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
+
+    def get(**changes: object) -> tuple[torch.Tensor, bool]:
+        facts: dict[str, object] = {"images_hash": "a"} | changes
+        work = features.cached(model, images, expects, torch.float32, **facts)  # type: ignore[arg-type]
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+
+    found, hit = get()
+    first = found.clone()  # the file is mapped, and about to be damaged
+    assert not hit
+    assert first.shape == (40, 128)
+    again, hit = get()
+    assert hit
+    assert torch.equal(first, again)
+    assert not get(images_hash="b")[1]
+    assert again is get()[0]  # one tensor for all trials of a process, mapped: copied here before the file is damaged
+    first = first.clone()
+    for path in (tmp_path / "features").glob("*.npy"):
+        path.write_bytes(path.read_bytes()[:-10])
+    assert torch.equal(get()[0], first)  # a damaged cache is computed anew
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    assert not get()[1]
+
+
+def test_an_extraction_reports_images_that_the_device_has_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is synchronised before each report: images that are only queued are not called done."""
+    expects = preprocess("cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False)
+    model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
+    order: list[str] = []
+    monkeypatch.setattr(features, "synchronize", lambda device: order.append(f"synchronised {device}"))
+    monkeypatch.setattr(features.time, "monotonic", iter(range(100)).__next__)  # a second passes at each look
+    work = features.extract(model, torch.zeros(300, 1, 28, 28, dtype=torch.uint8), expects, torch.float32)
+    for done in work:
+        order.append(f"done {done}")
+    assert order == [line for done in (128, 256, 384) for line in ("synchronised cpu", f"done {done}")]
