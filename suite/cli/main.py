@@ -1028,7 +1028,8 @@ def evaluate(
     directory = open_study(root, study)
     if not final:
         raise InputError(APART.format(study=study))
-    stop, found = Stop(), {}
+    stop = Stop()
+    found: Any = None
     command = _command()
     with _signals(stop):
         chosen = evaluation_final.plan(

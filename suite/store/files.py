@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from suite.errors import InputError, WorkError
 from suite.spec import NAME
@@ -157,8 +158,8 @@ def read_model(path: Path | str, kind: type[Model]) -> Model | None:
 
 
 def dump_json(value: object) -> str:
-    """JSON for scripts: plain, two spaces, NaN refused."""
-    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    """JSON for scripts, also of models and dataclasses: two spaces, NaN refused."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=to_jsonable_python)
 
 
 def cache_dir() -> Path:
