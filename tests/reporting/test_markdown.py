@@ -19,7 +19,6 @@ from suite.reporting.markdown import escape
 from suite.store.files import write_model
 from suite.store.study import StudyDir
 
-
 RENDERER = MarkdownIt("gfm-like")  # with tables, strikethrough and links of plain addresses
 
 
