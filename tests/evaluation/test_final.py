@@ -282,7 +282,7 @@ def test_a_damaged_final_model_is_set_aside_and_trained_again(small: Any, tmp_pa
     }
 
 
-def test_nobody_stands_on_damaged_weights(small: Any, tmp_path: Path) -> None:
+def test_damaged_weights_are_refused(small: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
     source = next(p.name for p in results.glob("pretrain-*"))

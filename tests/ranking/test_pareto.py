@@ -17,7 +17,7 @@ def row(number: int, accuracy: float, **facts: Any) -> Row:
     return Row("s", f"{number:04d}", number, "a", "cnn", "scratch", "finished", accuracy)._replace(**facts)
 
 
-def test_a_front_by_hand() -> None:
+def test_a_front_computed_by_hand() -> None:
     rows = [
         row(1, 0.90, flops=10**6),
         row(2, 0.95, flops=10**7),
@@ -38,7 +38,7 @@ def test_a_front_by_hand() -> None:
     assert "<- knee" in as_text(found)
 
 
-def test_a_cost_of_nothing_is_no_trouble() -> None:
+def test_a_cost_of_zero_is_accepted() -> None:
     found = front(
         [row(1, 0.9, train_flops=0), row(2, 0.95, train_flops=100), row(3, 0.97, train_flops=1000)], "train_flops"
     )
@@ -60,7 +60,7 @@ def test_fronts_of_several_validation_sets_are_apart() -> None:
     assert "FLOPs/img on mnist" in as_text(found["flops on mnist (aaaaaaaa)"])
 
 
-def test_the_leaderboard_tells_them(small: Any, suite: Callable[..., Any]) -> None:
+def test_the_leaderboard_prints_fronts_and_costs(small: Any, suite: Callable[..., Any]) -> None:
     answer = json.loads(suite("leaderboard", "small", "--pareto", "--json", "--results", small.results).stdout)
     assert set(answer) == {"rows", "fronts", "costs"}
     assert set(answer["fronts"]) <= set(COSTS)

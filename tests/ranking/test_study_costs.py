@@ -35,7 +35,7 @@ def test_search_final_training_and_pretraining_add_up(small: Any) -> None:
     assert share.share.flops == pytest.approx(share.cost.flops)
 
 
-def test_pretraining_is_shared_by_every_study_that_stands_on_it(
+def test_pretraining_is_shared_by_every_study_that_uses_it(
     small: Any, tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir]
 ) -> None:
     import shutil
@@ -65,7 +65,7 @@ def test_caps_name_what_is_exceeded() -> None:
     assert "2 ms for one image, 1 ms" in (latency.beyond(Caps(latency=0.001), counted, lambda: 0.002) or "")
 
 
-def test_what_exceeds_a_cap_is_pruned_before_it_is_trained(
+def test_a_model_above_a_cap_is_pruned_before_training(
     tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir]
 ) -> None:
     study = search(made(trials=2, caps=Caps(flops=500_000)), tmp_path)  # the net needs 961,000
@@ -94,7 +94,7 @@ def test_latency_of_many_images_is_left_out_where_it_takes_long() -> None:
         ({"kind": "knn", "k": 3}, 0, 2 * 50 * 300, 0),  # every image is compared with 300
     ],
 )
-def test_a_head_costs_what_it_weighs(
+def test_cost_of_a_head(
     small: Any, tmp_path: Path, head: dict[str, Any], parameters: int, flops: int, trained: int
 ) -> None:
     trial = next(s.trial for s in small.study.states() if s.trial.arm == "net-head")

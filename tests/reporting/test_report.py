@@ -92,7 +92,7 @@ def test_it_is_one_file_that_needs_no_network(html: Path) -> None:
     assert html.stat().st_size < 4_000_000
 
 
-def test_it_says_all_that_it_should(html: Path, small: Any) -> None:
+def test_every_section_is_there(html: Path, small: Any) -> None:
     page = Page(html.read_text())
     assert "Does <b>the</b> machinery hold | or not?" in page.text  # shown as written, not obeyed
     for title in ("Protocol", "Final evaluation", "Leaderboard", "Accuracy against cost", "Learning curves"):
@@ -146,7 +146,7 @@ def test_what_cannot_be_reported_is_refused(small: Any, tmp_path: Path, suite: C
     assert "no finished trial" in refused.stderr
 
 
-def test_a_reading_without_an_outcome_is_not_denied(small: Any, tmp_path: Path) -> None:
+def test_a_reading_without_an_evaluation_is_reported(small: Any, tmp_path: Path) -> None:
     """As a kill in between leaves it, or damage to evaluation.json."""
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
@@ -352,7 +352,7 @@ def chromium(*arguments: str, profile: Path) -> None:
 @pytest.mark.web
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("width", [375, 1280])
-def test_a_browser_draws_it_without_complaint(html: Path, tmp_path: Path, width: int) -> None:
+def test_a_browser_draws_it_without_errors(html: Path, tmp_path: Path, width: int) -> None:
     shot = tmp_path / "shot.png"
     chromium(f"--window-size={width},3000", f"--screenshot={shot}", html.as_uri(), profile=tmp_path / "profile")
     with Image.open(shot) as image:

@@ -69,7 +69,9 @@ def test_values_of_several_kinds_share_a_column() -> None:
     assert made == {"a": [1.0, 0.25, None], "b": ["1", "auto", None], "c": [True, False, None], "d": [None] * 3}
 
 
-def test_without_pyarrow_it_is_said_how_to_get_it(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_message_says_how_to_install_it(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # what Python does with a module that cannot be imported
     with pytest.raises(InputError, match=r"pip install 'mnist-suite\[parquet\]'"):
         tables.tables(small.study, tmp_path / "tables", parquet=True)
