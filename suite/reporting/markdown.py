@@ -11,8 +11,8 @@ from suite.errors import printable
 # Characters that begin an inline construct (emphasis, code, links, tags, entities, formulas) or end a table's cell.
 _SPECIAL = re.compile(r"[\\`*_\[\]<>#&|~$]")
 
-# What makes a list or underlines a heading at the start of a line; other blocks begin with a special character.
-_BLOCK = re.compile(r"^(\d*)([-+=.)])")
+# What begins a list, and lines of dashes or equals signs; other blocks begin with a special character.
+_BLOCK = re.compile(r"^(\d*)([-+.)](?=\s|$)|[-=](?=[-=\s]*$))")
 
 # Where plain addresses become links on GitHub: https://github.github.com/gfm/#autolinks-extension-
 _ADDRESS = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)

@@ -83,6 +83,10 @@ def as_read(text: str) -> str:
 @example("1. one")
 @example("+ item")
 @example("=")
+@example("-- -")
+@example("- - -")
+@example("-5.6")
+@example("12.5 %")
 def test_it_is_literal_in_every_place(text: str) -> None:
     """In a paragraph, a heading, a title, a caption, an image and a cell: no tag or cell of its own, no link."""
     wanted, shown = as_read(text), escape(text)
