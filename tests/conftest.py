@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from suite.ranking.final import FinalEvaluation
 from suite.spec import Arm, Caps, Choice, Experiment, HeadOnly, LogFloat, Pretraining, Pruning, Recipe, Trial
 from suite.store.study import StudyDir
 
@@ -49,7 +50,7 @@ class Opened:
 class Small:
     results: Path
     study: StudyDir
-    outcome: dict[str, Any]
+    outcome: FinalEvaluation
     opened_by_search: list[str]
     opened_by_evaluation: list[str]
 

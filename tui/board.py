@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from suite.ranking.leaderboard import COLUMNS, COSTS, DEFAULT, Row, pareto
+from suite.ranking.leaderboard import COLUMNS, COSTS, DEFAULT, Row, pareto_keys
 from tui.filters import Filter, Subject, lookup, parse
 from tui.snapshot import Key, Run
 
@@ -92,7 +92,7 @@ def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pi
         matched=len(kept),
         total=len(within),
         front=front,
-        splits=len({run.trial.split_hash for run in kept}),
+        splits=len({run.row.validation for run in kept}),
     )
 
 
@@ -112,11 +112,8 @@ def _filtered(
 
 
 def fronts(lines: Iterable[BoardLine], cost: str) -> frozenset[Key]:
-    """Keys of the Pareto lines: one front for each validation split, as accuracies compare only within one."""
-    splits: dict[str, list[Row]] = {}
-    for line in lines:
-        splits.setdefault(line.runs[0].trial.split_hash, []).append(line.row)
-    return frozenset((row.study, row.trial) for rows in splits.values() for row in pareto(rows, cost))
+    """Keys of the lines on the Pareto front of their validation set."""
+    return pareto_keys((line.row for line in lines), cost)
 
 
 def order(row: Row, key: str, reverse: bool = False) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ TITLES = {
     "tuned": "tuned",
 }
 LEFT = frozenset(
-    {"flag", "study", "arm", "backbone", "strategy", "state", "tuned", "reason", "dataset", "host", "curve"}
+    {"flag", "tuned", "dataset", "host", "curve", *(key for key, column in COLUMNS.items() if column.textual)}
 )
 BARS = "▁▂▃▄▅▆▇█"
 SPARK = 12  # points

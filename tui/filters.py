@@ -35,7 +35,7 @@ ALIASES = {
     "data": "dataset",
 }
 TEXT_FIELDS = frozenset(
-    {"study", "trial", "arm", "backbone", "strategy", "state", "reason", "dataset", "energy_source"}
+    {"trial", "dataset", "energy_source", *(key for key, column in COLUMNS.items() if column.textual)}
 )
 PROPERTIES = ("pareto", "marked", "pinned", "live", "best")
 LIVE = frozenset({"running", "waiting", "stale"})

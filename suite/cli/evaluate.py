@@ -50,7 +50,8 @@ def evaluate(options: EvaluateOptions) -> None:
     directory = open_study(root, options.study)
     if not options.final:
         raise InputError(final_evaluation.APART.format(study=options.study))
-    stop, found = Stop(), {}
+    stop = Stop()
+    found: Any = None
     with stopping(stop):
         plan = final_evaluation.plan(
             root,

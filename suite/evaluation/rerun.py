@@ -1,4 +1,4 @@
-"""Repeats a trial from its trial.json and says whether it comes out the same, bit for bit."""
+"""Repeats a trial from its trial.json and compares the two records bit for bit."""
 
 from __future__ import annotations
 
@@ -13,25 +13,17 @@ from suite.execution.stop import Stop
 from suite.spec import Provenance, Record, Status
 from suite.store.study import StudyDir, find_trial, open_study, split_reference
 
-SAME = (
-    "state",
-    "reason",
-    "accuracy",
-    "loss",
-    "epoch",
-    "steps",
-    "curve",
-    "artifact_sha256",
-)  # of a record: what must agree
+# Fields of a record that a repeat must reproduce.
+REPRODUCED = ("state", "reason", "accuracy", "loss", "epoch", "steps", "curve", "artifact_sha256")
 
-OnStatus = Callable[[Path, Status], None]  # where the repeat lies, and how it stands
+OnStatus = Callable[[Path, Status], None]  # called with the repeat's results directory and its status
 
 
 def rerun(results: Path, reference: str, *, stop: Stop, on_status: OnStatus = lambda *_: None) -> dict[str, Any]:
-    """Train STUDY/TRIAL again in a temporary place and compare. Raises InputError.
+    """Train STUDY/TRIAL again in a temporary directory and compare the two records.
 
-    The answer says `identical`, what `differs` as (before, now), and which parts of the `surroundings` (code,
-    packages, hardware) have changed since, as these are what a difference comes from.
+    Returns the trial's name, seed and new accuracy, and what `compare` returns.
+    Raises InputError where the trial is unknown, has not ended or failed, or where the repeat was stopped.
     """
     study_name, trial_id = split_reference(reference)
     study = open_study(results, study_name)
@@ -41,7 +33,7 @@ def rerun(results: Path, reference: str, *, stop: Stop, on_status: OnStatus = la
         raise InputError(
             f"Trial {study.name}/{state.id} is {state.state}: only finished and pruned trials can be compared."
         )
-    # A pruned trial was ended from outside, at its last epoch; one that diverged ends by itself.
+    # A pruned trial was ended by the search after its last epoch; one that diverged will diverge again.
     prune_after = before.curve[-1][0] if before.state == "pruned" and before.curve else None
     with tempfile.TemporaryDirectory(prefix="mnist-suite-rerun-") as temporary:
         directory = StudyDir(Path(temporary), study.name)
@@ -59,10 +51,13 @@ def rerun(results: Path, reference: str, *, stop: Stop, on_status: OnStatus = la
 
 
 def compare(before: Record, now: Record) -> dict[str, Any]:
-    """Two records of one trial: identical or not, and where they differ."""
-    differs = {
-        key: (getattr(before, key), getattr(now, key)) for key in SAME if getattr(before, key) != getattr(now, key)
-    }
+    """Compare two records of one trial.
+
+    Returns `identical`, the fields in which the records differ as (before, now), and what changed of their
+    `surroundings` (code, packages, hardware), where differences come from.
+    """
+    pairs = {key: (getattr(before, key), getattr(now, key)) for key in REPRODUCED}
+    differs = {key: (old, new) for key, (old, new) in pairs.items() if old != new}
     return {
         "identical": not differs,
         "differs": differs,
@@ -71,7 +66,7 @@ def compare(before: Record, now: Record) -> dict[str, Any]:
 
 
 def surroundings(before: Provenance | None, now: Provenance | None) -> dict[str, tuple[Any, Any]]:
-    """Which facts of code, packages and hardware have changed between two records."""
+    """Facts of code, packages and hardware that differ between two records, as (before, now)."""
     if before is None or now is None:
         return {}
     old, new = before.model_dump(exclude={"command", "host"}), now.model_dump(exclude={"command", "host"})

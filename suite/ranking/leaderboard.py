@@ -1,141 +1,132 @@
-"""Ranking: from what the files say to rows, and from rows to text. Pure functions, nothing is read here."""
+"""The leaderboard: trial states become rows, rows are ranked and become text. Pure functions; no file is read here.
 
-from __future__ import annotations
+A column is declared in one place: a field of `Row` whose annotation carries a `Column`. The table, `--sort`, CSV,
+JSON, Parquet, the filter of the dashboard and its table follow from that declaration.
+"""
 
+# Without `from __future__ import annotations`: the fields' annotations hold objects that are used at run time.
 import csv
 import io
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from suite.errors import InputError, printable
+from suite.ranking.formats import count, duration, hyperparameters, percent, size
 from suite.ranking.statistics import wilson
+from suite.spec import Trial
 from suite.store.study import STALE_SECONDS
 from suite.store.trial import TrialState
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-
-class Row(NamedTuple):
-    """One trial on the leaderboard. Costs are None until they are known.
-
-    A tuple, because there are thousands: a frozen dataclass takes three times as long to make, five to change.
-    """
-
-    study: str
-    trial: str
-    number: int
-    arm: str
-    backbone: str
-    strategy: str
-    state: str  # as in store.State, or "stale"
-    accuracy: float | None = None  # best on validation: optimistic, the search chose by it
-    low: float | None = None  # 95 % Wilson interval
-    high: float | None = None
-    loss: float | None = None
-    epoch: float | None = None
-    curve: tuple[float, ...] = ()  # validation accuracies
-    epochs: tuple[float, ...] = ()  # that they were measured after
-    params: int | None = None
-    trainable: int | None = None
-    flops: int | None = None  # forward, per image
-    train_flops: int | None = None
-    seconds: float | None = None  # of training
-    wall: float | None = None  # seconds, all attempts
-    speed: float | None = None  # images per second in training
-    memory: int | None = None  # peak, bytes
-    energy: float | None = None  # joules
-    energy_source: str | None = None
-    latency: float | None = None  # seconds for one image
-    latency_256: float | None = None  # for 256 at once
-    tuned: Mapping[str, Any] = NOTHING
-    reason: str | None = None
-    seed: int = 0
-    pareto: bool = False
-    rank: int | None = None
+ValidationSet = tuple[str, str, int | None]  # data set, SHA-256 of its training files, limit
 
 
 @dataclass(frozen=True)
 class Column:
-    key: str
+    """How a field of `Row` is shown and sorted, and where its value comes from."""
+
     title: str
-    text: Callable[[Any], str]
+    text: Callable[[Any], str] = str  # how a known value is shown
     best: Literal["high", "low", ""] = ""  # which end is good; "": not a quality
-    cost: bool = False
+    cost: bool = False  # whether it is a cost: Pareto fronts are drawn against it
+    read: Callable[[TrialState], Any] | None = None  # the value, None where unknown; without it `row` or `rank` sets it
+    key: str = ""  # the field's name, filled in below
+    textual: bool = False  # whether the values are text, filled in below
 
 
-def _number(value: float) -> str:
-    """1234567 -> '1.23M'; three significant digits, for counts."""
-    for power, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= power:
-            return f"{value / power:.3g}{letter}"
-    return f"{value:.3g}"
+def _from_cost(name: str, before: str = "") -> Callable[[TrialState], Any]:
+    """Reads a field of the record's cost, or `before` of the events ("progress.seconds") while there is no cost."""
+    event, _, field = before.partition(".")
+
+    def read(state: TrialState) -> Any:
+        cost = state.record.cost if state.record else None
+        return getattr(cost, name) if cost else getattr(getattr(state, event, None), field, None)
+
+    return read
 
 
-def _bytes(value: float) -> str:
-    for power, letter in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if value >= power:
-            return f"{value / power:.3g} {letter}"
-    return f"{value:.0f} B"
+def _cost(title: str, text: Callable[[Any], str], name: str, before: str = "") -> Column:
+    """The column of a cost."""
+    return Column(title, text, "low", cost=True, read=_from_cost(name, before))
 
 
-def _seconds(value: float) -> str:
-    if value >= 3600:
-        return f"{value / 3600:.1f} h"
-    if value >= 120:
-        return f"{value / 60:.1f} min"
-    if value >= 0.1:
-        return f"{value:.1f} s"
-    return f"{value * 1e3:.2g} ms" if value >= 1e-4 else f"{value * 1e6:.2g} µs"
+def _loss(state: TrialState) -> float | None:
+    return state.record.loss if state.record else None
 
 
-def _tuned(values: Mapping[str, Any]) -> str:
-    return " ".join(
-        [
-            f"{k.rpartition('.')[2]}={v:.3g}" if isinstance(v, float) else f"{k.rpartition('.')[2]}={v}"
-            for k, v in values.items()
-        ]
+def _epoch(state: TrialState) -> float | None:
+    return state.record.epoch if state.record else state.curve[-1][0] if state.curve else None
+
+
+_speed = _from_cost("images_per_second", "progress.images_per_second")
+
+
+class Row(NamedTuple):
+    """One trial on the leaderboard; None is shown as '-'. Fields without a `Column` are for JSON and for drawing.
+
+    A tuple, because there are thousands: a frozen dataclass takes three times as long to make, five to change.
+    """
+
+    study: Annotated[str, Column("study")]
+    trial: str  # id
+    number: Annotated[int, Column("trial", "{:04d}".format)]
+    arm: Annotated[str, Column("arm")]
+    backbone: Annotated[str, Column("backbone")]
+    strategy: Annotated[str, Column("strategy")]
+    state: Annotated[str, Column("state")]  # as `store.trial.State`, or "stale"
+
+    # Best on validation: optimistic, since the search selects by it. Then its 95 % Wilson interval.
+    accuracy: Annotated[float | None, Column("val acc", percent, "high", read=lambda s: s.best)] = None
+    low: Annotated[float | None, Column("95% low", percent, "high")] = None
+    high: Annotated[float | None, Column("95% high", percent, "high")] = None
+    loss: Annotated[float | None, Column("val loss", "{:.4f}".format, "low", read=_loss)] = None
+    epoch: Annotated[float | None, Column("epoch", "{:g}".format, read=_epoch)] = None
+    curve: tuple[float, ...] = ()  # validation accuracies
+    epochs: tuple[float, ...] = ()  # that they were measured after
+
+    # Forward FLOPs are per image, times in seconds, memory in bytes, energy in joules; latency is for one image.
+    flops: Annotated[int | None, _cost("FLOPs/img", count, "forward_flops", "started.forward_flops")] = None
+    params: Annotated[int | None, _cost("params", count, "parameters", "started.parameters")] = None
+    trainable: Annotated[int | None, _cost("trainable", count, "trainable", "started.trainable")] = None
+    train_flops: Annotated[int | None, _cost("train FLOPs", count, "training_flops")] = None
+    seconds: Annotated[float | None, _cost("train time", duration, "train_seconds", "progress.seconds")] = None
+    wall: Annotated[float | None, _cost("wall time", duration, "wall_seconds")] = None
+    speed: Annotated[float | None, Column("img/s", count, "high", read=_speed)] = None
+    memory: Annotated[int | None, _cost("peak mem", size, "peak_memory_bytes")] = None
+    energy: Annotated[float | None, _cost("energy", lambda v: f"{count(v)}J", "energy_joules")] = None
+    energy_source: str | None = None
+    latency: Annotated[float | None, _cost("latency", duration, "latency_seconds")] = None
+    latency_256: float | None = None  # seconds for 256 images at once
+
+    tuned: Annotated[Mapping[str, Any], Column("tuned", hyperparameters, read=lambda s: s.trial.canonical_params)] = (
+        NOTHING
     )
+    reason: Annotated[str | None, Column("reason", read=lambda s: s.reason)] = None
+    seed: Annotated[int, Column("seed", read=lambda s: s.trial.seed)] = 0
+    validation: ValidationSet = ("", "", None)  # accuracies can be compared only where this is the same
+    pareto: bool = False
+    rank: Annotated[int | None, Column("#")] = None  # this and `pareto` stay last: see the function `rank`
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}%"
+def _columns() -> dict[str, Column]:
+    """Columns by field name, in the order of the fields, after rank and number."""
+    found: dict[str, Column] = {}
+    for name, hint in get_type_hints(Row, include_extras=True).items():
+        for column in getattr(hint, "__metadata__", ()):
+            kind = hint.__origin__
+            found[name] = replace(column, key=name, textual=kind is str or kind == str | None)
+    return {name: found[name] for name in dict.fromkeys(("rank", "number", *found))}
 
 
-COLUMNS: dict[str, Column] = {
-    c.key: c
-    for c in (
-        Column("rank", "#", str),
-        Column("number", "trial", lambda v: f"{v:04d}"),
-        Column("study", "study", str),
-        Column("arm", "arm", str),
-        Column("backbone", "backbone", str),
-        Column("strategy", "strategy", str),
-        Column("state", "state", str),
-        Column("accuracy", "val acc", _percent, "high"),
-        Column("low", "95% low", _percent, "high"),
-        Column("high", "95% high", _percent, "high"),
-        Column("loss", "val loss", lambda v: f"{v:.4f}", "low"),
-        Column("epoch", "epoch", lambda v: f"{v:g}"),
-        Column("flops", "FLOPs/img", _number, "low", cost=True),
-        Column("params", "params", _number, "low", cost=True),
-        Column("trainable", "trainable", _number, "low", cost=True),
-        Column("train_flops", "train FLOPs", _number, "low", cost=True),
-        Column("seconds", "train time", _seconds, "low", cost=True),
-        Column("wall", "wall time", _seconds, "low", cost=True),
-        Column("speed", "img/s", _number, "high"),
-        Column("memory", "peak mem", _bytes, "low", cost=True),
-        Column("energy", "energy", lambda v: f"{_number(v)}J", "low", cost=True),
-        Column("latency", "latency", _seconds, "low", cost=True),
-        Column("tuned", "tuned", _tuned),
-        Column("reason", "reason", str),
-        Column("seed", "seed", str),
-    )
-}
+COLUMNS: dict[str, Column] = _columns()
+
+_READ = {key: column.read for key, column in COLUMNS.items() if column.read is not None}
 
 DEFAULT: tuple[str, ...] = (
     "rank",
@@ -167,30 +158,37 @@ def text(row: Row, key: str) -> str:
 
 
 def texts(rows: Iterable[Row], key: str) -> list[str]:
-    """A column as people read it; '-' where nothing is known."""
+    """The cells of a column as people read them; '-' where nothing is known."""
     shown = column(key).text
     if key == "rank":
         return ["-" if r.rank is None else f"*{r.rank}" if r.pareto else str(r.rank) for r in rows]
     values = map(attrgetter(key), rows)
     if key == "tuned":
-        cells = [shown(value) if value else "-" for value in values]
+        cells = [shown(value) for value in values]  # a mapping has no hash
     else:
-        known: dict[Any, str] = {None: "-"}  # a column repeats itself: arms, states, models and so their costs
+        known: dict[Any, str] = {None: "-"}  # arms, states and models repeat, and so do their costs
         cells = [known[value] if value in known else known.setdefault(value, shown(value)) for value in values]
     if "".join(cells).isprintable():
         return cells
     return [printable(cell.replace("\n", " ")) for cell in cells]
 
 
+def validation_set(trial: Trial) -> ValidationSet:
+    """Identity of the images that the trial's validation accuracy is measured on.
+
+    `data.splits` draws them from the training files by class with a fixed seed and cuts them to `limit`; neither the
+    share of training labels nor the seed of the trial has any influence on them.
+    """
+    return trial.dataset, trial.data_hash, trial.limit
+
+
 def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
-    """One trial's row, unranked."""
-    trial, record, started, progress = state.trial, state.record, state.started, state.progress
+    """One trial's row, unranked. `now` is in seconds since 1970."""
+    trial, record = state.trial, state.record
+    cost = record.cost if record else None
     label: str = state.state
     if label == "running" and (now or time.time()) - state.last > STALE_SECONDS:
         label = "stale"
-    accuracy = state.best
-    cost = record.cost if record is not None else None
-    known = cost or started
     low = high = None
     if record is not None and record.accuracy is not None and record.images:
         low, high = wilson(record.accuracy, record.images)
@@ -202,36 +200,23 @@ def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
         backbone=trial.backbone,
         strategy=trial.strategy.kind,
         state=label,
-        accuracy=accuracy,
         low=low,
         high=high,
-        loss=record.loss if record else None,
-        epoch=record.epoch if record else state.curve[-1][0] if state.curve else None,
         curve=tuple([value for _, value in state.curve]),
         epochs=tuple([epoch for epoch, _ in state.curve]),
-        params=known.parameters if known else None,
-        trainable=known.trainable if known else None,
-        flops=known.forward_flops if known else None,
-        train_flops=cost.training_flops if cost else None,
-        seconds=cost.train_seconds if cost else progress.seconds if progress else None,
-        wall=cost.wall_seconds if cost else None,
-        speed=cost.images_per_second if cost else progress.images_per_second if progress else None,
-        memory=cost.peak_memory_bytes if cost else None,
-        energy=cost.energy_joules if cost else None,
         energy_source=cost.energy_source if cost else None,
-        latency=cost.latency_seconds if cost else None,
         latency_256=cost.latency_256_seconds if cost else None,
-        tuned=trial.canonical_params,
-        reason=state.reason,
-        seed=trial.seed,
+        validation=validation_set(trial),
+        **{key: read(state) for key, read in _READ.items()},
     )
 
 
 def rank(rows: Iterable[Row], *, sort: str = "accuracy", cost: str | None = None) -> list[Row]:
     """Rows in order, the best first, with ranks and Pareto marks.
 
-    Finished trials take ranks; the others follow them, so nothing is hidden. A row is on the Pareto front
-    when no finished one is at least as accurate at no more `cost` and better in one of the two.
+    Finished trials have ranks; all others follow them. A row is on the Pareto front when no finished row of the same
+    validation set is at least as accurate at no more `cost` and better in one of the two. Without `cost` it is `sort`
+    where that is a cost, else FLOPs. Raises InputError for an unknown column and for a `cost` that is none.
     """
     chosen = column(sort)
     cost = cost or (sort if chosen.cost else "flops")
@@ -249,47 +234,67 @@ def rank(rows: Iterable[Row], *, sort: str = "accuracy", cost: str | None = None
         return (r.state != "finished", 0, str(value), 0.0, r.study, r.number)
 
     ordered = sorted(rows, key=order)
-    front = {(r.study, r.trial) for r in pareto(ordered, cost)}
+    front = pareto_keys(ordered, cost)
     ranked: list[Row] = []
     for place, r in enumerate(ordered, 1):
         finished = r.state == "finished"
         marks = (finished and (r.study, r.trial) in front, place if finished else None)
-        ranked.append(Row._make(r[:-2] + marks))  # pareto and rank, the last two; a third of what _replace takes
+        ranked.append(Row._make(r[:-2] + marks))  # pareto and rank; three times as fast as `_replace`
     return ranked
 
 
+def by_validation_set(rows: Iterable[Row]) -> dict[ValidationSet, list[Row]]:
+    """Rows in groups of those whose accuracies can be compared."""
+    groups: dict[ValidationSet, list[Row]] = {}
+    for r in rows:
+        groups.setdefault(r.validation, []).append(r)
+    return groups
+
+
+def pareto_keys(rows: Iterable[Row], cost: str) -> frozenset[tuple[str, str]]:
+    """(study, trial) of the rows on the Pareto front of their validation set."""
+    fronts = [pareto(group, cost) for group in by_validation_set(rows).values()]
+    return frozenset((r.study, r.trial) for front in fronts for r in front)
+
+
 def pareto(rows: Iterable[Row], cost: str) -> list[Row]:
-    """The finished rows that nothing beats in accuracy at the same or a lower cost, cheapest first."""
+    """The finished rows that no other one beats in accuracy at the same or a lower cost, cheapest first.
+
+    The rows are of one validation set; `by_validation_set` divides others.
+    """
     spent = attrgetter(cost)
     best: dict[float, Row] = {}  # by cost
     for r in rows:
         if r.state == "finished" and r.accuracy is not None and (value := spent(r)) is not None:
-            rival = best.get(value)
-            if rival is None or (r.accuracy, -r.number) > (rival.accuracy, -rival.number):
+            other = best.get(value)
+            if other is None or (r.accuracy, -r.number) > (other.accuracy, -other.number):
                 best[value] = r
     front: list[Row] = []
-    most = -1.0
+    highest = -1.0
     for value in sorted(best):
         r = best[value]
-        if r.accuracy is not None and r.accuracy > most:
-            most = r.accuracy
+        if r.accuracy is not None and r.accuracy > highest:
+            highest = r.accuracy
             front.append(r)
     return front
 
 
 def as_dict(row: Row) -> dict[str, Any]:
     """Everything known of a row, for JSON."""
-    return {**row._asdict(), "curve": list(row.curve), "epochs": list(row.epochs), "tuned": dict(row.tuned)}
+    found = {**row._asdict(), "curve": list(row.curve), "epochs": list(row.epochs), "tuned": dict(row.tuned)}
+    del found["validation"]
+    return found
 
 
 def as_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """A column a fact and tuned value, None where a row lacks it, for tables of other programs."""
+    """Values by column, and a column a tuned hyperparameter; None where a row lacks it. For CSV and Parquet."""
     keys = ["trial", *COLUMNS, "energy_source", "latency_256", "pareto"]
     found = {"trial_id" if key == "trial" else key: [getattr(r, key) for r in rows] for key in keys if key != "tuned"}
     return found | {name: [r.tuned.get(name) for r in rows] for name in sorted({k for r in rows for k in r.tuned})}
 
 
 def as_csv(rows: Iterable[Row]) -> str:
+    """All columns, a line a row; True is 1, an unknown value is empty."""
     out = io.StringIO()
     columns = as_columns(list(rows))
     writer = csv.writer(out, lineterminator="\n")
@@ -301,6 +306,7 @@ def as_csv(rows: Iterable[Row]) -> str:
 
 
 def as_markdown(rows: Iterable[Row], keys: Sequence[str] = DEFAULT) -> str:
+    """A Markdown table of the given columns."""
     lines = [
         "| " + " | ".join(column(k).title for k in keys) + " |",
         "| " + " | ".join("---" for _ in keys) + " |",

@@ -1,6 +1,7 @@
 """Statistics for small differences: intervals, paired tests, calibration, and fronts of accuracy against cost.
 
-Pure functions of plain numbers. Nothing here reads a file or needs SciPy; the tests compare with SciPy.
+Pure functions of plain numbers. SciPy is imported inside the functions that need it, since its import takes longer
+than everything else that the leaderboard and the dashboard load.
 """
 
 from __future__ import annotations
@@ -11,12 +12,23 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from pydantic import ConfigDict, with_config
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
+Point = tuple[float, float]  # (cost, accuracy)
+
 
 def wilson(accuracy: float, n: int, z: float = Z95) -> tuple[float, float]:
-    """Interval for a proportion measured on n images (Wilson, 1927, JASA 22:209)."""
+    """The score interval of a proportion.
+
+    Args:
+        accuracy: share of correct answers, 0..1.
+        n: number of images that it was measured on; with 0 the interval is (0, 1).
+        z: normal quantile; the default gives a two-sided 95 % interval.
+
+    Source: Wilson, 1927, J. Am. Stat. Assoc. 22:209, https://doi.org/10.1080/01621459.1927.10502953
+    """
     if n <= 0:
         return 0.0, 1.0
     centre = accuracy + z * z / (2 * n)
@@ -25,15 +37,13 @@ def wilson(accuracy: float, n: int, z: float = Z95) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-Point = tuple[float, float]  # (cost, accuracy)
-
-
 # --- over seeds -----------------------------------------------------------------------------------------------
 
 
+@with_config(ConfigDict(strict=True, allow_inf_nan=False))  # where it is part of a file's model
 @dataclass(frozen=True)
 class Sample:
-    """What a few runs of one recipe came to. The interval is for the mean, over seeds, by Student's t."""
+    """Mean of the runs of one recipe over seeds, with the interval of the mean by Student's t."""
 
     mean: float
     sd: float | None  # with n - 1; None for one run
@@ -43,7 +53,10 @@ class Sample:
 
 
 def sample(values: Sequence[float], confidence: float = 0.95) -> Sample:
-    """Mean, standard deviation and interval of the mean. Raises ValueError for no values."""
+    """Mean, standard deviation and two-sided t interval of the mean. Raises ValueError without values.
+
+    Source: Student, 1908, Biometrika 6:1, https://doi.org/10.1093/biomet/6.1.1
+    """
     n = len(values)
     if n == 0:
         raise ValueError("no values to average")
@@ -55,49 +68,11 @@ def sample(values: Sequence[float], confidence: float = 0.95) -> Sample:
     return Sample(mean, sd, n, mean - half, mean + half)
 
 
-def t_cdf(t: float, df: float) -> float:
-    """P(T <= t) of Student's t with `df` degrees of freedom."""
-    if t * t < df:  # near the middle the other form of the same ratio loses no digits
-        middle = 0.5 * _beta_ratio(0.5, df / 2, t * t / (df + t * t))
-        return 0.5 + math.copysign(middle, t)
-    tail = 0.5 * _beta_ratio(df / 2, 0.5, df / (df + t * t))
-    return 1 - tail if t > 0 else tail
+def t_quantile(p: float, df: int) -> float:
+    """The p quantile of Student's t distribution with `df` degrees of freedom; 0 < p < 1."""
+    from scipy.special import stdtrit
 
-
-def t_quantile(p: float, df: float) -> float:
-    """The t below which a share p lies, by bisection of `t_cdf`; 0 < p < 1."""
-    if p < 0.5:
-        return -t_quantile(1 - p, df)
-    low, high = 0.0, 1.0
-    while t_cdf(high, df) < p:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_cdf(middle, df) < p else (low, middle)
-    return (low + high) / 2
-
-
-def _beta_ratio(a: float, b: float, x: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # the fraction converges fast on the other side only
-        return 1 - _beta_ratio(b, a, 1 - x)
-    front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    above, below = 1.0, 1 / (1 - (a + b) * x / (a + 1))  # Lentz: ratios of successive numerators and denominators
-    value = below
-    for m in range(1, 1000):
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        change = 1.0
-        for term in (even, odd):
-            below = 1 / (1 + term * below or 1e-300)
-            above = 1 + term / above or 1e-300
-            change = below * above
-            value *= change
-        if abs(change - 1) < 1e-15:
-            break
-    return math.exp(front) * value / a
+    return float(stdtrit(df, p))
 
 
 # --- paired comparisons ------------------------------------------------------------------------------------------
@@ -116,14 +91,41 @@ class Paired:
 
 
 def paired_t(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Paired:
-    """Student's paired t test. Raises ValueError where the lengths differ or nothing is there."""
+    """Student's paired t test of two recipes, one value a seed each.
+
+    Raises ValueError where the lengths differ or no value is given.
+    """
     if len(first) != len(second):
         raise ValueError(f"paired values are needed, got {len(first)} and {len(second)}")
     found = sample([a - b for a, b in zip(first, second)], confidence)
     if not found.sd:  # one pair, or every difference the same
         return Paired(found.mean, found.low, found.high, None, None, found.n)
+    from scipy.special import stdtr
+
     t = found.mean / (found.sd / math.sqrt(found.n))
-    return Paired(found.mean, found.low, found.high, t, 2 * t_cdf(-abs(t), found.n - 1), found.n)
+    return Paired(found.mean, found.low, found.high, t, 2 * float(stdtr(found.n - 1, -abs(t))), found.n)
+
+
+def simultaneous(low: float, high: float, n: int, comparisons: int) -> tuple[float, float]:
+    """A 95 % t interval widened so that `comparisons` such intervals hold together with 95 %, by Bonferroni.
+
+    It excludes zero exactly where `bonferroni` of the p value is below 0.05.
+
+    Args:
+        low, high: bounds of the 95 % interval of a mean over `n` values.
+        n: number of values; at least 2.
+        comparisons: how many intervals are read together.
+
+    Source: Dunn, 1961, J. Am. Stat. Assoc. 56:52, https://doi.org/10.1080/01621459.1961.10482090
+    """
+    middle = (low + high) / 2
+    wider = t_quantile(1 - 0.025 / comparisons, n - 1) / t_quantile(0.975, n - 1)
+    return middle - wider * (high - low) / 2, middle + wider * (high - low) / 2
+
+
+def bonferroni(p: float, comparisons: int) -> float:
+    """A p value adjusted for `comparisons` tests. Source: Dunn, 1961, as in `simultaneous`."""
+    return min(1.0, p * comparisons)
 
 
 @dataclass(frozen=True)
@@ -132,49 +134,67 @@ class McNemar:
 
     only_first: int
     only_second: int
-    exact: float  # two-sided binomial
-    mid: float  # the mid-p form, the one to read: near its level, where the exact test is conservative
+    exact: float  # two-sided binomial; conservative
+    mid: float  # mid-p; its error rate is close to the nominal level, so it is the one to report
 
 
 def mcnemar(only_first: int, only_second: int) -> McNemar:
-    """McNemar's test, exact and mid-p (Fagerland, Lydersen and Laake, 2013, BMC Med. Res. Methodol. 13:91)."""
+    """McNemar's test of two models on the same images, exact and mid-p.
+
+    Sources: McNemar, 1947, Psychometrika 12:153, https://doi.org/10.1007/BF02295996; for mid-p Fagerland, Lydersen
+    and Laake, 2013, BMC Med. Res. Methodol. 13:91, https://doi.org/10.1186/1471-2288-13-91
+    """
+    from scipy.special import bdtr
+
     n, k = only_first + only_second, min(only_first, only_second)
     if n == 0:
         return McNemar(0, 0, 1.0, 1.0)
-    way, below = 1, 0  # ways to choose i of n, and their sum for i < k
-    for i in range(k):
-        below += way
-        way = way * (n - i) // (i + 1)
-    exact = min(1.0, 2 * (below + way) / 2**n)
-    return McNemar(only_first, only_second, exact, min(1.0, (2 * below + way) / 2**n))
+    up_to, below = float(bdtr(k, n, 0.5)), float(bdtr(k - 1, n, 0.5)) if k else 0.0  # P(X <= k), P(X < k)
+    return McNemar(only_first, only_second, min(1.0, 2 * up_to), min(1.0, up_to + below))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p values raised for having tested several times (Holm, 1979, Scand. J. Statist. 6:65); None stays None."""
+    """p values adjusted for having tested several times, in the order given; None stays None.
+
+    Source: Holm, 1979, Scand. J. Statist. 6:65, https://www.jstor.org/stable/4615733
+    """
     order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    raised: list[float | None] = [None] * len(p_values)
-    most = 0.0
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
     for place, (p, i) in enumerate(order):
-        most = max(most, min(1.0, p * (len(order) - place)))
-        raised[i] = most
-    return raised
+        largest = max(largest, min(1.0, p * (len(order) - place)))
+        adjusted[i] = largest
+    return adjusted
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------
 
 
-def per_class(confusion: Sequence[Sequence[int]]) -> list[dict[str, float]]:
-    """Count, precision, recall and F1 of every class, from counts [label][predicted]; 0 where undefined."""
+@dataclass(frozen=True)
+class ClassFigures:
+    """How one class was answered; a ratio without a denominator is 0."""
+
+    count: int
+    precision: float
+    recall: float
+    f1: float
+
+
+def per_class(confusion: Sequence[Sequence[int]]) -> list[ClassFigures]:
+    """Count, precision, recall and F1 of every class, from counts (classes, classes) as [label][predicted].
+
+    Source: https://scikit-learn.org/stable/modules/model_evaluation.html#precision-recall-f-measure-metrics
+    """
     table = np.asarray(confusion, dtype=np.float64)
-    hits, actual, claimed = table.diagonal(), table.sum(1), table.sum(0)
+    hits, actual, predicted = table.diagonal(), table.sum(1), table.sum(0)
     return [
-        {
-            "count": int(n),
-            "precision": hit / c if c else 0.0,
-            "recall": hit / n if n else 0.0,
-            "f1": 2 * hit / (n + c) if n + c else 0.0,
-        }
-        for hit, n, c in zip(hits.tolist(), actual.tolist(), claimed.tolist())
+        ClassFigures(
+            count=int(n),
+            precision=hit / answers if answers else 0.0,
+            recall=hit / n if n else 0.0,
+            f1=2 * hit / (n + answers) if n + answers else 0.0,
+        )
+        for hit, n, answers in zip(hits.tolist(), actual.tolist(), predicted.tolist())
     ]
 
 
@@ -184,7 +204,8 @@ def per_class(confusion: Sequence[Sequence[int]]) -> list[dict[str, float]]:
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
     """The area that (cost, accuracy) points dominate, up to the reference's cost and down to its accuracy.
 
-    Points beyond the reference add nothing (Zitzler and Thiele, 1999, IEEE Trans. Evol. Comput. 3:257).
+    Points outside the reference add nothing.
+    Source: Zitzler and Thiele, 1999, IEEE Trans. Evol. Comput. 3:257, https://doi.org/10.1109/4235.797969
     """
     most, floor = reference
     area, reached = 0.0, floor
@@ -198,8 +219,8 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
 def knee(front: Sequence[Point]) -> int | None:
     """Index of the front's point farthest above the line between its ends, each axis scaled to 0..1.
 
-    The front runs from cheap to dear with rising accuracy. None with fewer than three points or where none lies
-    above that line (the idea of Satopää et al., 2011, "Finding a Kneedle in a Haystack").
+    The front is sorted by cost, with rising accuracy. None with fewer than three points or where none lies above
+    that line. After Satopää et al., 2011, "Finding a Kneedle in a Haystack", https://doi.org/10.1109/ICDCSW.2011.20
     """
     if len(front) < 3:
         return None
@@ -210,6 +231,6 @@ def knee(front: Sequence[Point]) -> int | None:
 
 
 def prices(front: Sequence[Point], step: float = 0.001) -> list[float | None]:
-    """From each point of a front to the next: the added cost per `step` of accuracy; None after the last."""
-    ahead: list[float | None] = [(c1 - c0) / (a1 - a0) * step for (c0, a0), (c1, a1) in pairwise(front)]
-    return [*ahead, None] if front else []
+    """From each point of a front to the next: the added cost per `step` of accuracy; None for the last point."""
+    added: list[float | None] = [(c1 - c0) / (a1 - a0) * step for (c0, a0), (c1, a1) in pairwise(front)]
+    return [*added, None] if front else []

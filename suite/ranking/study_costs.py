@@ -1,11 +1,10 @@
-"""What a whole study cost: its search, its final training, and its share of what it stands on."""
+"""What a whole study cost: its search, its final training, and its share of the pretraining that it uses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from suite.store.study import StudyDir, arms, final_of, studies
 from suite.store.trial import TrialState
@@ -13,16 +12,46 @@ from suite.store.trial import TrialState
 
 @dataclass(frozen=True)
 class Total:
-    """A sum over trials that ended, finished or not. A trial that lost its worker left no cost: it is counted."""
+    """A sum over trials that ended, finished or not. A trial that lost its worker has no cost, but is counted."""
 
     trials: int = 0
     unknown: int = 0  # trials without a cost
     wall_seconds: float = 0.0
     train_seconds: float = 0.0
     flops: float = 0.0  # training and feature extraction
-    energy_joules: float | None = None  # None where no trial knows its energy
-    energy_trials: int = 0  # trials that do
+    energy_joules: float | None = None  # None where no trial measured it
+    energy_trials: int = 0  # trials that did
     peak_memory_bytes: int = 0  # of the largest trial
+
+
+@dataclass(frozen=True)
+class Share:
+    """This study's part of the cost of a pretraining."""
+
+    wall_seconds: float
+    train_seconds: float
+    flops: float
+    energy_joules: float | None
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Weights that runs of the study start from."""
+
+    weights: str  # STUDY/TRIAL, or where they come from where that is no trial of ours
+    cost: Total | None  # None: not known
+    runs: int  # of all studies that start from them
+    runs_here: int
+    share: Share | None  # cost * runs_here / runs
+
+
+@dataclass(frozen=True)
+class StudyCosts:
+    search: Total
+    by_state: dict[str, Total]  # of the search
+    by_arm: dict[str, Total]  # of the search
+    final: Total
+    pretraining: tuple[Pretraining, ...]
 
 
 def total(states: Iterable[TrialState]) -> Total:
@@ -42,43 +71,42 @@ def total(states: Iterable[TrialState]) -> Total:
     )
 
 
-def study_costs(results: Path, study: StudyDir) -> dict[str, Any]:
-    """Search, by outcome and by arm; final training; and pretraining, shared by all runs that stand on it."""
+def study_costs(results: Path, study: StudyDir) -> StudyCosts:
+    """Add up a study: the search by outcome and by arm, the final training, and the shares of pretraining."""
     states, final = study.states(), final_of(study).states()
-    return {
-        "search": asdict(total(states)),
-        "by_state": {kind: asdict(total(s for s in states if s.state == kind)) for kind in kinds(states)},
-        "by_arm": {arm: asdict(total(s for s in states if s.trial.arm == arm)) for arm in arms(states)},
-        "final": asdict(total(final)),
-        "pretraining": _pretraining(results, [*states, *final]),
-    }
+    kinds = sorted({s.record.state for s in states if s.record is not None})
+    return StudyCosts(
+        search=total(states),
+        by_state={kind: total(s for s in states if s.state == kind) for kind in kinds},
+        by_arm={arm: total(s for s in states if s.trial.arm == arm) for arm in arms(states)},
+        final=total(final),
+        pretraining=_pretraining(results, [*states, *final]),
+    )
 
 
-def kinds(states: Iterable[TrialState]) -> list[str]:
-    return sorted({s.record.state for s in states if s.record is not None})
-
-
-def source_of(state: TrialState) -> str | None:
-    """The weights a trial stands on: 'pretrained', a path, or None."""
+def _source(state: TrialState) -> str | None:
+    """Where a trial's initial weights come from: 'pretrained', a path, or None."""
     return state.trial.weights.source if state.trial.weights else None
 
 
-def _pretraining(results: Path, own: list[TrialState]) -> list[dict[str, Any]]:
-    """For each trial of ours that others start from: its cost, who shares it, and this study's part."""
+def _pretraining(results: Path, own: list[TrialState]) -> tuple[Pretraining, ...]:
+    """Every source of initial weights in `own`, with its cost where it is a trial below `results`."""
     everyone = [s for study in studies(results) for d in (study, final_of(study)) for s in d.states()]
-    shares: list[dict[str, Any]] = []
-    for source in sorted({s for state in own if (s := source_of(state))}):
+    found: list[Pretraining] = []
+    for source in sorted({s for state in own if (s := _source(state))}):
         parts = Path(source).parts  # STUDY/trials/TRIAL/best.safetensors
-        mine = sum(source_of(state) == source for state in own)
+        here = sum(_source(state) == source for state in own)
         if source == "pretrained" or Path(source).is_absolute() or len(parts) != 4:
-            shares.append({"weights": source, "cost": None, "runs": mine, "runs_here": mine, "share": None})
+            found.append(Pretraining(source, None, here, here, None))
             continue
-        runs = max(mine, sum(source_of(state) == source for state in everyone))
-        cost = asdict(total(s for s in StudyDir(results, parts[0]).states() if s.id == parts[2]))
-        part = mine / runs
-        keys = ("wall_seconds", "train_seconds", "flops", "energy_joules")
-        share = {k: cost[k] * part if cost[k] is not None else None for k in keys}
-        shares.append(
-            {"weights": f"{parts[0]}/{parts[2]}", "cost": cost, "runs": runs, "runs_here": mine, "share": share}
+        runs = max(here, sum(_source(state) == source for state in everyone))
+        cost = total(s for s in StudyDir(results, parts[0]).states() if s.id == parts[2])
+        part = here / runs
+        share = Share(
+            wall_seconds=cost.wall_seconds * part,
+            train_seconds=cost.train_seconds * part,
+            flops=cost.flops * part,
+            energy_joules=None if cost.energy_joules is None else cost.energy_joules * part,
         )
-    return shares
+        found.append(Pretraining(f"{parts[0]}/{parts[2]}", cost, runs, here, share))
+    return tuple(found)

@@ -1,4 +1,4 @@
-"""A study for other tools: CSV or Parquet tables of trials and events, and TensorBoard's event files."""
+"""Export of a study for other tools: CSV or Parquet tables of trials and events, and TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from suite.errors import InputError
-from suite.ranking import leaderboard as ranking_leaderboard
-from suite.ranking.leaderboard import Row, as_columns, as_csv
+from suite.ranking.leaderboard import Row, as_columns, as_csv, rank, row
 from suite.spec import Event, Line
 from suite.store.events import EventReader
 from suite.store.files import write_atomic
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
 
-SCALARS = ("loss", "lr", "images_per_second", "accuracy")  # of events, as far as they have them
+SCALARS = ("loss", "lr", "images_per_second", "accuracy")  # fields of events that become curves
 
 Columns = Mapping[str, list[Any]]
 
-Types = Mapping[str, set[type]]  # of the columns' values, beside None
+Types = Mapping[str, set[type]]  # of each column's values other than None
 
 
 def tables(study: StudyDir, to: Path, *, parquet: bool = False) -> tuple[int, int]:
-    """Write `trials`, one row a trial, and `events`, one row an event; returns how many of each.
+    """Write the tables `trials` (a row a trial) and `events` (a row an event); returns their numbers of rows.
 
-    Columns and their types are the same for every study, but for the tuned values. Raises InputError where Parquet
-    is asked for and pyarrow is not installed.
+    Columns and their types are the same for every study, except those of tuned hyperparameters. Raises InputError
+    where Parquet is asked for and pyarrow is not installed.
     """
     states = study.states()
-    rows = ranking_leaderboard.rank([ranking_leaderboard.row(study.name, state) for state in states])
+    rows = rank([row(study.name, state) for state in states])
     lines = [
         {"trial": s.id, "arm": s.trial.arm, "seq": line.seq, "time": line.time, **line.event.model_dump()}
         for s, line in _events(study, states)
@@ -53,7 +52,7 @@ def tables(study: StudyDir, to: Path, *, parquet: bool = False) -> tuple[int, in
 
 
 def _event_types() -> dict[str, set[type]]:
-    """All that an event may tell."""
+    """Columns of the table of events: the fields of all kinds of events."""
     found: dict[str, set[type]] = {"trial": {str}, "arm": {str}, "seq": {int}, "time": {float}}
     for model in get_args(get_args(Event)[0]):
         for name, field in model.model_fields.items():
@@ -76,7 +75,7 @@ def _csv(columns: Columns) -> str:
 
 
 def _parquet(columns: Columns, types: Types) -> bytes:
-    """A Parquet file, with columns of the given types, or else of what their values have in common."""
+    """A Parquet file with columns of the given types; other columns have the type that fits all of their values."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -97,16 +96,17 @@ def _parquet(columns: Columns, types: Types) -> bytes:
 
 
 def tensorboard(study: StudyDir, to: Path) -> tuple[int, int]:
-    """Write one run a trial, with its hyperparameters; returns how many trials and events.
+    """Write a run for each trial, with its hyperparameters; returns the numbers of trials and events.
 
-    Raises InputError where TensorBoard is not installed or the folder holds something: event files only grow.
+    Raises InputError where TensorBoard is not installed or the folder is not empty: a second export would be added
+    to the event files of the first.
     """
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
         raise InputError("TensorBoard is not installed; `pip install mnist-suite[track]` brings it.") from None
     if to.exists() and any(to.iterdir()):
-        raise InputError(f"{to} already holds something; name a new or empty folder with --to DIR.")
+        raise InputError(f"{to} is not empty; name a new or empty folder with --to DIR.")
     states, events = study.states(), 0
     for state in states:
         with SummaryWriter(str(to / state.id)) as writer:

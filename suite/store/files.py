@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from suite.errors import InputError, WorkError, expand_user
 from suite.spec import NAME
@@ -172,8 +173,8 @@ def read_model(path: Path | str, kind: type[Model]) -> Model | None:
 
 
 def dump_json(value: object) -> str:
-    """Indented JSON for output. Raises ValueError for NaN and infinity, which are not JSON."""
-    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    """Indented JSON for output, also of models and dataclasses. Raises ValueError for NaN and infinity."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=to_jsonable_python)
 
 
 def cache_dir() -> Path:

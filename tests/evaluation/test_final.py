@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -23,14 +22,13 @@ from suite.data.datasets import _training
 from suite.data.idx import parse_idx
 from suite.errors import InputError
 from suite.evaluation import final as evaluation_final
-from suite.evaluation.final import ANSWERS, as_text
+from suite.evaluation.final import ANSWERS_FILE, as_text
+from suite.execution.plan import weights_of
 from suite.execution.stop import Stop
-from suite.execution.weights import weights_of
-from suite.ranking import final as ranking_final
-from suite.ranking import leaderboard as ranking_leaderboard
-from suite.ranking.final import ERRORS, READINGS
-from suite.reporting.report import gather
-from suite.reporting.sections import protocol
+from suite.ranking.final import READINGS_FILE, TEST_FILE, readings
+from suite.ranking.leaderboard import row as leaderboard_row
+from suite.reporting.facts import gather
+from suite.reporting.sections_protocol import protocol
 from suite.spec import FROM_RANDOM, Arm, HeadOnly, HeadSpec, Pretraining, Recipe, Strategy
 from suite.store import repair
 from suite.store.files import cache_dir, write_model
@@ -187,11 +185,11 @@ def test_final_trainings_have_seeds_of_their_own_and_the_same_recipe(small: Any)
     searched = {s.id: s for s in small.study.states()}
     final = {s.id: s for s in final_of(small.study).states()}
     assert len(final) == 4
-    for row in small.outcome["finalists"]:
-        before = searched[row["trial"]].trial
-        assert before.seed not in row["seeds"]
-        assert len(set(row["seeds"])) == 2
-        for run in row["runs"]:
+    for row in small.outcome.finalists:
+        before = searched[row.trial].trial
+        assert before.seed not in row.seeds
+        assert len(set(row.seeds)) == 2
+        for run in row.runs:
             assert final[run].trial.recipe == before.recipe
             assert final[run].trial.rungs == ()
             assert final[run].record.provenance.command == "the evaluation"
@@ -202,30 +200,30 @@ def test_figures_from_the_saved_answers_by_other_means(small: Any) -> None:
     images = parse_idx(raw_files("mnist")[2])
     digest = hashlib.sha256(images.tobytes() + labels.astype(np.int64).tobytes()).hexdigest()
     right: dict[str, list[np.ndarray]] = {}
-    for row in small.outcome["finalists"]:
-        logits = [load_file(final_of(small.study).trial(r).path / ANSWERS)["logits"] for r in row["runs"]]
-        hits = right[row["arm"]] = [one.argmax(1) == labels for one in logits]
+    for row in small.outcome.finalists:
+        logits = [load_file(final_of(small.study).trial(r).path / ANSWERS_FILE)["logits"] for r in row.runs]
+        hits = right[row.arm] = [one.argmax(1) == labels for one in logits]
         accuracies = [h.mean() for h in hits]
-        assert row["test_sha256"] == digest
-        assert row["accuracies"] == pytest.approx(accuracies)
-        assert row["test"]["mean"] == pytest.approx(np.mean(accuracies))
-        assert row["test"]["sd"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert row.test_sha256 == digest
+        assert row.accuracies == pytest.approx(accuracies)
+        assert row.test.mean == pytest.approx(np.mean(accuracies))
+        assert row.test.sd == pytest.approx(np.std(accuracies, ddof=1))
         low, high = scipy_stats.t.interval(0.95, 1, np.mean(accuracies), scipy_stats.sem(accuracies))
-        assert (row["test"]["low"], row["test"]["high"]) == (pytest.approx(low), pytest.approx(high))
+        assert (row.test.low, row.test.high) == (pytest.approx(low), pytest.approx(high))
         interval = scipy_stats.binomtest(int(hits[0].sum()), 10_000).proportion_ci(method="wilson")
-        assert tuple(row["wilson"]) == (pytest.approx(interval.low), pytest.approx(interval.high))
-    (pair,) = small.outcome["comparisons"]
-    one, two = (right[pair[side]] for side in ("first", "second"))
+        assert tuple(row.wilson) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    (pair,) = small.outcome.comparisons
+    one, two = (right[getattr(pair, side)] for side in ("first", "second"))
     b, c = int((one[0] & ~two[0]).sum()), int((two[0] & ~one[0]).sum())
-    assert (pair["mcnemar"]["only_first"], pair["mcnemar"]["only_second"]) == (b, c)
-    assert pair["mcnemar"]["exact"] == pytest.approx(scipy_stats.binomtest(b, b + c).pvalue, rel=1e-6)
+    assert (pair.mcnemar.only_first, pair.mcnemar.only_second) == (b, c)
+    assert pair.mcnemar.exact == pytest.approx(scipy_stats.binomtest(b, b + c).pvalue, rel=1e-6)
     paired = scipy_stats.ttest_rel([h.mean() for h in one], [h.mean() for h in two])
-    assert pair["paired_t"]["p"] == pytest.approx(paired.pvalue, rel=1e-6)
+    assert pair.paired_t.p == pytest.approx(paired.pvalue, rel=1e-6)
 
 
 def test_the_arm_is_represented_by_validation_not_by_test(small: Any, tmp_path: Path) -> None:
-    assert all(row["represents_arm"] for row in small.outcome["finalists"])  # one each here
-    assert all(abs(row["search_accuracy"] - row["test"]["mean"]) < 0.5 for row in small.outcome["finalists"])
+    assert all(row.represents_arm for row in small.outcome.finalists)  # one each here
+    assert all(abs(row.search_accuracy - row.test.mean) < 0.5 for row in small.outcome.finalists)
     assert "(optimistic)" in as_text(small.outcome)
 
 
@@ -233,24 +231,24 @@ def test_every_reading_is_counted_and_none_is_repeated_needlessly(small: Any, tm
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
     study = StudyDir(results, "small")
-    first = ranking_final.readings(study)
+    first = readings(study)
     assert len(first) == 1
-    assert first[0]["earlier"] == 0
-    assert first[0]["command"] == "the evaluation"
-    assert first[0]["version"] == study.study().version  # type: ignore[union-attr]
-    assert len(first[0]["models"]) == 4
+    assert first[0].earlier == 0
+    assert first[0].command == "the evaluation"
+    assert first[0].version == study.study().version  # type: ignore[union-attr]
+    assert len(first[0].models) == 4
 
     again = evaluation_final.plan(results, study, top=1, seeds=2, place="cpu")
     assert [s.state for s in evaluation_final.train(again, stop=Stop())] == ["running", "done"]  # nothing left to train
-    assert evaluation_final.judge(again)["finalists"] == small.outcome["finalists"]
-    assert ranking_final.readings(study) == first
+    assert evaluation_final.judge(again).finalists == small.outcome.finalists
+    assert readings(study) == first
 
     more = evaluation_final.plan(results, study, top=1, seeds=3, place="cpu")
     for _ in evaluation_final.train(more, stop=Stop()):
         pass
     found = evaluation_final.judge(more)
-    assert [row["test"]["n"] for row in found["finalists"]] == [3, 3]
-    assert [r["earlier"] for r in found["readings"]] == [0, 1]
+    assert [row.test.n for row in found.finalists] == [3, 3]
+    assert [r.earlier for r in found.readings] == [0, 1]
     assert "by this study: 2," in as_text(found)
 
 
@@ -259,16 +257,16 @@ def test_answers_that_were_damaged_are_given_again(small: Any, tmp_path: Path) -
     shutil.copytree(small.results, results)
     study = StudyDir(results, "small")
     one, two, *_ = final_of(study).trials()
-    (one.path / ANSWERS).write_bytes(b"damaged")
-    (two.path / ERRORS).write_text("{}")
-    with open(final_of(study).path / READINGS, "a") as file:
+    (one.path / ANSWERS_FILE).write_bytes(b"damaged")
+    (two.path / TEST_FILE).write_text("{}")
+    with open(final_of(study).path / READINGS_FILE, "a") as file:
         file.write("5\n[]\n{}\n")
     plan = evaluation_final.plan(results, study, top=1, seeds=2, place="cpu")
     found = evaluation_final.judge(plan)
-    assert found["finalists"] == small.outcome["finalists"]
-    assert sorted(found["readings"][-1]["models"]) == [one.id, two.id]
-    (final_of(study).path / READINGS).write_text("{}\n")  # none is known: it is made up for by a new one
-    assert len(evaluation_final.judge(plan)["readings"]) == 1
+    assert found.finalists == small.outcome.finalists
+    assert sorted(found.readings[-1].models) == [one.id, two.id]
+    (final_of(study).path / READINGS_FILE).write_text("{}\n")  # none is known: it is made up for by a new one
+    assert len(evaluation_final.judge(plan).readings) == 1
 
 
 def test_a_damaged_final_model_is_set_aside_and_trained_again(small: Any, tmp_path: Path) -> None:
@@ -294,7 +292,7 @@ def test_a_damaged_final_model_is_set_aside_and_trained_again(small: Any, tmp_pa
     }
 
 
-def test_nobody_stands_on_damaged_weights(small: Any, tmp_path: Path) -> None:
+def test_damaged_weights_are_refused(small: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
     source = next(p.name for p in results.glob("pretrain-*"))
@@ -318,7 +316,7 @@ def test_a_stopped_evaluation_reads_nothing_and_goes_on(small: Any, tmp_path: Pa
         if status.finished:
             stop.reason = "SIGINT"
     assert states[-1] == "stopped"
-    assert ranking_final.readings(study) == []
+    assert readings(study) == []
     done = [s.id for s in final_of(study).states() if s.record]
     assert len(done) == 1
     records = {i: final_of(study).trial(i).record() for i in done}
@@ -354,6 +352,6 @@ def test_a_search_that_went_on_after_the_reading_is_shown(small: Any, tmp_path: 
 
 
 def test_the_search_knows_nothing_of_the_final_runs(small: Any) -> None:
-    rows = [ranking_leaderboard.row("small", s) for s in small.study.states()]
+    rows = [leaderboard_row("small", s) for s in small.study.states()]
     assert len(rows) == 6
-    assert json.dumps(small.outcome)
+    assert small.outcome.study == "small"

@@ -53,7 +53,7 @@ def test_wilson_holds_the_estimate_and_narrows(n: int, share: float) -> None:
 
 
 @given(rows=rows, sort=st.sampled_from(list(COLUMNS)))
-def test_rank_hides_nothing_and_puts_the_finished_first(rows: list[Row], sort: str) -> None:
+def test_rank_keeps_all_rows_with_the_finished_first(rows: list[Row], sort: str) -> None:
     ranked = rank(rows, sort=sort)
     assert sorted(r.number for r in ranked) == sorted(r.number for r in rows)
     states = [r.state == "finished" for r in ranked]
@@ -63,7 +63,7 @@ def test_rank_hides_nothing_and_puts_the_finished_first(rows: list[Row], sort: s
 
 
 @given(rows=rows)
-def test_the_front_is_what_nothing_beats(rows: list[Row]) -> None:
+def test_no_row_beats_one_on_the_front(rows: list[Row]) -> None:
     finished = [r for r in rows if r.state == "finished" and r.accuracy is not None and r.flops is not None]
     front = pareto(rows, "flops")
     for r in front:

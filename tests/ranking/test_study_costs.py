@@ -1,9 +1,7 @@
-"""What studies cost, caps on it, and fronts of accuracy against it."""
+"""What studies cost, and caps on the cost of a trial."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,33 +10,27 @@ import pytest
 
 from suite.execution.replay import replay
 from suite.execution.stop import Stop
-from suite.ranking.leaderboard import COSTS, Row
-from suite.ranking.pareto import as_text, front, fronts
 from suite.ranking.study_costs import study_costs, total
 from suite.spec import Caps
 from suite.store.study import StudyDir
 
 
-def row(number: int, accuracy: float, **facts: Any) -> Row:
-    return Row("s", f"{number:04d}", number, "a", "cnn", "scratch", "finished", accuracy)._replace(**facts)
-
-
 def test_search_final_training_and_pretraining_add_up(small: Any) -> None:
     found = study_costs(small.results, small.study)
     records = [s.record for s in small.study.states()]
-    assert found["search"]["trials"] == 6
-    assert found["search"]["wall_seconds"] == pytest.approx(sum(r.cost.wall_seconds for r in records))
-    for parts in ("by_state", "by_arm"):
-        assert sum(p["trials"] for p in found[parts].values()) == 6
-        assert sum(p["flops"] for p in found[parts].values()) == pytest.approx(found["search"]["flops"])
-    assert found["by_state"]["pruned"]["flops"] > 0  # what was given up was paid for
-    assert found["final"]["trials"] == 4
-    (share,) = found["pretraining"]
-    assert share["runs"] == share["runs_here"] == 5  # three trials and two final runs of the head
-    assert share["share"]["flops"] == pytest.approx(share["cost"]["flops"])
+    assert found.search.trials == 6
+    assert found.search.wall_seconds == pytest.approx(sum(r.cost.wall_seconds for r in records))
+    for parts in (found.by_state, found.by_arm):
+        assert sum(p.trials for p in parts.values()) == 6
+        assert sum(p.flops for p in parts.values()) == pytest.approx(found.search.flops)
+    assert found.by_state["pruned"].flops > 0  # pruned trials cost something too
+    assert found.final.trials == 4
+    (share,) = found.pretraining
+    assert share.runs == share.runs_here == 5  # three trials and two final runs of the head
+    assert share.share.flops == pytest.approx(share.cost.flops)
 
 
-def test_pretraining_is_shared_by_every_study_that_stands_on_it(
+def test_pretraining_is_shared_by_every_study_that_uses_it(
     small: Any, tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir]
 ) -> None:
     import shutil
@@ -46,9 +38,9 @@ def test_pretraining_is_shared_by_every_study_that_stands_on_it(
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
     shutil.copytree(results / "small", results / "twin")
-    (share,) = study_costs(results, StudyDir(results, "small"))["pretraining"]
-    assert (share["runs"], share["runs_here"]) == (10, 5)
-    assert share["share"]["wall_seconds"] == pytest.approx(share["cost"]["wall_seconds"] / 2)
+    (share,) = study_costs(results, StudyDir(results, "small")).pretraining
+    assert (share.runs, share.runs_here) == (10, 5)
+    assert share.share.wall_seconds == pytest.approx(share.cost.wall_seconds / 2)
 
 
 def test_a_trial_without_a_cost_is_counted_as_such(small: Any) -> None:
@@ -58,7 +50,7 @@ def test_a_trial_without_a_cost_is_counted_as_such(small: Any) -> None:
     assert (found.trials, found.unknown, found.wall_seconds, found.energy_joules) == (1, 1, 0.0, None)
 
 
-def test_what_exceeds_a_cap_is_pruned_before_it_is_trained(
+def test_a_model_above_a_cap_is_pruned_before_training(
     tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir]
 ) -> None:
     study = search(made(trials=2, caps=Caps(flops=500_000)), tmp_path)  # the net needs 961,000
@@ -80,7 +72,7 @@ def test_what_exceeds_a_cap_is_pruned_before_it_is_trained(
         ({"kind": "knn", "k": 3}, 0, 2 * 50 * 300, 0),  # every image is compared with 300
     ],
 )
-def test_a_head_costs_what_it_weighs(
+def test_cost_of_a_head(
     small: Any, tmp_path: Path, head: dict[str, Any], parameters: int, flops: int, trained: int
 ) -> None:
     trial = next(s.trial for s in small.study.states() if s.trial.arm == "net-head")
@@ -96,45 +88,3 @@ def test_a_head_costs_what_it_weighs(
     assert record.cost.parameters == 21_840 - 510 + parameters
     assert record.cost.forward_flops == 961_000 - 1000 + flops
     assert record.cost.trainable == trained
-
-
-# --- fronts --------------------------------------------------------------------------------------------------------
-
-
-def test_a_front_by_hand() -> None:
-    rows = [
-        row(1, 0.90, flops=10**6),
-        row(2, 0.95, flops=10**7),
-        row(3, 0.96, flops=10**9),
-        row(4, 0.94, flops=10**8),  # beaten by 2
-        row(5, 0.97, flops=None),
-        row(6, 0.99, flops=1)._replace(state="pruned"),
-    ]
-    found = front(rows, "flops")
-    assert found is not None
-    assert [p["trial"] for p in found["points"]] == ["0001", "0002", "0003"]
-    assert found["knee"] == "0002"
-    assert found["points"][0]["price"] == pytest.approx(9e6 / 50)
-    assert found["points"][1]["price"] == pytest.approx(99e7 / 10)
-    assert found["points"][2]["price"] is None
-    assert found["reference"] == {"cost": 1e9, "accuracy": 0.90}
-    assert found["hypervolume"] == pytest.approx(2 * 0.05)  # two decades by five points; its ends add nothing
-    assert "<- knee" in as_text(found)
-
-
-def test_a_cost_of_nothing_is_no_trouble() -> None:
-    found = front(
-        [row(1, 0.9, train_flops=0), row(2, 0.95, train_flops=100), row(3, 0.97, train_flops=1000)], "train_flops"
-    )
-    assert found is not None
-    assert math.isfinite(found["hypervolume"])
-    assert front([row(1, 0.9)], "energy") is None
-    assert front([], "flops") is None
-
-
-def test_the_leaderboard_tells_them(small: Any, suite: Callable[..., Any]) -> None:
-    answer = json.loads(suite("leaderboard", "small", "--pareto", "--json", "--results", small.results).stdout)
-    assert set(answer) == {"rows", "fronts", "costs"}
-    assert set(answer["fronts"]) <= set(COSTS)
-    assert {"flops", "params", "seconds"} <= set(fronts([row(1, 0.9, flops=1, params=1, seconds=1.0)]))
-    assert answer["costs"]["final"]["trials"] == 4

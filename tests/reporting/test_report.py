@@ -9,24 +9,41 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy import stats as scipy_stats
 
 from suite.errors import InputError
 from suite.evaluation import final as evaluation_final
 from suite.execution.stop import Stop
-from suite.ranking.final import FACTS, OUTCOME
-from suite.reporting import plots, report
+from suite.ranking.final import (
+    EVALUATION_FILE,
+    Comparison,
+    FinalEvaluation,
+    Finalist,
+    McNemarFigures,
+    PairedFigures,
+    Reading,
+)
+from suite.ranking.mistakes import Mistake
+from suite.ranking.statistics import mcnemar, paired_t, sample, wilson
+from suite.reporting import plots_accuracy, plots_mistakes, plots_search, report
 from suite.reporting.document import Gallery, Table
-from suite.reporting.sections import joined, labels, sections, summary
-from suite.reporting.sections import search as hyperparameters
+from suite.reporting.facts import gather
+from suite.reporting.plots_style import as_svg, looks
+from suite.reporting.sections import sections
+from suite.reporting.sections_protocol import final, summary
+from suite.reporting.sections_search import hyperparameters, labels
+from suite.reporting.spaces import joined
 from suite.spec import Arm, Choice, Experiment, LogFloat, Recipe, Uniform
 from suite.store.study import StudyDir
 
@@ -75,15 +92,15 @@ def test_it_is_one_file_that_needs_no_network(html: Path) -> None:
     assert html.stat().st_size < 4_000_000
 
 
-def test_it_says_all_that_it_should(html: Path, small: Any) -> None:
+def test_every_section_is_there(html: Path, small: Any) -> None:
     page = Page(html.read_text())
     assert "Does <b>the</b> machinery hold | or not?" in page.text  # shown as written, not obeyed
     for title in ("Protocol", "Final evaluation", "Leaderboard", "Accuracy against cost", "Learning curves"):
         assert title in page.text
     for title in ("Hyperparameters", "Mistakes", "Every class", "Calibration", "What it cost", "Provenance"):
         assert title in page.text
-    for row in small.outcome["finalists"]:
-        assert f"{100 * row['test']['mean']:.3f} %" in page.text
+    for row in small.outcome.finalists:
+        assert f"{100 * row.test.mean:.3f} %" in page.text
     assert "optimistic" in page.text
     assert "read once" in page.text
     assert small.study.study().data_hash in page.text
@@ -111,7 +128,7 @@ def test_markdown_has_its_pictures_beside_it(small: Any, tmp_path: Path) -> None
 def test_a_search_without_evaluation_or_mistakes_is_reported_as_such(small: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("final", "validation.json"))
-    facts = report.gather(results, StudyDir(results, "small"))
+    facts = gather(results, StudyDir(results, "small"))
     titles = [section.title for section in sections(facts)]
     assert "Final evaluation" not in titles
     assert "Mistakes" not in titles
@@ -129,46 +146,122 @@ def test_what_cannot_be_reported_is_refused(small: Any, tmp_path: Path, suite: C
     assert "no finished trial" in refused.stderr
 
 
-def test_a_reading_without_an_outcome_is_not_denied(small: Any, tmp_path: Path) -> None:
+def test_a_reading_without_an_evaluation_is_reported(small: Any, tmp_path: Path) -> None:
     """As a kill in between leaves it, or damage to evaluation.json."""
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
-    (results / "small" / "final" / OUTCOME).write_text('{"cut o')
-    facts = report.gather(results, StudyDir(results, "small"))
-    assert facts.outcome is None
+    (results / "small" / "final" / EVALUATION_FILE).write_text('{"cut o')
+    facts = gather(results, StudyDir(results, "small"))
+    assert facts.evaluation is None
     assert "test images were read" in summary(facts)
 
 
 STRANGE = {
     "readings.jsonl": "5",
     "evaluation.json": "{}",
-    "test.json": json.dumps({key: [5] for key in FACTS}),
+    "test.json": json.dumps({"accuracy": [5], "classes": ["0"], "confusion": [5], "worst": []}),
     "validation.json": '{"classes": [], "confusion": [5], "worst": []}',
 }
 
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_strange_files_of_a_study_are_named(small: Any, tmp_path: Path, name: str) -> None:
-    """Those that have no strict model; a study may come from anywhere."""
+    """A study may come from anywhere: a file that is not what it should be is found where it is read."""
     results = tmp_path / "results"
     searched = name == "validation.json"  # of use where nothing was tested
     shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("final") if searched else None)
     for path in results.rglob(name):
         path.write_text(STRANGE[name])
-    with pytest.raises(InputError, match=r"validation\.json .* is damaged"):
+    with pytest.raises(InputError, match=rf"{re.escape(name)} is damaged"):
         report.write(results, StudyDir(results, "small"), tmp_path / "r.html")
 
 
+def test_a_fault_of_the_report_itself_is_not_called_damage(small: Any, tmp_path: Path) -> None:
+    """Only parsing may find a file damaged: a TypeError from anywhere else stays a TypeError."""
+
+    def faulty(done: int, total: int) -> None:
+        raise TypeError("a fault of ours")
+
+    with pytest.raises(TypeError, match="a fault of ours"):
+        report.write(small.results, small.study, tmp_path / "r.html", on_picture=faulty)
+
+
+def three_arms(seeds: int = 5) -> FinalEvaluation:
+    """An evaluation in which b is first on validation, c second, and a first on test."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for arm, validation, test in (("a", 0.970, 0.985), ("b", 0.990, 0.980), ("c", 0.980, 0.970)):
+        accuracies = (test + 0.003 * rng.standard_normal(seeds)).round(4).tolist()
+        rows.append(
+            Finalist(
+                arm=arm,
+                trial=f"0000-{arm}",
+                params={},
+                search_accuracy=validation,
+                represents_arm=True,
+                runs=tuple(f"000{k}-{arm}" for k in range(seeds)),
+                seeds=tuple(range(seeds)),
+                images=10_000,
+                accuracies=tuple(accuracies),
+                test=sample(accuracies),
+                validation=sample([validation] * seeds),
+                wilson=wilson(accuracies[0], 10_000),
+                ece=sample([0.01] * seeds),
+            )
+        )
+    pairs = []
+    for one, two in combinations(rows, 2):
+        mc = McNemarFigures(**asdict(mcnemar(30, 20)))
+        t = PairedFigures(**asdict(paired_t(one.accuracies, two.accuracies)))
+        pairs.append(Comparison(first=one.arm, second=two.arm, mcnemar=mc, paired_t=t))
+    reading = Reading(time=1.0, dataset="mnist", earlier_in_other_studies=0)
+    return FinalEvaluation(
+        study="s",
+        dataset="mnist",
+        top=1,
+        seeds=seeds,
+        finalists=tuple(rows),
+        comparisons=tuple(pairs),
+        readings=(reading,),
+    )
+
+
+def test_the_lead_is_that_of_the_arms_first_on_validation(small: Any) -> None:
+    """Interval and p value of the lead are both adjusted for all comparisons, by Bonferroni."""
+    evaluation = three_arms()
+    facts = replace(gather(small.results, small.study), evaluation=evaluation)
+    text = summary(facts)
+    b, c = (np.array(row.accuracies) for row in evaluation.finalists[1:])
+    wanted = scipy_stats.ttest_rel(b, c)
+    low, high = (100 * bound for bound in wanted.confidence_interval(1 - 0.05 / 3))
+    assert "b, first by validation accuracy, minus c, the second" in text
+    assert f"(95 % {low:+.2f} to {high:+.2f}, paired over seeds, adjusted for 3 comparisons; p " in text
+    assert f"p {3 * wanted.pvalue:.3f})" in text
+    assert ("b is ahead" in text) == (low > 0)
+    table = next(b for b in final(facts).blocks if isinstance(b, Table) and "in pairs" in b.caption)  # type: ignore[union-attr]
+    cells = next(row for row in table.rows if row[0] == "b - c")
+    assert cells[2:4] == [f"{low:+.2f} to {high:+.2f}", f"{3 * wanted.pvalue:.3f}"]
+    assert "Bonferroni" in table.caption and "Holm" in table.caption
+
+
+def test_values_outside_the_space_are_not_drawn(small: Any) -> None:
+    """A study put together by hand may hold trials of another space; no picture can place their values."""
+    facts = gather(small.results, small.study)
+    strange = [r._replace(tuned={"lr": -1.0, "batch_size": r.tuned["batch_size"]}) for r in facts.rows]
+    assert "slice-lr" in names(hyperparameters(facts))
+    assert "slice-lr" not in names(hyperparameters(replace(facts, rows=strange)))
+
+
 def test_arms_differ_in_more_than_colour() -> None:
-    looks = list(plots.looks([f"arm{i}" for i in range(12)]).values())
-    assert len({(look.marker, str(look.line)) for look in looks}) == len(looks)
-    assert len({look.marker for look in looks[:10]}) == 10
+    drawn = list(looks([f"arm{i}" for i in range(12)]).values())
+    assert len({(look.marker, str(look.line)) for look in drawn}) == len(drawn)
+    assert len({look.marker for look in drawn[:10]}) == 10
 
 
 def test_parallel_coordinates_have_a_line_a_trial(small: Any) -> None:
-    facts = report.gather(small.results, small.study)
+    facts = gather(small.results, small.study)
     space = small.study.study().experiment.space
-    drawn = plots.parallel(facts.rows, space, facts.images, facts.looks)
+    drawn = plots_search.parallel(facts.rows, space, facts.images, facts.looks)
     lines = [line for line in drawn.axes[0].lines if len(line.get_xdata()) == len(space) + 1]
     rows = sorted(facts.rows, key=lambda r: (r.state == "finished", r.accuracy))
     assert len(lines) == len(rows) == 6
@@ -188,7 +281,7 @@ def test_parallel_coordinates_have_a_line_a_trial(small: Any) -> None:
 
 
 def test_arms_with_spaces_of_their_own_have_pictures_of_their_own(small: Any) -> None:
-    facts = report.gather(small.results, small.study)
+    facts = gather(small.results, small.study)
     plan = facts.study.experiment
     wider = plan.arms["net-head"].model_copy(update={"space": {"lr": LogFloat(low=1e-4, high=1.0)}})
     plan = plan.model_copy(update={"arms": {**plan.arms, "net-head": wider}})
@@ -205,7 +298,7 @@ def names(section: Any) -> set[str]:
     """Of the pictures in a section; all can be drawn."""
     blocks = section.blocks if section is not None else []
     pictures = [p for block in blocks if isinstance(block, Gallery) for p in block.pictures]
-    assert all(plots.as_svg(p.draw()).startswith(b"<?xml") for p in pictures)
+    assert all(as_svg(p.draw()).startswith(b"<?xml") for p in pictures)
     return {p.name for p in pictures}
 
 
@@ -228,25 +321,25 @@ def test_arms_that_differ_in_their_labels_alone_are_drawn_against_them(
         final := evaluation_final.plan(tmp_path, study, top=1, seeds=2, place="cpu"), stop=Stop()
     ):
         pass
-    found = {row["arm"]: row["test"]["mean"] for row in evaluation_final.judge(final)["finalists"]}
-    section = labels(report.gather(tmp_path, study))
+    found = {row.arm: row.test.mean for row in evaluation_final.judge(final).finalists}
+    section = labels(gather(tmp_path, study))
     assert names(section) == {"labels", "labels-test"}
     (table,) = (block for block in section.blocks if isinstance(block, Table))
     assert list(table.head) == ["arms", "0.2 %", "1 %"]
     assert table.rows == [["net", *(f"{100 * found[arm]:.2f} %" for arm in plan.arms)]]
-    assert labels(report.gather(small.results, small.study)) is None  # arms that differ in more than that
+    assert labels(gather(small.results, small.study)) is None  # arms that differ in more than that
 
 
 def test_perfect_models_and_long_names_can_be_drawn() -> None:
-    looks = plots.looks(["a"])
+    mistake = Mistake(label=0, predicted=1, probability=1.0, pixels=((0, 255),))
     pictures: list[Figure] = [
-        plots.curves({"a": [[(1, 1.0), (2, 1.0)]]}, 100, looks),
-        plots.confusion([[5, 0], [0, 5]], ["T-shirt/top", "Ankle boot"]),
-        plots.confusion([[5, 0], [0, 5]], ["$x_{$", "5$ or 6$"]),
-        plots.worst([{"label": 0, "predicted": 1, "probability": 1.0, "pixels": [[0, 255]]}], ["T-shirt/top", "Bag"]),
-        plots.confusion([[1] * 47] * 47, [str(i) for i in range(47)]),
+        plots_accuracy.curves({"a": [[(1, 1.0), (2, 1.0)]]}, 100, looks(["a"])),
+        plots_mistakes.confusion([[5, 0], [0, 5]], ["T-shirt/top", "Ankle boot"]),
+        plots_mistakes.confusion([[5, 0], [0, 5]], ["$x_{$", "5$ or 6$"]),
+        plots_mistakes.worst([mistake], ["T-shirt/top", "Bag"]),
+        plots_mistakes.confusion([[1] * 47] * 47, [str(i) for i in range(47)]),
     ]
-    assert all(plots.as_svg(made).startswith(b"<?xml") for made in pictures)
+    assert all(as_svg(made).startswith(b"<?xml") for made in pictures)
 
 
 def chromium(*arguments: str, profile: Path) -> None:
@@ -259,7 +352,7 @@ def chromium(*arguments: str, profile: Path) -> None:
 @pytest.mark.web
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("width", [375, 1280])
-def test_a_browser_draws_it_without_complaint(html: Path, tmp_path: Path, width: int) -> None:
+def test_a_browser_draws_it_without_errors(html: Path, tmp_path: Path, width: int) -> None:
     shot = tmp_path / "shot.png"
     chromium(f"--window-size={width},3000", f"--screenshot={shot}", html.as_uri(), profile=tmp_path / "profile")
     with Image.open(shot) as image:

@@ -37,7 +37,7 @@ def test_event_files_for_tensorboard(small: Any, tmp_path: Path) -> None:
         found = accumulator.EventAccumulator(str(tmp_path / "runs" / state.id)).Reload()
         points = found.Scalars("validation/accuracy")
         assert [p.value for p in points] == pytest.approx([accuracy for _, accuracy in state.curve])
-    with pytest.raises(InputError, match="already holds"):
+    with pytest.raises(InputError, match="not empty"):
         tables.tensorboard(small.study, tmp_path / "runs")
 
 
@@ -69,7 +69,9 @@ def test_values_of_several_kinds_share_a_column() -> None:
     assert made == {"a": [1.0, 0.25, None], "b": ["1", "auto", None], "c": [True, False, None], "d": [None] * 3}
 
 
-def test_without_pyarrow_it_is_said_how_to_get_it(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_message_says_how_to_install_it(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # what Python does with a module that cannot be imported
     with pytest.raises(InputError, match=r"pip install 'mnist-suite\[parquet\]'"):
         tables.tables(small.study, tmp_path / "tables", parquet=True)

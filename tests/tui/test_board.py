@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,24 @@ def test_pins_come_first_and_properties_can_be_filtered(runs: list[Run]) -> None
 def test_pareto_fronts_do_not_mix_validation_splits(tmp_path: Path) -> None:
     write_study(tmp_path, "a", ["finished"] * 3)
     study = write_study(tmp_path, "b", [])
-    trial = make_trial("b", 7).model_copy(update={"split_hash": "other"})
+    trial = make_trial("b", 7).model_copy(update={"data_hash": "other"})
     write_trial(study, 7, "finished", trial=trial)
     board = arrange(Watcher(tmp_path).poll().runs, View())
     assert board.splits == 2 and ("b", trial.id) in board.front and any(study == "a" for study, _ in board.front)
+
+
+def test_fewer_training_labels_are_no_other_validation_set(runs: list[Run]) -> None:
+    """Two arms are validated on the same images, whatever share of the labels they train on: one front."""
+    done = next(run for run in runs if run.row.state == "finished")
+    few = done.trial.model_copy(update={"fraction": 0.1, "split_hash": "other", "arm": "few"})
+    worse = replace(
+        done,
+        key=("a", "few"),
+        row=done.row._replace(trial="few", arm="few", accuracy=0.1, flops=10**12),
+        trial=few,
+    )
+    board = arrange([done, worse], View())
+    assert board.front == {done.key} and board.splits == 1
 
 
 def test_seeds_are_grouped_as_mean_and_interval(tmp_path: Path) -> None:

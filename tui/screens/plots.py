@@ -82,7 +82,7 @@ class PlotsScreen(LiveScreen):
         words = [f"{len(runs)} trials"]
         if self.dashboard.view.filter:
             words.append(f"filter {self.dashboard.view.filter}")
-        splits = len({run.trial.split_hash for run in runs})
+        splits = len({run.row.validation for run in runs})
         if splits > 1:
             words.append(f"{splits} validation splits: compare within one (filter data:NAME)")
         chart, lines = self.query_one(Chart), self.query_one("#lines", Static)

@@ -1,0 +1,95 @@
+"""Everything that a report says, read from the results directory. Damaged files are found here and nowhere later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from suite.errors import InputError
+from suite.ranking.final import FinalEvaluation, Tested, final_evaluation, readings, tested
+from suite.ranking.leaderboard import Row, rank, row
+from suite.ranking.mistakes import Mistakes, validation_mistakes
+from suite.ranking.pareto import Front, fronts
+from suite.ranking.study_costs import StudyCosts, study_costs
+from suite.reporting.importances import importances
+from suite.reporting.plots_style import Look, looks
+from suite.spec import StudyFile
+from suite.store.study import StudyDir, final_of
+from suite.store.trial import TrialState
+
+Curve = Sequence[tuple[float, float]]  # (epoch, validation accuracy)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was read of one study."""
+
+    study: StudyFile
+    states: Sequence[TrialState]
+    rows: Sequence[Row]  # ranked
+    fronts: Mapping[str, Front]  # by cost
+    costs: StudyCosts
+    importances: Mapping[str, Mapping[str, float]]  # arm -> hyperparameter -> share
+    mistakes: Mapping[str, Mistakes]  # arm -> those of its best trial, on validation
+    evaluation: FinalEvaluation | None = None
+    test_was_read: bool = False  # whether there is a reading of the test images, with or without an evaluation
+    tested: Mapping[str, Tested] = field(default_factory=dict)  # arm -> first run of its representative, on test
+    final_curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)  # arm -> runs of its representative
+
+    @property
+    def arms(self) -> list[str]:
+        return list(self.study.experiment.arms)
+
+    @property
+    def looks(self) -> dict[str, Look]:
+        return looks(self.arms)
+
+    @property
+    def images(self) -> int:
+        """Size of the validation split."""
+        return max((s.record.images for s in self.states if s.record), default=0)
+
+    def best(self, arm: str) -> Row | None:
+        """The arm's best finished trial by validation accuracy."""
+        return next((r for r in self.rows if r.arm == arm and r.state == "finished"), None)
+
+
+def gather(results: Path, study: StudyDir) -> Facts:
+    """Read a study. Raises InputError where nothing has finished or a file is damaged."""
+    file = study.study()
+    if file is None:
+        raise InputError(f"{study.path / 'study.json'} is damaged or was written by a newer version.")
+    states = study.states()
+    rows = rank([row(study.name, state) for state in states])
+    if not any(r.state == "finished" for r in rows):
+        raise InputError(f"Study '{study.name}' has no finished trial yet, so there is nothing to report.")
+    best: dict[str, str] = {}
+    for r in rows:
+        if r.state == "finished":
+            best.setdefault(r.arm, r.trial)
+    evaluation, final = final_evaluation(study, list(file.experiment.arms)), final_of(study)
+    runs = {row.arm: row.runs for row in evaluation.representatives} if evaluation else {}
+    mistakes = {arm: found for arm, trial in best.items() if (found := validation_mistakes(study, trial))}
+    answers = {arm: found for arm, of_arm in runs.items() if (found := tested(final, of_arm[0]))}
+    for found in (*mistakes.values(), *answers.values()):
+        if len(found.classes) != len(file.classes):
+            raise InputError(
+                f"Study '{study.name}' has {len(file.classes)} classes, but a validation.json or test.json in "
+                f"{study.path} has {len(found.classes)}: it is damaged."
+            )
+    curves = {state.id: state.curve for state in final.states() if state.curve}
+    final_curves = {arm: [curves[run] for run in of_arm if run in curves] for arm, of_arm in runs.items()}
+    return Facts(
+        study=file,
+        states=states,
+        rows=rows,
+        fronts=fronts(rows),
+        costs=study_costs(results, study),
+        importances=importances(file.experiment, states),
+        mistakes=mistakes,
+        evaluation=evaluation,
+        test_was_read=bool(readings(study)),
+        tested=answers,
+        final_curves={arm: found for arm, found in final_curves.items() if found},
+    )

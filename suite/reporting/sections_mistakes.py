@@ -1,0 +1,81 @@
+"""How the best models err: mistakes, figures of every class, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from suite.ranking.mistakes import Mistakes
+from suite.ranking.statistics import per_class
+from suite.reporting import plots_mistakes
+from suite.reporting.document import Gallery, Picture, Section, Table, Text
+from suite.reporting.facts import Facts
+from suite.reporting.text import percent
+
+
+def _by_arm(facts: Facts) -> tuple[Mapping[str, Mistakes], str]:
+    """Mistakes by arm, on test where that is known, and in words which images and models they are of."""
+    if facts.tested:
+        return facts.tested, "test images, the first fresh model of each arm's finalist"
+    return facts.mistakes, "validation images, the best trial of each arm"
+
+
+def mistakes(facts: Facts) -> Section | None:
+    found, where = _by_arm(facts)
+    pictures = [
+        Picture(
+            f"confusion-{arm}",
+            f"{arm}: {one.wrong:,} of {one.total:,} wrong",
+            f"Confusion matrix of {arm} without its diagonal",
+            lambda one=one: plots_mistakes.confusion(one.confusion, one.classes),
+        )
+        for arm, one in found.items()
+    ]
+    pictures += [
+        Picture(
+            f"worst-{arm}",
+            f"{arm}: its most confident mistakes",
+            f"Images that {arm} answered wrongly with the highest confidence",
+            lambda one=one: plots_mistakes.worst(one.worst, one.classes),
+        )
+        for arm, one in found.items()
+        if one.worst
+    ]
+    return Section("Mistakes", [Text(f"On the {where}."), Gallery(pictures)]) if pictures else None
+
+
+def classes(facts: Facts) -> Section | None:
+    found, where = _by_arm(facts)
+    if not found:
+        return None
+    figures = {arm: per_class(one.confusion) for arm, one in found.items()}
+    images = next(iter(figures.values()))
+    rows = [
+        [name, str(images[i].count)]
+        + [
+            f"{100 * of_arm[i].precision:.1f} / {100 * of_arm[i].recall:.1f} / {100 * of_arm[i].f1:.1f}"
+            for of_arm in figures.values()
+        ]
+        for i, name in enumerate(facts.study.classes)
+    ]
+    caption = f"Precision / recall / F1 in percent, on the {where}"
+    return Section("Every class", [Table(("class", "images", *figures), rows, caption)])
+
+
+def calibration(facts: Facts) -> Section | None:
+    found, where = _by_arm(facts)
+    found = {arm: one for arm, one in found.items() if one.bins}  # early versions wrote none on validation
+    if not found:
+        return None
+    picture = Picture(
+        "reliability",
+        "Reliability: accuracy against confidence",
+        "Accuracy against confidence in bins, with the diagonal of perfect calibration",
+        lambda: plots_mistakes.reliability({arm: one.bins for arm, one in found.items()}, facts.looks),
+    )
+    note = (
+        f"On the {where}. Marks below the diagonal are overconfident; they grow with the number of images. The "
+        "expected calibration error (ECE) is the mean gap over 15 bins of equal width (Guo et al., 2017): 0 is "
+        "perfect."
+    )
+    rows = [[arm, percent(one.ece)] for arm, one in found.items()]
+    return Section("Calibration", [Text(note), Gallery([picture]), Table(("arm", "ECE"), rows)])

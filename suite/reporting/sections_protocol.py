@@ -1,0 +1,178 @@
+"""The answer in a sentence, the protocol, and the final evaluation on the test images."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from suite.ranking.final import Comparison, FinalEvaluation, Finalist
+from suite.ranking.statistics import Sample, bonferroni, simultaneous
+from suite.reporting import plots_accuracy
+from suite.reporting.document import Block, Gallery, Picture, Section, Table, Text, known
+from suite.reporting.facts import Facts
+from suite.reporting.text import interval, moment, p_value, percent, points, times
+
+
+def summary(facts: Facts) -> str:
+    """The answer in a sentence or two."""
+    if (found := facts.evaluation) is not None:
+        rows = sorted(found.representatives, key=lambda row: -row.test.mean)
+        parts = [f"{row.arm} {_mean(row.test)}" for row in rows]
+        trained = f"mean of {found.seeds} fresh trainings" if found.seeds > 1 else "one fresh training"
+        return " ".join([f"Test accuracy, {trained}: {'; '.join(parts)}.", *_lead(found)])
+    best = [(arm, row) for arm in facts.arms if (row := facts.best(arm)) is not None]
+    parts = [f"{arm} {percent(row.accuracy)}" for arm, row in sorted(best, key=lambda b: -(b[1].accuracy or 0))]
+    test = "The test images have not been read."
+    if facts.test_was_read:
+        test = "The test images were read, but the results are missing: run `evaluate --final` again to complete them."
+    return (
+        f"Best validation accuracy of each arm, optimistic because the search selects by it: {'; '.join(parts)}. {test}"
+    )
+
+
+def _mean(test: Sample) -> str:
+    if test.sd is None:
+        return percent(test.mean)
+    return f"{percent(test.mean)} (95 % {interval(test.low, test.high)})"
+
+
+def _lead(found: FinalEvaluation) -> list[str]:
+    """Whether the arm that is first by validation leads the second one on test; nothing where that is not known.
+
+    Validation picks the pair: a pair picked by its test accuracies would have a gap that is too large.
+    """
+    names = [row.arm for row in found.representatives[:2]]
+    pair = next((pair for pair in found.comparisons if sorted((pair.first, pair.second)) == sorted(names)), None)
+    adjusted = _simultaneous(pair, len(found.comparisons)) if pair else None
+    if pair is None or adjusted is None or pair.paired_t.difference is None:
+        return []
+    sign = 1 if pair.first == names[0] else -1
+    low, high = sorted(sign * bound for bound in adjusted)
+    settled = f"{names[0]} is ahead" if low > 0 else f"{names[1]} is ahead" if high < 0 else "which is ahead is open"
+    others = f", adjusted for {len(found.comparisons)} comparisons" if len(found.comparisons) > 1 else ""
+    p = _adjusted_p(pair, len(found.comparisons))
+    return [
+        f"{names[0]}, first by validation accuracy, minus {names[1]}, the second: "
+        f"{points(sign * pair.paired_t.difference)} points on test (95 % {points(low)} to {points(high)}, paired over "
+        f"seeds{others}{f'; p {p}' if p != '-' else ''}), so {settled}."
+    ]
+
+
+def _simultaneous(pair: Comparison, comparisons: int) -> tuple[float, float] | None:
+    """The interval of a difference of test accuracies that holds together with those of the other comparisons."""
+    t = pair.paired_t
+    return None if t.low is None or t.high is None else simultaneous(t.low, t.high, t.n, comparisons)
+
+
+def _adjusted_p(pair: Comparison, comparisons: int) -> str:
+    """By Bonferroni, as the interval: below 0.05 exactly where the interval excludes zero."""
+    p = pair.paired_t.p
+    return p_value(None if p is None else bonferroni(p, comparisons))
+
+
+def protocol(facts: Facts) -> Section:
+    plan, kinds = facts.study.experiment, Counter(s.state for s in facts.states)
+    ended = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+    pruning = "no pruning"
+    if plan.pruning is not None:
+        pruning = (
+            f"pruning by successive halving from epoch {plan.pruning.first:g}, keeping one in {plan.pruning.factor}"
+        )
+    share = f"at most {plan.limit:,}, the limit for both splits" if plan.limit else "a tenth"
+    lines = [
+        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms in equal shares; {pruning}. The first trial "
+        "of every arm uses its own recipe, the others are chosen by Optuna's TPE sampler. All trials of the search "
+        "use one seed.",
+        f"Data: {plan.dataset}. The search uses training and validation images only. The validation split is "
+        f"{facts.images:,} of the official training images ({share}), the same share of every class and the same "
+        "images in every study.",
+        *_readings(facts),
+    ]
+    own = f"pretrained on {plan.pretraining.dataset}" if plan.pretraining else "pretrained"
+    arms = [
+        [
+            name,
+            arm.backbone,
+            arm.strategy.kind,
+            {None: "random", "pretrained": "published", "experiment": own}.get(arm.weights, arm.weights),
+            str(arm.size or "native"),
+            f"{100 * arm.fraction:g} %",
+        ]
+        for name, arm in plan.arms.items()
+    ]
+    table = Table(("arm", "backbone", "strategy", "weights", "input size", "labels used"), arms)
+    return Section("Protocol", [*map(Text, lines), table])
+
+
+def _readings(facts: Facts) -> list[str]:
+    """How often the test images were read, and whether the search went on after that."""
+    found = facts.evaluation
+    if found is None:
+        return []
+    first, other = found.readings[0].time, found.readings[-1].earlier_in_other_studies
+    best = "the best" if found.top == 1 else f"the best {found.top}"
+    lines = [
+        f"Final evaluation: {best} of each arm by validation accuracy, trained again with {found.seeds} fresh seeds. "
+        f"The test images were read {times(len(found.readings))} for this study, first on {moment(first)}"
+        + (f", and {times(other)} by other studies here." if other else ".")
+    ]
+    if late := sum(s.record.ended > first for s in facts.states if s.record):
+        lines.append(
+            f"Careful: {late} trials of the search ended after the test images were first read, so they are not "
+            "independent of that reading."
+        )
+    return lines
+
+
+def final(facts: Facts) -> Section | None:
+    found = facts.evaluation
+    if found is None:
+        return None
+    head = ("arm", "trial", "test", "sd", "n", "mean, 95 % interval", "one model, 95 %", "search (optimistic)")
+    picture = Picture(
+        "final",
+        "Finalists on the test images",
+        "Test accuracy of each finalist with the interval over seeds",
+        lambda: plots_accuracy.finals(found.finalists, facts.looks),
+    )
+    note = (
+        "A star marks the finalist that represents its arm: the best by mean validation accuracy of the new trainings, "
+        "never by test. The interval of the mean is Student's t over seeds; that of one model is Wilson's, for the "
+        "first seed. Seeds vary the training; pretrained weights are the same for all seeds."
+    )
+    rows = [_finalist_cells(row) for row in found.finalists]
+    blocks: list[Block] = [known(head, rows), Text(note), Gallery([picture])]
+    if n := len(found.comparisons):
+        pair_head = ("arms", "difference, points", "95 %", "paired t, p", "only one right", "McNemar mid-p, p")
+        caption = "Arms in pairs, over seeds and image by image (first seed)"
+        if n > 1:
+            caption += (
+                f"; interval and p of the paired t test are adjusted for {n} comparisons by Bonferroni's method, p of "
+                "McNemar's test by Holm's"
+            )
+        blocks.append(known(pair_head, [_pair_cells(pair, n) for pair in found.comparisons], caption))
+    return Section("Final evaluation", blocks)
+
+
+def _finalist_cells(row: Finalist) -> list[str]:
+    return [
+        ("* " if row.represents_arm else "") + row.arm,
+        row.trial[:4],
+        percent(row.test.mean, 3),
+        "-" if row.test.sd is None else f"{100 * row.test.sd:.3f}",
+        str(row.test.n),
+        interval(row.test.low, row.test.high),
+        interval(*row.wilson),
+        percent(row.search_accuracy),
+    ]
+
+
+def _pair_cells(pair: Comparison, comparisons: int) -> list[str]:
+    difference, bounds = pair.paired_t.difference, _simultaneous(pair, comparisons)
+    return [
+        f"{pair.first} - {pair.second}",
+        "-" if difference is None else points(difference, 3),
+        "-" if bounds is None else f"{points(bounds[0])} to {points(bounds[1])}",
+        _adjusted_p(pair, comparisons),
+        f"{pair.mcnemar.only_first} : {pair.mcnemar.only_second}",
+        p_value(pair.mcnemar.mid_holm),
+    ]
