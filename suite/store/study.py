@@ -15,7 +15,8 @@ stop.request                anyone           exists: the controller is asked to 
                                              Removed by the controller when it begins and when it ends.
 controller.lock             controller       locked while a controller is at work; names it, for messages. Stays.
 trials/<id>/                see `trial`      one directory for each trial.
-final/                      `evaluate`       the final evaluation: a study of its own below this one, without a search.
+final/                      `evaluate`       the final evaluation: trainings in the layout of a study, without a search;
+                                             readings.jsonl and evaluation.json (`ranking.final`).
 damaged/<id>/               controller       trials that could not be repaired, moved here.
 ==========================  ===============  ===========================================================================
 """
