@@ -22,10 +22,11 @@ from textual.screen import Screen
 
 from suite.store.study import StudyDir
 from tui import commands
-from tui.board import Board, View
-from tui.detail import Detail, tail
-from tui.feed import INTERVAL, Feed
 from tui.messages import Polled
+from tui.model.board import Board, View
+from tui.model.detail import Detail, tail
+from tui.model.feed import INTERVAL, Feed
+from tui.model.snapshot import Key, Snapshot
 from tui.screens.base import LiveScreen
 from tui.screens.confirm import ConfirmScreen, PromptScreen
 from tui.screens.help import HelpScreen
@@ -34,7 +35,6 @@ from tui.screens.pad import PadScreen
 from tui.screens.plots import PlotsScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
-from tui.snapshot import Key, Snapshot
 from tui.themes import SERIES, THEMES
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual.message import Message
 
-from tui.detail import Detail
-from tui.snapshot import Key, Snapshot
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Snapshot
 
 
 class Polled(Message):

@@ -41,7 +41,7 @@ def leaderboard() -> Iterator[Figure]:
     """Ranking and printing 10,000 records that are in memory, and reading them from disk first."""
     from suite.ranking import leaderboard as ranking_leaderboard
     from suite.store import study as store_study
-    from tui.synthetic import write_study
+    from tui.testing.synthetic import write_study
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -118,7 +118,7 @@ def fill(root: Path, size: int) -> None:
     from suite.search import pruning
     from suite.spec import Trial, load, resolved
     from suite.store.study import StudyDir
-    from tui.synthetic import write_trial
+    from tui.testing.synthetic import write_trial
 
     experiment = load.load(str(root / "tiny.py"))
     study = StudyDir(root, "tiny")
@@ -156,8 +156,8 @@ def fill(root: Path, size: int) -> None:
 
 def tui() -> Iterator[Figure]:
     """The dashboard's budgets."""
-    from tui.bench import BUDGETS
-    from tui.bench import bench as measure
+    from tui.testing.bench import BUDGETS
+    from tui.testing.bench import bench as measure
 
     for name, value in measure().items():
         unit = "MiB" if name.endswith("mib") else "s"

@@ -13,8 +13,8 @@ pytest.importorskip("textual")
 
 from textual.pilot import Pilot
 
-from tui.bench import HandTurned
-from tui.synthetic import write_study
+from tui.testing.bench import HandTurned
+from tui.testing.synthetic import write_study
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tui.bench import BUDGETS, bench
+from tui.testing.bench import BUDGETS, bench
 
 pytestmark = pytest.mark.slow
 

@@ -5,12 +5,12 @@ import pytest
 from suite.ranking import leaderboard as ranking_leaderboard
 from suite.ranking.leaderboard import COSTS
 from suite.store.study import StudyDir
-from tui.board import View, arrange, grouped, known_columns, order, t_half_width
-from tui.cells import cell, sparkline
-from tui.feed import Watcher
-from tui.filters import FilterError
-from tui.snapshot import Run
-from tui.synthetic import NOW, make_trial, write_study, write_trial
+from tui.draw.cells import cell, sparkline
+from tui.model.board import View, arrange, grouped, known_columns, order, t_half_width
+from tui.model.feed import Watcher
+from tui.model.filters import FilterError
+from tui.model.snapshot import Run
+from tui.testing.synthetic import NOW, make_trial, write_study, write_trial
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_sparkline() -> None:
 
 
 def test_replay_goes_from_nothing_to_the_present(runs: list[Run]) -> None:
-    from tui import replay
+    from tui.model import replay
 
     span = replay.span(runs)
     assert span is not None and replay.span([]) is None

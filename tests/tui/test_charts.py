@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.chart import Axis, Series, draw, scale, thin, ticks
-from tui.curves import smooth
-from tui.feed import Watcher
-from tui.figures import (
+from tui.draw.chart import Axis, Series, draw, scale, thin, ticks
+from tui.draw.curves import smooth
+from tui.draw.figures import (
     correlation_ratio,
     history_figure,
     importance_lines,
@@ -22,8 +21,9 @@ from tui.figures import (
     timeline_figure,
     tuned_keys,
 )
-from tui.images import beside, confusion_heatmap, halfblocks, worst_digits
-from tui.synthetic import NOW, write_study
+from tui.draw.images import beside, confusion_heatmap, halfblocks, worst_digits
+from tui.model.feed import Watcher
+from tui.testing.synthetic import NOW, write_study
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 points = st.lists(st.tuples(numbers, numbers), max_size=30)
@@ -155,7 +155,7 @@ def test_half_blocks_hold_two_pixels() -> None:
 
 
 def test_digits_fit_the_width(results: Path) -> None:
-    from tui.detail import read_validation
+    from tui.model.detail import read_validation
 
     path = next(results.glob("mnist/trials/*/validation.json"))
     validation = read_validation(path)

@@ -10,10 +10,10 @@ from suite.store.events import EventWriter
 from suite.store.files import write_model
 from suite.store.study import STALE_SECONDS, StudyDir
 from suite.store.trial import TrialDir
-from tui.detail import POINTS, Follower, clean, read_validation, tail
-from tui.feed import Feed, Watcher
-from tui.snapshot import Run
-from tui.synthetic import NOW, make_record, make_trial, write_status, write_study, write_trial
+from tui.model.detail import POINTS, Follower, clean, read_validation, tail
+from tui.model.feed import Feed, Watcher
+from tui.model.snapshot import Run
+from tui.testing.synthetic import NOW, make_record, make_trial, write_status, write_study, write_trial
 
 STATES = {0: "finished", 3: "pruned", 4: "running", 5: "failed", 6: "stale", 7: "stopped", 8: "waiting"}
 

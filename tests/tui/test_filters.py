@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.ranking.leaderboard import Row
-from tui.filters import (
+from tui.model.filters import (
     COMPARISONS,
     PROPERTIES,
     TEXT_FIELDS,

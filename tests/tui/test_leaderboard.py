@@ -9,7 +9,8 @@ from textual.widgets import Input
 
 from suite.ranking.leaderboard import COSTS
 from suite.store.study import StudyDir
-from tui.board import START
+from tui.model.board import START
+from tui.saved_views import load_views
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
 from tui.screens.help import HelpScreen
@@ -20,8 +21,7 @@ from tui.screens.plots import PlotsScreen
 from tui.screens.run import RunScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
-from tui.synthetic import write_status, write_study, write_trial
-from tui.views import load_views
+from tui.testing.synthetic import write_status, write_study, write_trial
 from tui.widgets.preview import Preview
 from tui.widgets.run_table import RunTable
 

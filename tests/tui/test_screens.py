@@ -8,14 +8,14 @@ from pathlib import Path
 from textual.widgets import Input, Static, TabbedContent
 
 from suite.store.study import StudyDir
-from tui.curves import EFFORTS, QUANTITIES
+from tui.draw.curves import EFFORTS, QUANTITIES
+from tui.model.system import Gpu, Sample, writers
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
 from tui.screens.launch import LaunchScreen
 from tui.screens.leaderboard import LeaderboardScreen
 from tui.screens.plots import FIGURES
 from tui.screens.run import TABS, RunScreen
-from tui.synthetic import NOW, write_status, write_study, write_trial
-from tui.system import Gpu, Sample, writers
+from tui.testing.synthetic import NOW, write_status, write_study, write_trial
 from tui.widgets.canvas import Canvas
 from tui.widgets.chart import Chart
 from tui.widgets.checklist import Checklist
@@ -108,7 +108,7 @@ def test_a_run_that_vanishes_under_its_screen(results, drive, screen_text) -> No
 
 def test_lineage_leads_from_pretraining_to_what_stands_on_it(results, drive, screen_text) -> None:
     from suite.spec import Weights
-    from tui.synthetic import make_trial
+    from tui.testing.synthetic import make_trial
 
     base = make_trial("mnist", 0).id
     study = write_study(results, "tuned", [])
@@ -217,8 +217,8 @@ def test_system(results, drive, screen_text, monkeypatch) -> None:
 
 
 def test_a_dead_writer_is_gone_and_a_silent_one_stale(results) -> None:
-    from tui.feed import Watcher
-    from tui.synthetic import HOST
+    from tui.model.feed import Watcher
+    from tui.testing.synthetic import HOST
 
     snapshot = Watcher(results, lambda: NOW).poll()
     here = {w.name: w.health for w in writers(snapshot, NOW, HOST, lambda pid: pid == 4242)}
@@ -360,7 +360,7 @@ def test_a_full_disk_is_a_message(results, drive, monkeypatch) -> None:
 
 def test_status_of_reading_is_shown(results, drive, screen_text) -> None:
     from tui.messages import Polled
-    from tui.snapshot import Snapshot
+    from tui.model.snapshot import Snapshot
 
     async def script(app, pilot) -> None:
         app.on_polled(Polled(Snapshot(), {}, "Reading failed: OSError: gone"))

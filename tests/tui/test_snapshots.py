@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from suite.store.study import StudyDir
-from tui.synthetic import NOW, write_status, write_study
+from tui.testing.synthetic import NOW, write_status, write_study
 
 LOW, HIGH = (80, 24), (120, 40)
 
@@ -74,8 +74,8 @@ def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snap
 def test_a_picture_needs_no_network(results: Path) -> None:
     import asyncio
 
-    from tui.picture import picture
+    from tui.testing.screenshot import screenshot
 
-    svg = asyncio.run(picture(results, ["2"], (60, 20), "suite"))
+    svg = asyncio.run(screenshot(results, ["2"], (60, 20), "suite"))
     links = set(re.findall(r"https?://[^\"' )]+", svg))
     assert "PARETO" in svg and all("w3.org" in link or "textualize" in link for link in links), links

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 from textual.screen import Screen
 
-from tui.detail import Detail
-from tui.snapshot import Key, Snapshot
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Snapshot
 
 if TYPE_CHECKING:
     from tui.app import Dashboard

@@ -11,8 +11,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Label
 
-from tui.board import START
-from tui.cells import title
+from tui.draw.cells import title
+from tui.model.board import START
 from tui.widgets.checklist import Checklist
 
 NAMES = {"flag": "marks, pins and Pareto stars"}

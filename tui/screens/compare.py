@@ -11,12 +11,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
-from tui.chart import STYLES
-from tui.curves import EFFORTS, QUANTITIES, SMOOTHINGS, overlay_figure
-from tui.detail import Detail
-from tui.facts import differences
+from tui.draw.chart import STYLES
+from tui.draw.curves import EFFORTS, QUANTITIES, SMOOTHINGS, overlay_figure
+from tui.draw.facts import differences
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Snapshot
 from tui.screens.base import LiveScreen
-from tui.snapshot import Key, Snapshot
 from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 

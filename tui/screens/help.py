@@ -10,8 +10,8 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Label, Static
 
-from tui import filters
-from tui.cells import GLYPHS, MARKED, PARETO, PINNED
+from tui.draw.cells import GLYPHS, MARKED, PARETO, PINNED
+from tui.model import filters
 
 LEGEND = "  ".join(
     f"{GLYPHS[state]} {state}" for state in ("running", "waiting", "stale", "finished", "pruned", "failed", "stopped")

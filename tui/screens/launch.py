@@ -19,8 +19,8 @@ from suite.spec import load
 from suite.store.study import StudyDir
 from tui import commands
 from tui.commands import ENGINES, Form
+from tui.model.snapshot import StudyView
 from tui.screens.confirm import ConfirmScreen
-from tui.snapshot import StudyView
 from tui.widgets.checklist import Checklist
 
 if TYPE_CHECKING:

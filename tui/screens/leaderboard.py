@@ -12,19 +12,20 @@ from textual.timer import Timer
 from textual.widgets import Footer, Input, Static
 
 from suite.ranking.leaderboard import COSTS
-from tui import commands, replay
-from tui.board import START, TOPS, View, arrange, known_columns
-from tui.cells import title
-from tui.detail import Detail
-from tui.filters import FilterError
+from tui import commands
+from tui.draw.cells import title
+from tui.model import replay
+from tui.model.board import START, TOPS, View, arrange, known_columns
+from tui.model.detail import Detail
+from tui.model.filters import FilterError
+from tui.model.snapshot import Key, Run, Snapshot
+from tui.saved_views import load_views, save_view
 from tui.screens.base import LiveScreen
 from tui.screens.columns import ColumnsScreen
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen
 from tui.screens.launch import LaunchScreen, form_from
 from tui.screens.run import RunScreen
-from tui.snapshot import Key, Run, Snapshot
-from tui.views import load_views, save_view
 from tui.widgets.budget import Budget
 from tui.widgets.preview import Preview
 from tui.widgets.run_table import RunTable

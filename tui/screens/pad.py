@@ -12,12 +12,12 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer, Static
 
 from suite.ranking.leaderboard import text
-from tui.detail import Detail
 from tui.messages import Predicted
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Run, Snapshot
 from tui.predictor import Predictor, preparation, sample
 from tui.screens.base import LiveScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen
-from tui.snapshot import Key, Run, Snapshot
 from tui.widgets.budget import bar
 from tui.widgets.canvas import Canvas
 from tui.widgets.status_line import StatusLine

@@ -9,10 +9,8 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Footer, Static
 
 from suite.ranking.leaderboard import COSTS
-from tui.board import arrange
-from tui.cells import title
-from tui.detail import Detail
-from tui.figures import (
+from tui.draw.cells import title
+from tui.draw.figures import (
     Figure,
     history_figure,
     importance_lines,
@@ -23,9 +21,11 @@ from tui.figures import (
     timeline_figure,
     tuned_keys,
 )
-from tui.filters import FilterError
+from tui.model.board import arrange
+from tui.model.detail import Detail
+from tui.model.filters import FilterError
+from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.base import LiveScreen
-from tui.snapshot import Key, Run, Snapshot
 from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 

@@ -10,13 +10,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Grid, VerticalScroll
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from tui import facts
-from tui.cells import GLYPHS
-from tui.curves import EFFORTS, QUANTITIES, SMOOTHINGS, run_figure
-from tui.detail import Detail
-from tui.images import confusion_heatmap, worst_digits
+from tui.draw import facts
+from tui.draw.cells import GLYPHS
+from tui.draw.curves import EFFORTS, QUANTITIES, SMOOTHINGS, run_figure
+from tui.draw.images import confusion_heatmap, worst_digits
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.base import LiveScreen
-from tui.snapshot import Key, Run, Snapshot
 from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 

@@ -9,11 +9,11 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Static
 
 from suite.ranking.leaderboard import text
-from tui.cells import GLYPHS, duration, joules
-from tui.detail import Detail, clean
+from tui.draw.cells import GLYPHS, duration, joules
+from tui.model.detail import Detail, clean
+from tui.model.snapshot import Key, Snapshot, StudyView
 from tui.screens.base import LiveScreen
 from tui.screens.launch import LaunchScreen, form_from
-from tui.snapshot import Key, Snapshot, StudyView
 from tui.widgets.budget import bar, projected
 from tui.widgets.status_line import StatusLine
 

@@ -16,11 +16,11 @@ from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
 from suite.ranking.leaderboard import COLUMNS
-from tui.cells import GLYPHS, duration, sparkline
-from tui.detail import Detail
+from tui.draw.cells import GLYPHS, duration, sparkline
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Snapshot
+from tui.model.system import Sample, Sampler, Writer, writers
 from tui.screens.base import LiveScreen
-from tui.snapshot import Key, Snapshot
-from tui.system import Sample, Sampler, Writer, writers
 from tui.widgets.budget import bar
 from tui.widgets.status_line import StatusLine
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 from textual.widgets import Static
 
-from tui.cells import GLYPHS, duration, joules
-from tui.snapshot import Snapshot, StudyView
+from tui.draw.cells import GLYPHS, duration, joules
+from tui.model.snapshot import Snapshot, StudyView
 
 MOST = 3  # bars at a time
 EIGHTHS = " ▏▎▍▌▋▊▉"

@@ -1,4 +1,4 @@
-"""The widget around `tui.chart`: keeps what it shows, draws again only when that or its size changed."""
+"""The widget around `tui.draw.chart`: keeps what it shows, draws again only when that or its size changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.chart import STYLES, Axis, Piece, Series, draw
+from tui.draw.chart import STYLES, Axis, Piece, Series, draw
 
 
 class Chart(Widget):

@@ -20,9 +20,9 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from tui.board import Board, BoardLine, View
-from tui.cells import LEFT, cell, title
-from tui.snapshot import Key
+from tui.draw.cells import LEFT, cell, title
+from tui.model.board import Board, BoardLine, View
+from tui.model.snapshot import Key
 
 FIXED = ("flag", "rank", "number")  # stay in sight while the rest scrolls sideways
 GAP = "  "

@@ -6,8 +6,8 @@ from rich.text import Text
 from textual.widgets import Static
 
 from suite.ranking.leaderboard import text
-from tui.cells import GLYPHS
-from tui.snapshot import Snapshot
+from tui.draw.cells import GLYPHS
+from tui.model.snapshot import Snapshot
 
 ROOM = 120  # cells from which on states are named, not only drawn
 SHOWN = ("running", "stale", "waiting", "finished", "pruned", "failed", "stopped")

@@ -10,7 +10,7 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
-from tui.detail import Validation, Wrong
+from tui.model.detail import Validation, Wrong
 
 UPPER = "▀"
 

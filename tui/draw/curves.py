@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from suite.ranking.leaderboard import COLUMNS
-from tui.cells import duration
-from tui.chart import STYLES, Axis, Series
-from tui.detail import Detail, Point
-from tui.figures import Figure, percent
-from tui.snapshot import Run
+from tui.draw.cells import duration
+from tui.draw.chart import STYLES, Axis, Series
+from tui.draw.figures import Figure, percent
+from tui.model.detail import Detail, Point
+from tui.model.snapshot import Run
 
 EFFORTS = ("epoch", "step", "seconds", "energy", "FLOPs")
 QUANTITIES = ("accuracy", "loss", "lr", "speed")

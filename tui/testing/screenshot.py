@@ -1,6 +1,6 @@
 """A picture of the real program on real results, without a terminal: for the README and for reports.
 
-python -m tui.picture results board.svg --keys "2 l l" --size 120x36
+python -m tui.testing.screenshot results board.svg --keys "2 l l" --size 120x36
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FONT_FACE = re.compile(r"@font-face\s*\{[^}]*\}\s*")  # fetches a font from the 
 PAUSE = 0.4  # seconds for the feed to look and the screen to follow
 
 
-async def picture(results: Path, keys: list[str], size: tuple[int, int], theme: str) -> str:
+async def screenshot(results: Path, keys: list[str], size: tuple[int, int], theme: str) -> str:
     """The screen after some keys, as SVG."""
     app = Dashboard(results, readonly=True, interval=0.1)
     async with app.run_test(size=size) as pilot:
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--theme", default="suite")
     given = parser.parse_args()
     width, height = (int(part) for part in given.size.split("x"))
-    svg = asyncio.run(picture(given.results.absolute(), given.keys.split(), (width, height), given.theme))
+    svg = asyncio.run(screenshot(given.results.absolute(), given.keys.split(), (width, height), given.theme))
     write_atomic(given.out, svg)
 
 

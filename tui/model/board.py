@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from suite.ranking.leaderboard import COLUMNS, COSTS, DEFAULT, Row, pareto
-from tui.filters import Filter, Subject, lookup, parse
-from tui.snapshot import Key, Run
+from tui.model.filters import Filter, Subject, lookup, parse
+from tui.model.snapshot import Key, Run
 
 EXTRA = ("flag", "curve", "power", "dataset", "host", "seeds")  # columns of the dashboard alone
 START = ("flag", *(key for key in DEFAULT if key not in ("tuned",)), "curve", "tuned")

@@ -26,7 +26,7 @@ from suite.store.events import EventWriter
 from suite.store.study import StudyDir
 from tui.app import Dashboard, spare_the_collector
 from tui.messages import Polled
-from tui.synthetic import NOW, write_study
+from tui.testing.synthetic import NOW, write_study
 
 LIVE = 200  # runs that write at every tick
 RECORDS = 10_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tui.snapshot import Run
+from tui.model.snapshot import Run
 
 
 def span(runs: Sequence[Run]) -> tuple[float, float] | None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from suite.ranking.leaderboard import COLUMNS, pareto
-from tui.board import row_value
-from tui.cells import duration, title
-from tui.chart import GLYPHS, STYLES, Axis, Series
-from tui.snapshot import Run
+from tui.draw.cells import duration, title
+from tui.draw.chart import GLYPHS, STYLES, Axis, Series
+from tui.model.board import row_value
+from tui.model.snapshot import Run
 
 LINEAR_COSTS = frozenset({"latency"})
 MOST_LINES = 60  # curves of the intermediate values; the best ones are shown

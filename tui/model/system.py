@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suite.store.study import STALE_SECONDS
-from tui.snapshot import Snapshot
+from tui.model.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from suite.spec import NAME, StudyFile
 from suite.store.events import EventReader
 from suite.store.study import STALE_SECONDS, StudyDir
 from suite.store.trial import TrialDir, TrialState, named_after
-from tui.detail import Detail, Follower
-from tui.snapshot import Key, Run, Snapshot, StudyView
+from tui.model.detail import Detail, Follower
+from tui.model.snapshot import Key, Run, Snapshot, StudyView
 
 INTERVAL = 0.5  # seconds between polls
 SLICE = 0.25  # seconds of reading new trials before what is known is shown

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, text
-from tui.cells import duration, value_text
-from tui.snapshot import Key, Run, Snapshot
+from tui.draw.cells import duration, value_text
+from tui.model.snapshot import Key, Run, Snapshot
 
 Fact = tuple[str, str]
 

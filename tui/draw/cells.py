@@ -6,9 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, text
-from tui.board import Board, BoardLine, View, row_value
-from tui.detail import clean
-from tui.snapshot import Key
+from tui.model.board import Board, BoardLine, View, row_value
+from tui.model.detail import clean
+from tui.model.snapshot import Key
 
 GLYPHS = {
     "waiting": "○",
