@@ -9,7 +9,7 @@ from platformdirs import user_config_path
 from pydantic import ValidationError
 
 from suite.store.files import write_atomic
-from tui.model.board import View
+from tui.model.view import View
 
 
 def views_path() -> Path:

@@ -89,15 +89,40 @@ def test_a_child_survives_our_death(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-# --- what the dashboard may know ----------------------------------------------------------------------------------
+# --- imports ------------------------------------------------------------------------------------------------------
 
 
-def test_the_dashboard_loads_neither_torch_nor_optuna() -> None:
-    program = (
-        "import sys, tui.app; print([m for m in ('torch', 'optuna', 'timm', 'sklearn', 'pandas') if m in sys.modules])"
-    )
+def test_the_dashboard_loads_neither_torch_nor_optuna_nor_scipy() -> None:
+    heavy = ("torch", "optuna", "timm", "sklearn", "scipy", "pandas")
+    program = f"import sys, tui.app; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, also for the type checker only; a relative import does not count."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_no_part_of_the_dashboard_imports_the_application_that_imports_it() -> None:
+    root = Path(next(iter(tui.__path__)))
+    for path in root.rglob("*.py"):
+        if path.name != "app.py" and path.parent.name != "testing":
+            assert not any(name.startswith(("tui.app", "tui.testing")) for name in imports(path)), path
+
+
+def test_model_and_draw_do_without_textual() -> None:
+    root = Path(next(iter(tui.__path__)))
+    for path in [*(root / "model").rglob("*.py"), *(root / "draw").rglob("*.py")]:
+        used = {name.split(".")[0] for name in imports(path)}
+        assert "textual" not in used, path
+        assert not any(name.startswith("tui.draw") for name in imports(path)) or path.parent.name == "draw", path
 
 
 def test_the_dashboard_imports_the_light_part_of_the_suite_only() -> None:

@@ -9,7 +9,7 @@ from textual.widgets import Input
 
 from suite.ranking.leaderboard import COSTS
 from suite.store.study import StudyDir
-from tui.model.board import START
+from tui.model.view import DEFAULT_COLUMNS
 from tui.saved_views import load_views
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
@@ -107,9 +107,9 @@ def test_columns(results, drive, screen_text) -> None:
         await pilot.press("C", "j", "space", "J", "enter")
         assert "rank" not in app.view.columns
         await pilot.press("C", "j", "J", "enter")  # the second one goes one place down
-        assert app.view.columns[1:3] == (START[3], START[2])
+        assert app.view.columns[1:3] == (DEFAULT_COLUMNS[3], DEFAULT_COLUMNS[2])
         await pilot.press("C", "k", "K", "D", "enter")
-        assert app.view.columns == START
+        assert app.view.columns == DEFAULT_COLUMNS
         await pilot.press("C", "end", "space", "enter")
         assert app.view.columns[-1] == "lr" and "lr" in screen_text(app)
         await pilot.press("C", "escape")
@@ -130,7 +130,7 @@ def test_marks_pins_top_and_groups(results, drive, screen_text) -> None:
         await pilot.press("u")
         assert app.view.grouped and "seeds" in app.view.columns
         await pilot.press("u")
-        assert not app.view.grouped and app.view.columns == START
+        assert not app.view.grouped and app.view.columns == DEFAULT_COLUMNS
         for _ in COSTS:
             await pilot.press("f")
         assert app.view.cost == "flops"

@@ -164,7 +164,7 @@ def test_plots(results, drive, screen_text) -> None:
         await pilot.press("h", "p", "p", "P", "f", "F")
         assert app.screen.figure == "pareto"
         app.view = app.view.model_copy(update={"filter": "arm:cnn"})
-        app.show_news()
+        app.refresh_screen()
         assert "filter arm:cnn" in screen_text(app)
 
     drive(results, script)

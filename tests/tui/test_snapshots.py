@@ -64,7 +64,7 @@ def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snap
             await pilot.resize_terminal(width, height)
             await look(app, pilot)
             app.problem = "Reading failed: OSError: stale file handle"
-            app.show_news()
+            app.refresh_screen()
             await pilot.pause()
             assert screen_text(app) == snapshot(name=f"{width}x{height}")
 

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, text
-from tui.model.board import Board, BoardLine, View, row_value
+from tui.model.board import Board, BoardLine, row_value
 from tui.model.detail import clean
 from tui.model.snapshot import Key
+from tui.model.view import View
 
 GLYPHS = {
     "waiting": "○",

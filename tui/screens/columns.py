@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Label
 
 from tui.draw.cells import title
-from tui.model.board import START
+from tui.model.view import DEFAULT_COLUMNS
 from tui.widgets.checklist import Checklist
 
 NAMES = {"flag": "marks, pins and Pareto stars"}
@@ -44,7 +44,7 @@ class ColumnsScreen(ModalScreen[tuple[str, ...] | None]):
         self.query_one(Checklist).fill([(key, NAMES.get(key) or title(key)) for key in keys], chosen)
 
     def action_reset(self) -> None:
-        self._fill(START)
+        self._fill(DEFAULT_COLUMNS)
 
     def on_option_list_option_selected(self) -> None:
         self.dismiss(self.query_one(Checklist).chosen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -21,10 +21,8 @@ from tui import commands
 from tui.commands import ENGINES, Form
 from tui.model.snapshot import StudyView
 from tui.screens.confirm import ConfirmScreen
+from tui.session import Session
 from tui.widgets.checklist import Checklist
-
-if TYPE_CHECKING:
-    from tui.app import Dashboard
 
 FIELDS = {
     "experiment": "a name, or the path of your own .py file",
@@ -69,8 +67,8 @@ class LaunchScreen(ModalScreen[None]):
         self._arms_of = ""
 
     @property
-    def dashboard(self) -> Dashboard:
-        return cast("Dashboard", self.app)
+    def session(self) -> Session:
+        return cast("Session", self.app)
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="form", can_focus=False):
@@ -117,7 +115,7 @@ class LaunchScreen(ModalScreen[None]):
         chosen = arms.chosen
         everything = len(chosen) == arms.option_count
         self.form = replace(self.form, arms=() if everything else chosen)
-        found = commands.problems(self.form, self.dashboard.results)
+        found = commands.problems(self.form, self.session.results)
         if arms.option_count and not chosen:
             found["arms"] = "choose at least one"
         for name in (*FIELDS, "arms"):
@@ -126,7 +124,7 @@ class LaunchScreen(ModalScreen[None]):
         self.problems = found
 
     def _words(self) -> list[str]:
-        return commands.sweep_words(self.form, self.dashboard.results)
+        return commands.sweep_words(self.form, self.session.results)
 
     def _offer_arms(self) -> None:
         name = self.form.experiment.strip()
@@ -157,8 +155,8 @@ class LaunchScreen(ModalScreen[None]):
 
         def answer(yes: bool | None) -> None:
             if yes:
-                log = StudyDir(self.dashboard.results, study).path / "console.log"
-                if self.dashboard.start(
+                log = StudyDir(self.session.results, study).path / "console.log"
+                if self.session.start(
                     words, log, f"{study} started; it goes on without this dashboard.", f"{study} is over."
                 ):
                     self.dismiss()

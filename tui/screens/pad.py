@@ -60,12 +60,12 @@ class PadScreen(LiveScreen):
 
     def on_screen_resume(self) -> None:
         """Take the run under the leaderboard's cursor, when it has a model and another one was not chosen."""
-        run = self.dashboard.snapshot.find(self.dashboard.focus_key)
+        run = self.session.snapshot.find(self.session.focus_key)
         if run is not None and has_model(run) and run.key != self.key and not self.model.startswith(PATH):
             self._choose(run)
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        self.query_one(StatusLine).show("Pad", snapshot, self.dashboard.problem, self.dashboard.readonly)
+        self.query_one(StatusLine).show("Pad", snapshot, self.session.problem, self.session.readonly)
         self._show()
 
     def _show(self) -> None:
@@ -88,7 +88,7 @@ class PadScreen(LiveScreen):
     # --- the model ---
 
     def action_model(self) -> None:
-        runs = [run for run in self.dashboard.snapshot.runs if has_model(run)]
+        runs = [run for run in self.session.snapshot.runs if has_model(run)]
         runs.sort(key=lambda run: -(run.row.accuracy or 0.0))
         options = [(PATH, "the directory of an exported model …")]
         options = [
@@ -101,7 +101,7 @@ class PadScreen(LiveScreen):
                 self._ask_path()
             elif name is not None:
                 study, _, trial = name.partition("/")
-                if run := self.dashboard.snapshot.find((study, trial)):
+                if run := self.session.snapshot.find((study, trial)):
                     self._choose(run)
 
         self.app.push_screen(ChooseScreen("Model", options), chosen)
@@ -121,14 +121,14 @@ class PadScreen(LiveScreen):
         self.key = run.key
         self.model = f"{run.row.study}/{run.row.trial}\n{run.row.arm}  {text(run.row, 'accuracy')}"
         version = (run.record.artifact_sha256 if run.record else None) or "unknown"
-        self._serve(*preparation(*run.key, version, self.dashboard.results))
+        self._serve(*preparation(*run.key, version, self.session.results))
 
     def _serve(self, before: list[str] | None, words: list[str]) -> None:
         if self.predictor is not None:
             self.predictor.close()
         self._answer = None
         predictor = Predictor(
-            words, self._answered, lambda state: self._said(predictor, state), self.dashboard.environment
+            words, self._answered, lambda state: self._said(predictor, state), self.session.environment
         )
         self.predictor = predictor
         predictor.start(before)
@@ -155,7 +155,7 @@ class PadScreen(LiveScreen):
     # --- samples ---
 
     def action_sample(self) -> None:
-        run = self.dashboard.snapshot.find(self.key)
+        run = self.session.snapshot.find(self.key)
         self._state = "fetching a sample …"
         self._show()
         self._sample(run.trial.dataset if run else "mnist")
@@ -163,7 +163,7 @@ class PadScreen(LiveScreen):
     @work(thread=True, exclusive=True, exit_on_error=False)
     def _sample(self, dataset: str) -> None:
         try:
-            pixels, label = sample(["data", "sample", dataset, "--json"], self.dashboard.environment)
+            pixels, label = sample(["data", "sample", dataset, "--json"], self.session.environment)
         except ValueError as error:
             self.app.call_later(self._sampled, None, str(error))
             return

@@ -51,7 +51,7 @@ class SystemScreen(LiveScreen):
         yield Footer()
 
     def on_mount(self) -> None:
-        self.sampler = self.sampler or Sampler(self.dashboard.results, socket.gethostname())
+        self.sampler = self.sampler or Sampler(self.session.results, socket.gethostname())
         self.set_interval(EVERY, self._ask)
         self._ask()
 
@@ -74,9 +74,9 @@ class SystemScreen(LiveScreen):
             self.query_one("#machine", Static).update("\n".join(machine_lines(sample, tuple(self.watts))))
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        app = self.dashboard
-        self.query_one(StatusLine).show("System", snapshot, app.problem, app.readonly)
-        found = writers(snapshot, app.clock(), socket.gethostname(), alive)
+        session = self.session
+        self.query_one(StatusLine).show("System", snapshot, session.problem, session.readonly)
+        found = writers(snapshot, session.clock(), socket.gethostname(), alive)
         self.query_one("#writers", Static).update(writer_lines(found))
 
     def action_scroll(self, by: int) -> None:

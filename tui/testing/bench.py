@@ -24,7 +24,7 @@ from pathlib import Path
 from suite.spec import Progress
 from suite.store.events import EventWriter
 from suite.store.study import StudyDir
-from tui.app import Dashboard, spare_the_collector
+from tui.app import Dashboard, collect_less_often
 from tui.messages import Polled
 from tui.testing.synthetic import NOW, write_study
 
@@ -44,7 +44,7 @@ SIZE = (160, 50)
 
 def bench(ticks: int = LONG, live: int = LIVE, records: int = RECORDS) -> dict[str, float]:
     """All measurements, by name; `BUDGETS` says what they must stay below."""
-    spare_the_collector()
+    collect_less_often()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_study(root / "small")

@@ -21,8 +21,9 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from tui.draw.cells import LEFT, cell, title
-from tui.model.board import Board, BoardLine, View
+from tui.model.board import Board, BoardLine
 from tui.model.snapshot import Key
+from tui.model.view import View
 
 FIXED = ("flag", "rank", "number")  # stay in sight while the rest scrolls sideways
 GAP = "  "
