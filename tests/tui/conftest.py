@@ -13,7 +13,7 @@ pytest.importorskip("textual")
 
 from textual.pilot import Pilot
 
-from tui.testing.bench import HandTurned
+from tui.testing.bench import ManualDashboard
 from tui.testing.synthetic import write_study
 
 
@@ -39,7 +39,7 @@ class Silent:
         self.closed = True
 
 
-Script = Callable[[HandTurned, Pilot], Awaitable[None]]
+Script = Callable[[ManualDashboard, Pilot], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
@@ -65,10 +65,10 @@ def drive() -> Callable[..., None]:
 
     def go(results: Path, script: Script, *, size: tuple[int, int] = (120, 40), readonly: bool = False) -> None:
         async def main() -> None:
-            app = HandTurned(results, readonly=readonly)
+            app = ManualDashboard(results, readonly=readonly)
             app.animation_level = "none"  # on a busy machine a picture would be of something on its way
             async with app.run_test(size=size) as pilot:
-                app.turn()
+                app.poll()
                 await pilot.pause()
                 await script(app, pilot)
 
@@ -78,10 +78,10 @@ def drive() -> Callable[..., None]:
 
 
 @pytest.fixture
-def screen_text() -> Callable[[HandTurned], str]:
+def screen_text() -> Callable[[ManualDashboard], str]:
     """What is on the screen, as text."""
 
-    def text(app: HandTurned) -> str:
+    def text(app: ManualDashboard) -> str:
         strips = app.screen._compositor.render_strips()
         return "\n".join(strip.text.rstrip() for strip in strips).rstrip() + "\n"
 

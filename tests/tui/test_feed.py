@@ -31,7 +31,7 @@ def test_all_states(results: Path) -> None:
     runs = by_number(snapshot.runs)
     assert {n: runs[n].row.state for n in STATES} == STATES
     study = snapshot.studies[0]
-    assert (study.planned, study.settled, study.state) == (10, 6, "running")
+    assert (study.planned, study.done, study.state) == (10, 6, "running")
     assert study.best is not None and study.energy is not None
 
 
@@ -59,7 +59,7 @@ def test_two_viewers_agree(results: Path) -> None:
 
 def test_a_settled_trial_is_never_opened_again(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watcher(results, lambda: NOW)
-    live = {run.row.trial for run in watcher.poll().runs if not run.settled}
+    live = {run.row.trial for run in watcher.poll().runs if not run.has_result}
     opened: list[str] = []
     original = TrialDir.record
     monkeypatch.setattr(TrialDir, "record", lambda self: opened.append(self.id) or original(self))
@@ -104,7 +104,7 @@ def test_a_result_settles_a_live_trial(results: Path) -> None:
     record = make_record(run.trial, "finished", ((1, 0.9), (2, 0.99)), NOW - 50, random.Random(0))
     assert StudyDir(results, "mnist").trial(run.row.trial).commit(record)
     after = by_number(watcher.poll().runs)[4]
-    assert after.settled and after.row.state == "finished" and after.row.accuracy == 0.99
+    assert after.has_result and after.row.state == "finished" and after.row.accuracy == 0.99
 
 
 def test_new_trials_studies_and_stop_requests_are_noticed(results: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_strange_validation_file_is_none(tmp_path: Path, text: str) -> None:
 def test_copies_and_pipes_in_a_study_are_passed_over(results: Path) -> None:
     runs = Watcher(results, lambda: NOW).poll().runs
     trials = StudyDir(results, "mnist").trials_path
-    settled = next(run.row.trial for run in runs if run.settled)
+    settled = next(run.row.trial for run in runs if run.has_result)
     shutil.copytree(trials / settled, trials / f"{settled}-copy")
     os.mkfifo(trials / settled / "pipe")
     assert len(Watcher(results, lambda: NOW).poll().runs) == len(runs)

@@ -50,7 +50,7 @@ def test_the_cursor_stays_on_its_trial_while_rows_move(results, drive, screen_te
         study = StudyDir(results, "mnist")
         for number in range(20, 40):
             write_trial(study, number, "finished")
-        app.turn()
+        app.poll()
         await pilot.pause()
         assert table(app).current_key == held and table(app).cursor != place
         await pilot.press("r")
@@ -58,7 +58,7 @@ def test_the_cursor_stays_on_its_trial_while_rows_move(results, drive, screen_te
         row = next(line for line in screen_text(app).splitlines() if f" {held[1][:4]} " in line)
         assert row  # and it is in sight
         shutil.rmtree(study.trial(held[1]).path)
-        app.turn()
+        app.poll()
         await pilot.pause()
         assert table(app).current_key is not None
 
@@ -220,7 +220,7 @@ def test_stop_and_resume_ask_first(results, drive, monkeypatch) -> None:
         await pilot.press("R")  # it is at work
         assert isinstance(app.screen, LeaderboardScreen)
         write_status(StudyDir(results, "mnist"), ["finished"] * 10, running=False)
-        app.turn()
+        app.poll()
         await pilot.press("x")  # it is not
         assert isinstance(app.screen, LeaderboardScreen)
         await pilot.press("R", "escape", "R", "y")

@@ -22,7 +22,7 @@ from tui.widgets.checklist import Checklist
 
 
 async def look(app, pilot) -> None:
-    app.turn()
+    app.poll()
     await pilot.pause()
 
 
@@ -43,7 +43,7 @@ def test_run_screen(results, drive, screen_text) -> None:
             "cost": "counted, forward",
             "log": "images_per_second",
             "digits": "The most confident mistakes",
-            "lineage": "stands on weights that came with the backbone",
+            "lineage": "initial weights: published with the backbone",
         }
         for tab in TABS[1:]:
             await pilot.press("l")
@@ -106,7 +106,7 @@ def test_a_run_that_vanishes_under_its_screen(results, drive, screen_text) -> No
     drive(results, script)
 
 
-def test_lineage_leads_from_pretraining_to_what_stands_on_it(results, drive, screen_text) -> None:
+def test_lineage_shows_where_weights_come_from_and_go_to(results, drive, screen_text) -> None:
     from suite.spec import Weights
     from tui.testing.synthetic import make_trial
 
@@ -122,10 +122,10 @@ def test_lineage_leads_from_pretraining_to_what_stands_on_it(results, drive, scr
         await look(app, pilot)
         await pilot.press("h")
         await pilot.pause()
-        assert f"stands on mnist/{base}" in screen_text(app) and "shared by 1 runs" in screen_text(app)
+        assert f"initial weights: mnist/{base}" in screen_text(app) and "shared by 1 runs" in screen_text(app)
         app.screen.key = ("mnist", base)
         await look(app, pilot)
-        assert "On it stand 1 runs" in screen_text(app)
+        assert "Initial weights of 1 runs" in screen_text(app)
 
     drive(results, script)
 
@@ -328,7 +328,7 @@ def test_no_terminal_is_too_small(results, drive) -> None:
             await pilot.press(*keys.split())
             for size in (sizes[i % 3], sizes[(i + 1) % 3]):
                 await pilot.resize_terminal(*size)
-                app.turn()
+                app.poll()
                 app.paint()
 
     drive(results, script)

@@ -14,7 +14,7 @@ LOW, HIGH = (80, 24), (120, 40)
 
 
 async def look(app, pilot) -> None:
-    app.turn()
+    app.poll()
     await pilot.pause()
 
 

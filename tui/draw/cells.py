@@ -1,4 +1,4 @@
-"""A leaderboard cell as text and as the name of its style. Glyphs say everything that colours say."""
+"""Cells of the leaderboard as text, and the formats of single values. Glyphs show every state without colour."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ LEFT = frozenset(
     {"flag", "study", "arm", "backbone", "strategy", "state", "tuned", "reason", "dataset", "host", "curve"}
 )
 BARS = "▁▂▃▄▅▆▇█"
-SPARK = 12  # points
+SPARK = 12  # points of a sparkline
 
 
 def title(key: str) -> str:
-    """A column's heading; what was tuned goes by the last part of its path."""
+    """A column's heading; for a hyperparameter the last part of its path."""
     if key in TITLES:
         return TITLES[key]
     return COLUMNS[key].title if key in COLUMNS else key.rpartition(".")[2]
@@ -58,7 +58,7 @@ def cell(
     marked: Collection[Key],
     pinned: Collection[Key],
 ) -> str:
-    """What a cell shows."""
+    """The text of a cell. `place` is the index of the line on the board."""
     row, run = line.row, line.runs[0]
     if key == "flag":
         keys = [member.key for member in line.runs]
@@ -94,14 +94,14 @@ def cell(
 
 
 def value_text(value: Any) -> str:
-    """A tuned value."""
+    """The value of a hyperparameter or of a setting."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def sparkline(values: tuple[float, ...], width: int = SPARK) -> str:
-    """The last points of a curve, scaled between their own extremes."""
+    """The last `width` points of a curve, scaled between their minimum and maximum."""
     shown = values[-width:]
     if not shown:
         return "-"
@@ -123,5 +123,5 @@ def duration(seconds: float | None) -> str:
 
 
 def joules(value: float | None) -> str:
-    """'3.4 kJ', or '-' where it was not measured."""
+    """'3.4kJ', or '-' if unknown."""
     return "-" if value is None else COLUMNS["energy"].text(value)

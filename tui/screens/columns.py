@@ -1,4 +1,4 @@
-"""Choose and reorder the leaderboard's columns."""
+"""Choice and order of the leaderboard's columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {"flag": "marks, pins and Pareto stars"}
 
 
 class ColumnsScreen(ModalScreen[tuple[str, ...] | None]):
-    """Chosen columns first, in their order."""
+    """A list of all columns, the chosen ones first and in their order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("D", "reset", "Default columns"),

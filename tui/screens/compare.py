@@ -1,4 +1,4 @@
-"""Several trials side by side: overlaid curves, and only the parameters that differ."""
+"""Several trials side by side: their curves in one chart, the settings that differ, results and costs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tui.screens.base import LiveScreen
 from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 
-MOST = len(STYLES)  # more could not be told apart
+MOST = len(STYLES)  # trials at a time, one style each
 
 
 class CompareScreen(LiveScreen):

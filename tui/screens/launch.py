@@ -1,4 +1,4 @@
-"""The launch form: checked as it is typed, with the command that does the same."""
+"""The launch form: checked while the user types, with the equivalent command line."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def form_from(view: StudyView | None, results: Path) -> Form:
 
 
 class LaunchScreen(ModalScreen[None]):
+    """Settings of a new sweep. `problems` holds the errors by field."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s,f5", "start", "Start", priority=True),
         Binding("escape", "cancel", "Cancel"),
@@ -64,7 +66,7 @@ class LaunchScreen(ModalScreen[None]):
     def __init__(self, form: Form) -> None:
         super().__init__()
         self.form = form
-        self._arms_of = ""
+        self._arms_of = ""  # the experiment whose arms are listed
 
     @property
     def session(self) -> Session:
@@ -95,26 +97,25 @@ class LaunchScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#experiment", Input).focus()
-        self._judge()
+        self._validate()
 
     @on(Input.Changed)
     @on(Checklist.Changed)
     def _typed(self) -> None:
-        self._judge()
+        self._validate()
 
     @on(Input.Submitted)
     def _next(self) -> None:
         self.focus_next()
 
-    def _judge(self) -> None:
-        """Take over what is typed, and say what is wrong with it."""
+    def _validate(self) -> None:
+        """Read the fields into `form`, and show their errors and the command."""
         values = {name: self.query_one(f"#{name}", Input).value for name in FIELDS}
         self.form = replace(self.form, **values)
         self._offer_arms()
         arms = self.query_one("#arms", Checklist)
         chosen = arms.chosen
-        everything = len(chosen) == arms.option_count
-        self.form = replace(self.form, arms=() if everything else chosen)
+        self.form = replace(self.form, arms=() if len(chosen) == arms.option_count else chosen)
         found = commands.problems(self.form, self.session.results)
         if arms.option_count and not chosen:
             found["arms"] = "choose at least one"
@@ -127,6 +128,7 @@ class LaunchScreen(ModalScreen[None]):
         return commands.sweep_words(self.form, self.session.results)
 
     def _offer_arms(self) -> None:
+        """List the arms of the experiment, and its question, when another experiment was typed."""
         name = self.form.experiment.strip()
         if name == self._arms_of:
             return
@@ -145,7 +147,7 @@ class LaunchScreen(ModalScreen[None]):
         asks.update(f"{experiment.question} ({experiment.trials} trials on {experiment.dataset})")
 
     def action_start(self) -> None:
-        self._judge()
+        self._validate()
         if self.problems:
             field, problem = next(iter(self.problems.items()))
             self.query_one(f"#{field}").focus()

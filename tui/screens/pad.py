@@ -1,4 +1,4 @@
-"""Draw a digit and watch a model make up its mind."""
+"""Draw a digit and see a model's predictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tui.widgets.canvas import Canvas
 from tui.widgets.status_line import StatusLine
 
 OFFERED = 50  # models to choose from
-PATH = "path"
+PATH = "path"  # the choice of a directory instead of a trial
 
 
 class PadScreen(LiveScreen):
@@ -59,7 +59,7 @@ class PadScreen(LiveScreen):
             self.predictor.close()
 
     def on_screen_resume(self) -> None:
-        """Take the run under the leaderboard's cursor, when it has a model and another one was not chosen."""
+        """Choose the run under the leaderboard's cursor, if it has a model and no directory was chosen."""
         run = self.session.snapshot.find(self.session.focus_key)
         if run is not None and has_model(run) and run.key != self.key and not self.model.startswith(PATH):
             self._choose(run)
@@ -128,7 +128,7 @@ class PadScreen(LiveScreen):
             self.predictor.close()
         self._answer = None
         predictor = Predictor(
-            words, self._answered, lambda state: self._said(predictor, state), self.session.environment
+            words, self._answered, lambda state: self._status_changed(predictor, state), self.session.environment
         )
         self.predictor = predictor
         predictor.start(before)
@@ -138,8 +138,8 @@ class PadScreen(LiveScreen):
     def _answered(self, label: str, probabilities: dict[str, float]) -> None:
         self.post_message(Predicted(label, probabilities))
 
-    def _said(self, predictor: Predictor, state: str) -> None:
-        if predictor is self.predictor:  # an earlier one may have last words
+    def _status_changed(self, predictor: Predictor, state: str) -> None:
+        if predictor is self.predictor:  # not one that was closed
             self._state = state
             self.app.call_later(self._show)
 
@@ -170,6 +170,7 @@ class PadScreen(LiveScreen):
         self.app.call_later(self._sampled, pixels, label)
 
     def _sampled(self, pixels: list[list[int]] | None, words: str) -> None:
+        """Load a sample; `words` is its label, or the reason why there is none."""
         self._state = "ready" if pixels is not None and self.predictor else self._state
         if pixels is None:
             self._state = f"No sample: {words}"

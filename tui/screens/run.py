@@ -166,7 +166,7 @@ class RunScreen(LiveScreen):
             pane.scroll_home(animate=False) if end < 0 else pane.scroll_end(animate=False)
 
     def action_neighbour(self, by: int) -> None:
-        """The run below or above on the leaderboard."""
+        """Show the run below or above on the leaderboard."""
         keys = self.session.board.keys
         if self.key in keys:
             place = keys.index(self.key) + by
@@ -192,6 +192,6 @@ class RunScreen(LiveScreen):
 
 
 def table(pairs: list[facts.Fact]) -> str:
-    """Names to the right, values to the left of one line."""
+    """A line for each pair; names are aligned to the right, values to the left."""
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:>{width}}  {value}" for name, value in pairs)

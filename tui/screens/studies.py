@@ -129,8 +129,8 @@ def study_cells(view: StudyView, now: float) -> tuple[str, ...]:
     return (
         view.name,
         f"{GLYPHS.get(view.state, '?')} {view.state}",
-        f"{view.settled}/{view.planned}",
-        bar(view.settled / max(1, view.planned), 10),
+        f"{view.done}/{view.planned}",
+        bar(view.done / max(1, view.planned), 10),
         text(best.row, "accuracy") if best else "-",
         f"{best.row.number:04d}" if best else "-",
         best.row.arm if best else "-",

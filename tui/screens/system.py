@@ -1,4 +1,4 @@
-"""This machine, and the health of every writer on any machine."""
+"""Load of this machine, and the health of all writing processes on any machine."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tui.screens.base import LiveScreen
 from tui.widgets.budget import bar
 from tui.widgets.status_line import StatusLine
 
-EVERY = 2.0  # seconds between samples
-KEPT = 60  # samples of power
+EVERY = 2.0  # seconds between measurements
+KEPT = 60  # measurements of power
 LOW_DISK = 2**30  # bytes
 SIGNS = {"ok": "running", "stale": "stale", "gone": "gone"}
 
@@ -84,13 +84,13 @@ class SystemScreen(LiveScreen):
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this machine is there."""
+    """Whether a process with this id exists on this machine."""
     try:
-        os.kill(pid, 0)  # asks only: signal 0 is never delivered
+        os.kill(pid, 0)  # signal 0 is not delivered
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # somebody else's
+        return True  # another user's process
     return True
 
 

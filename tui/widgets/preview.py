@@ -1,4 +1,4 @@
-"""The run under the cursor, beside the table where there is room."""
+"""The run under the cursor, shown beside the table in wide terminals."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ KEYS = (
 
 
 class Preview(Vertical):
+    """Validation curve, main figures and hyperparameters of one line of the leaderboard."""
+
     def compose(self) -> ComposeResult:
         yield Static(id="preview-title", markup=False)
         yield Chart(id="preview-chart")
