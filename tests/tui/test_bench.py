@@ -1,4 +1,4 @@
-"""The dashboard's benchmark runs, on small studies, and memory does not grow. Its times are for the bench to judge."""
+"""The dashboard's benchmark runs on small studies, and memory does not grow. Times are not asserted."""
 
 import pytest
 

@@ -21,8 +21,8 @@ def runs(results: Path) -> list[Run]:
     return Watcher(results, lambda: NOW).poll().runs
 
 
-def test_agrees_with_the_command_line(runs: list[Run]) -> None:
-    """The same order and the same front as `mnist-suite leaderboard`, by every column that both can sort by."""
+def test_order_and_front_are_those_of_the_command_line(runs: list[Run]) -> None:
+    """The order and the Pareto front are those of `mnist-suite leaderboard`, for several columns."""
     for key in ("accuracy", "flops", "seconds", "energy", "params", "number"):
         cost = key if key in COSTS else "flops"
         expected = ranking_leaderboard.rank((run.row for run in runs), sort=key)
@@ -40,7 +40,7 @@ def test_unfinished_and_unknown_come_last_in_both_directions(runs: list[Run]) ->
     assert order(nan, "energy") > order(runs[0].row, "energy")
 
 
-def test_tuned_values_sort_as_numbers(runs: list[Run]) -> None:
+def test_hyperparameters_are_sorted_as_numbers(runs: list[Run]) -> None:
     board = arrange(runs, View(sort="batch_size", filter="state:finished"))
     sizes = [line.row.tuned["batch_size"] for line in board.lines]
     assert sizes == sorted(sizes) and len(set(sizes)) > 1

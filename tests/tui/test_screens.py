@@ -1,4 +1,4 @@
-"""The other screens, by keys."""
+"""The other screens, operated by keys."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_every_state_has_a_run_screen(results, drive, screen_text) -> None:
     drive(results, script, size=(80, 24))
 
 
-def test_a_run_that_vanishes_under_its_screen(results, drive, screen_text) -> None:
+def test_a_run_that_is_deleted_while_its_screen_is_open(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("enter")
         await look(app, pilot)
@@ -269,7 +269,7 @@ def test_launch_form(results, drive, screen_text, monkeypatch) -> None:
         await pilot.pause()
         assert set(form.problems) == {"study", "trials", "device"}
         await pilot.press("ctrl+s")
-        assert isinstance(app.screen, LaunchScreen)  # not with mistakes
+        assert isinstance(app.screen, LaunchScreen)  # it has errors
         form.query_one("#study", Input).value = "new"
         form.query_one("#trials", Input).value = "6"
         form.query_one("#device", Input).value = "cpu"
@@ -295,7 +295,7 @@ def test_launch_form(results, drive, screen_text, monkeypatch) -> None:
     drive(results, script)
 
 
-def test_a_clone_repeats_what_was_asked(results, drive) -> None:
+def test_a_clone_starts_with_the_settings_of_its_study(results, drive) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("N")
         await pilot.pause()
@@ -318,7 +318,7 @@ def test_a_command_that_fails_is_reported(results, drive, tmp_path: Path) -> Non
 
 
 def test_no_terminal_is_too_small(results, drive) -> None:
-    """Every screen and dialogue, shrunk to nothing and blown up again."""
+    """Every screen and dialogue is drawn in tiny and in large terminals."""
 
     async def script(app, pilot) -> None:
         places = ["j", "enter", "l l l l", "escape c", "2", "l l l l", "3", "4", "5 space j"]
@@ -334,7 +334,7 @@ def test_no_terminal_is_too_small(results, drive) -> None:
     drive(results, script)
 
 
-def test_an_empty_directory_says_how_to_begin(tmp_path: Path, drive, screen_text) -> None:
+def test_an_empty_directory_tells_how_to_launch_a_sweep(tmp_path: Path, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         assert "Press n to launch" in screen_text(app)
         for key in ("enter", "c", "x", "R", "e", "N", "space", "p", "d"):
@@ -345,7 +345,7 @@ def test_an_empty_directory_says_how_to_begin(tmp_path: Path, drive, screen_text
     drive(tmp_path / "none", script)
 
 
-def test_a_full_disk_is_a_message(results, drive, monkeypatch) -> None:
+def test_a_full_disk_is_reported(results, drive, monkeypatch) -> None:
     def full(self, reason: str) -> None:
         raise OSError(28, "No space left on device")
 
@@ -358,14 +358,14 @@ def test_a_full_disk_is_a_message(results, drive, monkeypatch) -> None:
     drive(results, script)
 
 
-def test_status_of_reading_is_shown(results, drive, screen_text) -> None:
+def test_a_failed_read_is_shown_and_the_last_state_stays(results, drive, screen_text) -> None:
     from tui.messages import Polled
     from tui.model.snapshot import Snapshot
 
     async def script(app, pilot) -> None:
         app.on_polled(Polled(Snapshot(), {}, "Reading failed: OSError: gone"))
         await pilot.pause()
-        assert "Reading failed" in screen_text(app) and "finished" in screen_text(app)  # what was known stays
+        assert "Reading failed" in screen_text(app) and "finished" in screen_text(app)  # the last state stays
         assert isinstance(app.screen.query_one("#notice"), Static)
 
     drive(results, script)

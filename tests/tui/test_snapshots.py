@@ -1,4 +1,4 @@
-"""What the screens look like, as text: small files that a person can read and compare."""
+"""Snapshots of the screens as text, which a person can read and compare."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_empty(tmp_path: Path, monkeypatch, drive, screen_text, snapshot) -> Non
 
 
 def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snapshot) -> None:
-    """The controller has been silent for ten minutes, a log has bad lines, and the last look failed."""
+    """The controller has not written for ten minutes, a log has damaged lines, and the last read failed."""
     monkeypatch.chdir(tmp_path)
     study = write_study(Path("results"), "mnist", ["finished", "stale", "failed"])
     write_status(StudyDir(Path("results"), "mnist"), ["finished", "stale", "failed"], heartbeat=NOW - 600)
@@ -71,7 +71,7 @@ def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snap
     drive(Path("results"), script, size=LOW)
 
 
-def test_a_picture_needs_no_network(results: Path) -> None:
+def test_a_screenshot_needs_no_network(results: Path) -> None:
     import asyncio
 
     from tui.testing.screenshot import screenshot

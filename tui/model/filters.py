@@ -9,7 +9,7 @@ Terms stand beside each other and must all hold. A term is one of
 
 and a leading '-' negates it. Fields are the leaderboard's columns, short names for them (`acc`, `mem`,
 `data`, ...) and whatever the search tuned (`lr`, `batch_size`, ...). Numbers take `%`, `k M G T`, `ms s min h`,
-`KiB MiB GiB`. An unknown value matches no comparison.
+`KiB MiB GiB`. An unknown value matches no comparison, so that its negation holds.
 """
 
 from __future__ import annotations
