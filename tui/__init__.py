@@ -1,0 +1,11 @@
+"""The dashboard, a Textual application that shows a results directory.
+
+It reads files and starts commands of `mnist-suite`; it trains nothing and loads neither torch nor optuna.
+
+    app.py          the application: modes, dialogues, commands that it has started
+    session.py      what a screen may use of the application
+    screens/        one file a screen; widgets/ are the parts that screens are made of
+    model/          what is known: reading the results directory, filtering and sorting. No Textual.
+    draw/           from the model to text: cells, charts, figures, images. No Textual.
+    testing/        for tests, benchmarks and documentation only: synthetic studies, screenshots, timings
+"""

@@ -1,4 +1,4 @@
-"""The dashboard: attaches to a results directory, shows it, and never owns a training."""
+"""The dashboard: shows a results directory and starts commands of `mnist-suite`, which run independently of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from platformdirs import user_cache_path
 from textual.app import App, SystemCommand
@@ -22,37 +22,40 @@ from textual.screen import Screen
 
 from suite.store.study import StudyDir
 from tui import commands
-from tui.board import Board, View
-from tui.detail import Detail, tail
-from tui.feed import INTERVAL, Feed
 from tui.messages import Polled
+from tui.model.board import Board
+from tui.model.detail import Detail, tail
+from tui.model.feed import INTERVAL, Feed
+from tui.model.snapshot import Key, Snapshot
+from tui.model.view import View
 from tui.screens.base import LiveScreen
 from tui.screens.confirm import ConfirmScreen, PromptScreen
 from tui.screens.help import HelpScreen
+from tui.screens.launch import LaunchScreen, form_from
 from tui.screens.leaderboard import LeaderboardScreen
 from tui.screens.pad import PadScreen
 from tui.screens.plots import PlotsScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
-from tui.snapshot import Key, Snapshot
+from tui.session import Session
 from tui.themes import SERIES, THEMES
 
 
 @dataclass(frozen=True)
 class Child:
-    """A command we started. It is not ours to end; we only say how it did."""
+    """A command that was started here. It is never ended here; its result is shown in a notification."""
 
     process: subprocess.Popen[bytes]
-    words: list[str]
-    log: Path
-    done: str
+    words: list[str]  # after `mnist-suite`
+    log: Path  # its output
+    done: str  # what is shown when it has succeeded
 
 
 class Dashboard(App[None]):
-    """Modes, palette, and the state that screens share: the snapshot, the view, marks and pins."""
+    """The application. Holds the state that the screens share, as `tui.session.Session` describes it."""
 
     TITLE = "mnist-suite"
-    CSS_PATH = "app.tcss"
+    CSS_PATH = Path(__file__).with_name("app.tcss")  # a relative path would be resolved beside a subclass's module
     ENABLE_COMMAND_PALETTE = True
     MODES: ClassVar[dict[str, str | Callable[[], Screen]]] = {
         "board": LeaderboardScreen,
@@ -84,7 +87,7 @@ class Dashboard(App[None]):
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.environment = dict(os.environ)  # before Textual takes NO_COLOR away: children shall have it too
+        self.environment = dict(os.environ)  # copied first: Textual removes NO_COLOR, which child processes need
         super().__init__()
         self.results = results
         self.readonly = readonly
@@ -95,8 +98,8 @@ class Dashboard(App[None]):
         self.view = View()
         self.marked: set[Key] = set()
         self.pinned: set[Key] = set()
-        self.focus_key: Key | None = None  # the run the leaderboard's cursor stands on
-        self.board = Board()  # as the leaderboard shows it
+        self.focus_key: Key | None = None
+        self.board = Board()
         self._children: list[Child] = []
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
 
@@ -115,30 +118,29 @@ class Dashboard(App[None]):
     def on_unmount(self) -> None:
         self.feed.stop()
 
-    # --- what arrives ---
+    # --- news from the feed ---
 
-    @property
-    def board_keys(self) -> list[Key]:
-        return [line.key for line in self.board.lines]
+    def follow(self, keys: Iterable[Key]) -> None:
+        self.feed.follow(keys)
 
     def on_polled(self, message: Polled) -> None:
         self.problem = message.problem
-        if message.problem is None:  # else: keep showing what was last known
+        if message.problem is None:  # otherwise the last known state stays
             self.snapshot, self.details = message.snapshot, message.details
-        self._look_after_children()
-        self.show_news()
+        self._report_ended_children()
+        self.refresh_screen()
 
-    def show_news(self) -> None:
-        """Have the topmost live screen show the present state."""
+    def refresh_screen(self) -> None:
+        """Update the topmost live screen; a dialogue may lie above it."""
         for screen in reversed(self.screen_stack):
             if isinstance(screen, LiveScreen):
                 if screen.is_mounted:
-                    with contextlib.suppress(NoMatches):  # a screen on its way in or out has not all of its parts
+                    with contextlib.suppress(NoMatches):  # while it opens or closes, some of its widgets are missing
                         screen.update(self.snapshot, self.details)
                 return
 
-    def _look_after_children(self) -> None:
-        """Say so when a command we started ended badly; its output is in the log."""
+    def _report_ended_children(self) -> None:
+        """Notify about every command that has ended: success, or the exit code and the last line of its log."""
         for child in list(self._children):
             code = child.process.poll()
             if code is None:
@@ -152,12 +154,12 @@ class Dashboard(App[None]):
                 text = f"ended with code {code}: {last}\n{child.log}"
                 self.notify(text, title=title, severity="error", timeout=15, markup=False)
 
-    # --- what people ask for ---
+    # --- actions of keys ---
 
     def action_mode(self, mode: str) -> None:
         if len(self.screen_stack) > 1:
             if not isinstance(self.screen, LiveScreen):
-                return  # a dialogue is open: it wants its answer first
+                return  # an open dialogue has to be answered first
             self.pop_screen()
         self.switch_mode(mode)
 
@@ -179,7 +181,7 @@ class Dashboard(App[None]):
             self.notify(f"No screenshot: {error.strerror or error}", severity="error", markup=False)
 
     def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
-        """Every binding of the screen in sight, and Textual's own commands but for those we replace."""
+        """Every binding of the visible screen, and of Textual's own commands those without a binding here."""
         seen: set[str] = set()
         for node, binding, enabled, _ in screen.active_bindings.values():
             if not enabled or binding.system or not binding.description or binding.description in seen:
@@ -195,10 +197,9 @@ class Dashboard(App[None]):
             if command.title in ("Theme", "Keys", "Maximize", "Minimize"):
                 yield command
 
-    # --- what changes the world; each behind a confirmation ---
+    # --- commands, each after a dialogue ---
 
     def start(self, words: list[str], log: Path, begun: str, done: str) -> bool:
-        """Start a command detached; say that it has begun, and when it is over."""
         try:
             process = commands.start(words, log, self.environment)
         except OSError as error:
@@ -209,8 +210,11 @@ class Dashboard(App[None]):
         self.feed.wake()
         return True
 
+    def ask_launch(self, study: str | None) -> None:
+        view = self.snapshot.study(study) if study is not None else None
+        self.push_screen(LaunchScreen(form_from(view, self.results)))
+
     def ask_export(self, key: Key) -> None:
-        """Export a trial's model to a directory that is asked for."""
         study, trial = key
         run = self.snapshot.find(key)
         if run is None or run.record is None or run.record.artifact is None:
@@ -236,7 +240,6 @@ class Dashboard(App[None]):
         self.push_screen(PromptScreen(f"Export {study}/{trial} to", default, check=check, preview=preview), answer)
 
     def ask_stop(self, study: str) -> None:
-        """Ask for a clean stop of a study, if the answer is yes."""
         view = self.snapshot.study(study)
         if view is None or view.state not in ("running", "stale", "stopping"):
             self.notify(f"Study {study} is not running.", markup=False)
@@ -258,7 +261,6 @@ class Dashboard(App[None]):
         self.push_screen(ConfirmScreen(f"Stop study {study}?", text, commands.typed(words)), answer)
 
     def ask_resume(self, study: str) -> None:
-        """Start a new controller for a study, if the answer is yes."""
         view = self.snapshot.study(study)
         if view is None or view.file is None:
             self.notify(f"Study {study} cannot be read.", severity="error", markup=False)
@@ -278,24 +280,34 @@ class Dashboard(App[None]):
         self.push_screen(ConfirmScreen(f"Resume study {study}?", text, commands.typed(words)), answer)
 
 
+if TYPE_CHECKING:
+
+    def _session(app: Dashboard) -> Session:  # an error here: the application lacks what the screens use
+        return app
+
+
 def run(results: Path, readonly: bool | None, web: bool) -> int:
-    """Show the dashboard until it is quit; `web` serves it on this machine alone, to look at unless told otherwise."""
+    """Show the dashboard until the user quits; returns the exit code.
+
+    `web` serves it to browsers on this machine instead. `readonly` disables every action that writes or starts
+    something; None: only with `web`.
+    """
     readonly = web if readonly is None else readonly
     if web:
         return serve(results, readonly)
-    spare_the_collector()
+    collect_less_often()
     app = Dashboard(results, readonly=readonly)
     app.run()
     return app.return_code or 0
 
 
-def spare_the_collector() -> None:
-    """Look for cycles less often: with 10,000 runs in memory, every look costs tens of milliseconds."""
+def collect_less_often() -> None:
+    """Raise the thresholds of the cycle collector: with 10,000 runs in memory, a collection takes tens of ms."""
     gc.set_threshold(50_000, 20, 50)
 
 
 def serve(results: Path, readonly: bool, port: int = 8000) -> int:
-    """One dashboard process for every browser tab. No password: so for this machine only."""
+    """Start one dashboard process for every browser tab. There is no password, so only this machine is served."""
     from textual_serve.server import Server
 
     words = [*commands.PROGRAM, "tui", "--results", str(results), *(["--readonly"] if readonly else [])]

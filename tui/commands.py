@@ -1,6 +1,6 @@
-"""What the dashboard asks of the command line, as words a person could type, and how it is started.
+"""The commands of `mnist-suite` that the dashboard starts, as argument lists, and how they are started.
 
-A child gets a session of its own and writes to a file, so it outlives the dashboard however that ends.
+A command runs in a session of its own and writes to a file, so it outlives the dashboard, however that ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 @dataclass(frozen=True)
 class Form:
-    """The launch form as typed."""
+    """The launch form as typed, unchecked."""
 
     experiment: str = "mnist"
     study: str = ""
@@ -35,11 +35,11 @@ class Form:
     engine: str = "local"
     device: str = "auto"
     limit: str = ""
-    arms: tuple[str, ...] = ()  # empty: all of them
+    arms: tuple[str, ...] = ()  # empty: all
 
 
 def sweep_words(form: Form, results: Path) -> list[str]:
-    """The words after `mnist-suite` that carry out a form."""
+    """The arguments after `mnist-suite` that start the sweep of a form."""
     words = ["sweep", form.experiment.strip(), "--study", form.study.strip()]
     if form.trials.strip():
         words += ["--trials", form.trials.strip()]
@@ -57,7 +57,7 @@ def sweep_words(form: Form, results: Path) -> list[str]:
 
 
 def resume_words(study: str, workers: int, results: Path) -> list[str]:
-    """The command that goes on with a study as study.json has it, on as many workers as before."""
+    """Continue a study with the settings of its study.json, on as many workers as before."""
     many = ["--workers", str(workers)] if workers > 1 else []
     return ["sweep", "--study", study, *many, "--resume", "--results", str(results)]
 
@@ -71,12 +71,12 @@ def export_words(study: str, trial: str, to: Path, results: Path) -> list[str]:
 
 
 def typed(words: Sequence[str]) -> str:
-    """The command as a person would type it."""
+    """The command line, quoted for a shell."""
     return shlex.join(["mnist-suite", *words])
 
 
 def problems(form: Form, results: Path) -> dict[str, str]:
-    """What is wrong with a form, by field; empty when it can be carried out."""
+    """The errors in a form, by field; empty if it is valid."""
     found: dict[str, str] = {}
     experiment: Experiment | None = None
     try:
@@ -121,7 +121,7 @@ def start(words: Sequence[str], log: Path, environment: Mapping[str, str] | None
 
 
 def free_name(wanted: str, results: Path) -> str:
-    """`wanted`, or with the first number behind it that is not taken."""
+    """`wanted`, or with the first number appended for which no study exists: mnist, mnist-2, mnist-3."""
     stem = re.sub(r"-\d+$", "", wanted)
     name, n = wanted, 1
     while (results / name).exists():

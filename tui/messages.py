@@ -1,15 +1,15 @@
-"""What arrives from other threads. The newest of a kind replaces those still waiting."""
+"""Messages posted by other threads. A new message replaces a waiting one of its kind."""
 
 from __future__ import annotations
 
 from textual.message import Message
 
-from tui.detail import Detail
-from tui.snapshot import Key, Snapshot
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Snapshot
 
 
 class Polled(Message):
-    """The feed has looked at the results directory."""
+    """The feed has read the results directory, or has failed to, for the reason `problem`."""
 
     def __init__(self, snapshot: Snapshot, details: dict[Key, Detail], problem: str | None) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Polled(Message):
 
 
 class Predicted(Message):
-    """The predictor answered: label -> probability."""
+    """The predictor has answered: the predicted label, and the probability of each label."""
 
     def __init__(self, label: str, probabilities: dict[str, float]) -> None:
         super().__init__()

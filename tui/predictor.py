@@ -1,6 +1,6 @@
-"""A model in a process of its own, asked over pipes, so that the dashboard never loads torch.
+"""Predictions by a model in a process of its own, over pipes, so that the dashboard does not load torch.
 
-One question at a time: while it thinks, only the newest drawing waits.
+One image is predicted at a time. Of the images that arrive meanwhile, only the newest is kept.
 """
 
 from __future__ import annotations
@@ -13,12 +13,19 @@ from pathlib import Path
 
 from tui.commands import PROGRAM, export_words
 
-Pixels = Sequence[Sequence[int]]
+Pixels = Sequence[Sequence[int]]  # rows of grey levels, 0 to 255
 Answer = Callable[[str, dict[str, float]], object]
 
 
 class Predictor:
-    """Asks `mnist-suite predict MODEL --serve`; `answer` and `status` are called from a thread."""
+    """Runs `mnist-suite predict MODEL --serve`.
+
+    Args:
+        words: the arguments of the command.
+        answer: called from another thread with the predicted label and the probability of each label.
+        status: called from another thread with a text on the state of the process.
+        environment: of the process.
+    """
 
     def __init__(
         self, words: Sequence[str], answer: Answer, status: Callable[[str], object], environment: Mapping[str, str]
@@ -32,13 +39,14 @@ class Predictor:
         self._closed = False
 
     def start(self, before: Sequence[str] | None = None) -> None:
-        """Start in the background; `before` is a command that must succeed first."""
+        """Start in the background, after the command `before` has succeeded."""
         threading.Thread(target=self._run, args=(before,), name="predictor", daemon=True).start()
 
     def ask(self, pixels: Pixels) -> None:
+        """Predict this image as soon as the process is free, in place of one that still waits."""
         with self._lock:
             self._waiting = [list(line) for line in pixels]
-        self._next()
+        self._send()
 
     def close(self) -> None:
         self._closed = True
@@ -79,12 +87,12 @@ class Predictor:
         assert process.stdout is not None and process.stderr is not None
         threading.Thread(target=lambda lines=process.stderr: errors.extend(lines), daemon=True).start()
         for line in process.stdout:
-            self._take(line)
+            self._read_answer(line)
         code = process.wait()
         if not self._closed:
             self._status(f"No model (code {code}): {_last_line(''.join(errors))}")
 
-    def _take(self, line: str) -> None:
+    def _read_answer(self, line: str) -> None:
         try:
             data = json.loads(line)
         except ValueError:
@@ -98,9 +106,9 @@ class Predictor:
         elif "error" in data:
             self._status(str(data["error"]))
         self._busy = False
-        self._next()
+        self._send()
 
-    def _next(self) -> None:
+    def _send(self) -> None:
         with self._lock:
             if self._busy or self._waiting is None or self._process is None or self._process.stdin is None:
                 return
@@ -109,11 +117,14 @@ class Predictor:
                 self._process.stdin.write(json.dumps({"pixels": pixels}) + "\n")
                 self._process.stdin.flush()
             except OSError:
-                pass  # it has ended; the reader says why
+                pass  # the process has ended; `_serve` reports why
 
 
 def sample(words: Sequence[str], environment: Mapping[str, str]) -> tuple[Pixels, str]:
-    """Run a command that prints {"pixels": ..., "label": ...}. Raises ValueError in words."""
+    """Run a command that prints {"pixels": ..., "label": ...}; returns both. Raises ValueError with a readable message.
+
+    The pixels are 28 by 28 grey levels, 0 to 255.
+    """
     try:
         done = subprocess.run(
             [*PROGRAM, *words],
@@ -143,14 +154,14 @@ def _last_line(text: str) -> str:
 
 
 def model_place(study: str, trial: str, version: str) -> Path:
-    """Where the pad keeps an exported model; `version` tells apart what stood under one name at different times."""
+    """Where the pad keeps an exported model. `version`, a hash of the weights, makes a replaced trial a new model."""
     from platformdirs import user_cache_path
 
     return user_cache_path("mnist-suite") / "pad" / study / f"{trial}-{version[:12]}"
 
 
 def preparation(study: str, trial: str, version: str, results: Path) -> tuple[list[str] | None, list[str]]:
-    """The command that exports a trial if it must be, and the one that serves it."""
+    """The command that exports a trial's model, None if that was done before, and the command that serves it."""
     place = model_place(study, trial, version)
     before = None if place.is_dir() and any(place.iterdir()) else export_words(study, trial, place, results)
     return before, ["predict", str(place), "--serve"]

@@ -1,4 +1,4 @@
-"""Themes of our own. The colour-blind one takes the eight colours of Okabe and Ito (2008)."""
+"""Themes. The colour-blind one uses the palette of Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ COLOUR_BLIND = Theme(
     variables={"quiet": "#a0a0a0"},
 )
 THEMES = (SUITE, PAPER, COLOUR_BLIND)
-# of the charts' series: told apart with every common kind of colour vision, on dark and light
+# colours of the charts' series; the same palette, readable on dark and light backgrounds
 SERIES = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#f0e442", "#999999")

@@ -34,7 +34,7 @@ def leaderboard() -> Iterator[Figure]:
     """Reading 10,000 records from disk, and ranking them in memory."""
     from suite.ranking.leaderboard import rank, row
     from suite.store.study import studies
-    from tui.synthetic import write_study
+    from tui.testing.synthetic import write_study
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -120,7 +120,7 @@ def fill(root: Path, size: int) -> None:
     from suite.spec import Trial, resolved
     from suite.spec.load import load_experiment
     from suite.store.study import StudyDir
-    from tui.synthetic import write_trial
+    from tui.testing.synthetic import write_trial
 
     experiment = load_experiment(str(root / "tiny.py"))
     study = StudyDir(root, "tiny")
@@ -157,9 +157,9 @@ def fill(root: Path, size: int) -> None:
 
 
 def tui() -> Iterator[Figure]:
-    """Time and memory of the dashboard; see `tui.bench`."""
-    from tui.bench import BUDGETS
-    from tui.bench import bench as measure
+    """Time and memory of the dashboard; see `tui.testing.bench`."""
+    from tui.testing.bench import BUDGETS
+    from tui.testing.bench import bench as measure
 
     for name, value in measure().items():
         unit = "MiB" if name.endswith("mib") else "s"

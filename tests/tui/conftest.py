@@ -1,4 +1,4 @@
-"""A dashboard on made-up studies, turned by hand: no thread, no clock, no training."""
+"""A dashboard on synthetic studies that polls only when told to, with a fixed clock and no training."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ pytest.importorskip("textual")
 
 from textual.pilot import Pilot
 
-from tui.bench import HandTurned
-from tui.synthetic import write_study
+from tui.testing.bench import ManualDashboard
+from tui.testing.synthetic import write_study
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "web: needs a headless Chromium")
 
 
-class Silent:
-    """Stands in for a predictor."""
+class FakePredictor:
+    """Takes the place of `Predictor`: records what it is asked and never answers."""
 
     def __init__(self, words, answer, status, environment) -> None:
         self.words, self.answer, self.status = words, answer, status
@@ -39,14 +39,14 @@ class Silent:
         self.closed = True
 
 
-Script = Callable[[HandTurned, Pilot], Awaitable[None]]
+Script = Callable[[ManualDashboard, Pilot], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saved views go to a folder of the test, times are in UTC, and no model is loaded."""
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved views are kept in a folder of the test, times are in UTC, and no model is loaded."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr("tui.screens.pad.Predictor", Silent)
+    monkeypatch.setattr("tui.screens.pad.Predictor", FakePredictor)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
@@ -61,14 +61,14 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def drive() -> Callable[..., None]:
-    """Run a script against a dashboard that has looked once."""
+    """Run a script on a dashboard that has polled once."""
 
     def go(results: Path, script: Script, *, size: tuple[int, int] = (120, 40), readonly: bool = False) -> None:
         async def main() -> None:
-            app = HandTurned(results, readonly=readonly)
-            app.animation_level = "none"  # on a busy machine a picture would be of something on its way
+            app = ManualDashboard(results, readonly=readonly)
+            app.animation_level = "none"  # or a busy machine would show a state in the middle of an animation
             async with app.run_test(size=size) as pilot:
-                app.turn()
+                app.poll()
                 await pilot.pause()
                 await script(app, pilot)
 
@@ -78,10 +78,10 @@ def drive() -> Callable[..., None]:
 
 
 @pytest.fixture
-def screen_text() -> Callable[[HandTurned], str]:
-    """What is on the screen, as text."""
+def screen_text() -> Callable[[ManualDashboard], str]:
+    """The content of the screen as text."""
 
-    def text(app: HandTurned) -> str:
+    def text(app: ManualDashboard) -> str:
         strips = app.screen._compositor.render_strips()
         return "\n".join(strip.text.rstrip() for strip in strips).rstrip() + "\n"
 

@@ -1,8 +1,8 @@
-"""The dashboard's benchmark runs, on small studies, and memory does not grow. Its times are for the bench to judge."""
+"""The dashboard's benchmark runs on small studies, and memory does not grow. Times are not asserted."""
 
 import pytest
 
-from tui.bench import BUDGETS, bench
+from tui.testing.bench import BUDGETS, bench
 
 pytestmark = pytest.mark.slow
 

@@ -5,13 +5,16 @@ import pytest
 
 from suite.ranking import leaderboard as ranking_leaderboard
 from suite.ranking.leaderboard import COSTS
+from suite.ranking.statistics import sample
 from suite.store.study import StudyDir
-from tui.board import View, arrange, grouped, known_columns, order, t_half_width
-from tui.cells import cell, sparkline
-from tui.feed import Watcher
-from tui.filters import FilterError
-from tui.snapshot import Run
-from tui.synthetic import NOW, make_trial, write_study, write_trial
+from tui.draw.cells import cell, sparkline
+from tui.model import replay
+from tui.model.board import arrange, grouped, known_columns, order
+from tui.model.feed import Watcher
+from tui.model.filters import FilterError
+from tui.model.snapshot import Run
+from tui.model.view import DEFAULT_COLUMNS, TOPS, View
+from tui.testing.synthetic import NOW, make_trial, write_study, write_trial
 
 
 @pytest.fixture
@@ -19,8 +22,8 @@ def runs(results: Path) -> list[Run]:
     return Watcher(results, lambda: NOW).poll().runs
 
 
-def test_agrees_with_the_command_line(runs: list[Run]) -> None:
-    """The same order and the same front as `mnist-suite leaderboard`, by every column that both can sort by."""
+def test_order_and_front_are_those_of_the_command_line(runs: list[Run]) -> None:
+    """The order and the Pareto front are those of `mnist-suite leaderboard`, for several columns."""
     for key in ("accuracy", "flops", "seconds", "energy", "params", "number"):
         cost = key if key in COSTS else "flops"
         expected = ranking_leaderboard.rank((run.row for run in runs), sort=key)
@@ -38,7 +41,7 @@ def test_unfinished_and_unknown_come_last_in_both_directions(runs: list[Run]) ->
     assert order(nan, "energy") > order(runs[0].row, "energy")
 
 
-def test_tuned_values_sort_as_numbers(runs: list[Run]) -> None:
+def test_hyperparameters_are_sorted_as_numbers(runs: list[Run]) -> None:
     board = arrange(runs, View(sort="batch_size", filter="state:finished"))
     sizes = [line.row.tuned["batch_size"] for line in board.lines]
     assert sizes == sorted(sizes) and len(set(sizes)) > 1
@@ -96,7 +99,8 @@ def test_seeds_are_grouped_as_mean_and_interval(tmp_path: Path) -> None:
     merged = next(line for line in lines if len(line.runs) == 3)
     accuracies = [run.row.accuracy or 0 for run in merged.runs]
     assert merged.row.accuracy == pytest.approx(sum(accuracies) / 3)
-    assert (merged.row.high or 0) - (merged.row.low or 0) == pytest.approx(2 * t_half_width(accuracies))
+    expected = sample(accuracies)
+    assert (merged.row.low, merged.row.high) == (expected.low, expected.high)
     assert sorted(len(line.runs) for line in lines) == [1, 3]
     board = arrange(runs, View(grouped=True))
     place = board.place(merged.key)
@@ -131,8 +135,6 @@ def test_sparkline() -> None:
 
 
 def test_replay_goes_from_nothing_to_the_present(runs: list[Run]) -> None:
-    from tui import replay
-
     span = replay.span(runs)
     assert span is not None and replay.span([]) is None
     first, last = span
@@ -143,3 +145,29 @@ def test_replay_goes_from_nothing_to_the_present(runs: list[Run]) -> None:
         sum(r.row.state == "finished" for r in replay.at(runs, first + i / 10 * (last - first))) for i in range(11)
     ]
     assert counts == sorted(counts) and counts[-1] == 4
+
+
+def test_a_replay_starts_at_the_first_run_and_ends_live(runs: list[Run]) -> None:
+    position = replay.Replay()
+    assert position.runs(runs) is runs
+    position.toggle()
+    assert position.percent == 0 and len(position.runs(runs)) < len(runs)
+    position.move(-5)
+    assert position.percent == 0
+    position.move(100)
+    assert position.percent is None and position.runs(runs) is runs
+
+
+def test_every_key_that_changes_the_view_can_be_undone() -> None:
+    view = View()
+    for _ in TOPS:
+        view = view.next_top()
+    for _ in COSTS:
+        view = view.next_cost()
+    assert view.next_cost().next_cost(-1) == view == View()
+    assert "seeds" in view.toggled_grouping().columns and view.toggled_grouping().toggled_grouping() == view
+    assert view.sorted_by_heading("accuracy").reverse and not view.sorted_by_heading("flops").reverse
+    assert view.sorted_by_heading("rank") == view
+    assert view.sorted_by_neighbour(1).sorted_by_neighbour(-1) == view
+    assert view.with_study_column().columns[:4] == (*DEFAULT_COLUMNS[:3], "study")
+    assert View(study="mnist").with_study_column() == View(study="mnist")

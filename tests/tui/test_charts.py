@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.chart import Axis, Series, draw, scale, thin, ticks
-from tui.curves import smooth
-from tui.feed import Watcher
-from tui.figures import (
+from tui.draw.chart import Axis, Series, draw, scale, thin, ticks
+from tui.draw.curves import smooth
+from tui.draw.figures import (
     correlation_ratio,
     history_figure,
     importance_lines,
@@ -22,8 +21,9 @@ from tui.figures import (
     timeline_figure,
     tuned_keys,
 )
-from tui.images import beside, confusion_heatmap, halfblocks, worst_digits
-from tui.synthetic import NOW, write_study
+from tui.draw.images import beside, confusion_heatmap, halfblocks, worst_digits
+from tui.model.feed import Watcher
+from tui.testing.synthetic import NOW, write_study
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 points = st.lists(st.tuples(numbers, numbers), max_size=30)
@@ -72,7 +72,7 @@ def test_ticks_lie_inside_and_are_few(low: float, span: float, count: int) -> No
     assert all(found.low - step <= value <= found.high + step for value in values)
 
 
-def test_thinning_keeps_the_extremes() -> None:
+def test_thinning_keeps_ends_and_extremes() -> None:
     curve = [(float(i), math.sin(i)) for i in range(10_000)]
     kept = thin(curve, 80)
     assert len(kept) <= 320 and kept[0] == curve[0] and kept[-1] == curve[-1]
@@ -86,7 +86,7 @@ def test_eight_curves_of_a_thousand_points_are_quick() -> None:
     assert time.perf_counter() - begin < 0.25  # 10 ms on an idle machine
 
 
-def test_smoothing_starts_without_a_pull() -> None:
+def test_smoothing_is_unbiased_at_the_start() -> None:
     assert smooth([2.0, 2.0, 2.0], 0.9) == pytest.approx([2.0, 2.0, 2.0])
 
 
@@ -98,7 +98,7 @@ def runs(results: Path):
     return Watcher(results, lambda: NOW).poll().runs
 
 
-def test_figures_of_nothing_and_of_everything(runs) -> None:
+def test_every_figure_can_be_drawn_of_none_one_and_all_runs(runs) -> None:
     for some in ([], runs[:1], runs):
         for figure in (
             pareto_figure(some, "flops"),
@@ -114,17 +114,17 @@ def test_figures_of_nothing_and_of_everything(runs) -> None:
         assert importance_lines(some, 80)
 
 
-def test_the_price_of_a_step_on_the_front(runs) -> None:
+def test_notes_tell_the_cost_of_a_step_along_the_front(runs) -> None:
     notes = pareto_figure(runs, "flops").notes
     assert len(notes) == 1 and "pp for" in notes[0] and "x the FLOPs/img" in notes[0]
 
 
-def test_best_so_far_never_falls(runs) -> None:
+def test_best_so_far_never_decreases(runs) -> None:
     best = [y for _, y in history_figure(runs).series[0].points]
     assert best == sorted(best)
 
 
-def test_importance_finds_what_matters(tmp_path: Path) -> None:
+def test_the_hyperparameter_that_accuracy_depends_on_is_the_most_important(tmp_path: Path) -> None:
     from dataclasses import replace
 
     write_study(tmp_path, "s", ["finished"] * 30, epochs=1)
@@ -154,8 +154,8 @@ def test_half_blocks_hold_two_pixels() -> None:
     assert str(style) == "#000000 on #ffffff"
 
 
-def test_digits_fit_the_width(results: Path) -> None:
-    from tui.detail import read_validation
+def test_misclassified_digits_and_confusion_fit_the_width(results: Path) -> None:
+    from tui.model.detail import read_validation
 
     path = next(results.glob("mnist/trials/*/validation.json"))
     validation = read_validation(path)

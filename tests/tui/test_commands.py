@@ -14,7 +14,7 @@ from tui import commands
 from tui.commands import Form, free_name, problems, resume_words, start, sweep_words, typed
 
 
-def test_the_command_is_what_a_person_would_type(tmp_path: Path) -> None:
+def test_a_form_becomes_a_command_line(tmp_path: Path) -> None:
     form = Form("mnist", "my", "20", "2", "local", "cuda:1", "500", ("a", "b"))
     expected = "mnist-suite sweep mnist --study my --trials 20 --arms a,b --workers 2 --device cuda:1 --limit 500"
     assert typed(sweep_words(form, Path("/r"))) == f"{expected} --results /r"
@@ -22,7 +22,7 @@ def test_the_command_is_what_a_person_would_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_builtin_experiments_pass_the_form(name: str, tmp_path: Path) -> None:
+def test_builtin_experiments_are_valid_in_the_form(name: str, tmp_path: Path) -> None:
     assert problems(Form(name, "s"), tmp_path) == {}
 
 
@@ -44,12 +44,12 @@ def test_builtin_experiments_pass_the_form(name: str, tmp_path: Path) -> None:
         ("arms", ("none",)),
     ],
 )
-def test_what_is_wrong_is_said_by_field(results: Path, field: str, value: object) -> None:
+def test_errors_are_reported_by_field(results: Path, field: str, value: object) -> None:
     form = Form(**({"experiment": "mnist", "study": "new"} | {field: value}))
     assert set(problems(form, results)) == {field}
 
 
-def test_resume_leaves_the_experiment_to_the_study() -> None:
+def test_resuming_names_the_study_and_not_the_experiment() -> None:
     assert typed(resume_words("my", 1, Path("/r"))) == "mnist-suite sweep --study my --resume --results /r"
     assert typed(resume_words("my", 3, Path("/r"))) == "mnist-suite sweep --study my --workers 3 --resume --results /r"
 
@@ -61,7 +61,7 @@ def test_free_names(tmp_path: Path) -> None:
     assert free_name("mnist", tmp_path) == "mnist-3" == free_name("mnist-2", tmp_path)
 
 
-def test_a_child_has_its_own_session_and_our_no_color(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_has_a_session_of_its_own_and_gets_no_color(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = "import os, sys; print(os.getsid(0) == os.getpid(), os.environ['NO_COLOR'], sys.argv[1:])"
     monkeypatch.setattr(commands, "PROGRAM", (sys.executable, "-c", program))
     process = start(["a", "b c"], tmp_path / "study" / "console.log", {**os.environ, "NO_COLOR": "1"})
@@ -69,8 +69,8 @@ def test_a_child_has_its_own_session_and_our_no_color(tmp_path: Path, monkeypatc
     assert (tmp_path / "study" / "console.log").read_text() == "True 1 ['a', 'b c']\n"
 
 
-def test_a_child_survives_our_death(tmp_path: Path) -> None:
-    """The launcher is killed with SIGKILL; what it launched goes on to its end."""
+def test_a_command_outlives_a_killed_dashboard(tmp_path: Path) -> None:
+    """The process that started the command is killed with SIGKILL; the command runs to its end."""
     done, log = tmp_path / "done", tmp_path / "console.log"
     child = f"import time, pathlib; time.sleep(1); pathlib.Path({str(done)!r}).write_text('x')"
     launcher = (
@@ -89,15 +89,40 @@ def test_a_child_survives_our_death(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-# --- what the dashboard may know ----------------------------------------------------------------------------------
+# --- imports ------------------------------------------------------------------------------------------------------
 
 
-def test_the_dashboard_loads_neither_torch_nor_optuna() -> None:
-    program = (
-        "import sys, tui.app; print([m for m in ('torch', 'optuna', 'timm', 'sklearn', 'pandas') if m in sys.modules])"
-    )
+def test_the_dashboard_loads_neither_torch_nor_optuna_nor_scipy() -> None:
+    heavy = ("torch", "optuna", "timm", "sklearn", "scipy", "pandas")
+    program = f"import sys, tui.app; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, also for the type checker only; a relative import does not count."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_no_part_of_the_dashboard_imports_the_application_that_imports_it() -> None:
+    root = Path(next(iter(tui.__path__)))
+    for path in root.rglob("*.py"):
+        if path.name != "app.py" and path.parent.name != "testing":
+            assert not any(name.startswith(("tui.app", "tui.testing")) for name in imports(path)), path
+
+
+def test_model_and_draw_do_without_textual() -> None:
+    root = Path(next(iter(tui.__path__)))
+    for path in [*(root / "model").rglob("*.py"), *(root / "draw").rglob("*.py")]:
+        used = {name.split(".")[0] for name in imports(path)}
+        assert "textual" not in used, path
+        assert not any(name.startswith("tui.draw") for name in imports(path)) or path.parent.name == "draw", path
 
 
 def test_the_dashboard_imports_the_light_part_of_the_suite_only() -> None:

@@ -10,10 +10,10 @@ from suite.store.events import EventWriter
 from suite.store.files import write_model
 from suite.store.study import STALE_SECONDS, StudyDir
 from suite.store.trial import TrialDir
-from tui.detail import POINTS, Follower, clean, read_validation, tail
-from tui.feed import Feed, Watcher
-from tui.snapshot import Run
-from tui.synthetic import NOW, make_record, make_trial, write_status, write_study, write_trial
+from tui.model.detail import POINTS, Follower, clean, read_validation, tail
+from tui.model.feed import Feed, Watcher
+from tui.model.snapshot import Run
+from tui.testing.synthetic import NOW, make_record, make_trial, write_status, write_study, write_trial
 
 STATES = {0: "finished", 3: "pruned", 4: "running", 5: "failed", 6: "stale", 7: "stopped", 8: "waiting"}
 
@@ -31,12 +31,12 @@ def test_all_states(results: Path) -> None:
     runs = by_number(snapshot.runs)
     assert {n: runs[n].row.state for n in STATES} == STATES
     study = snapshot.studies[0]
-    assert (study.planned, study.settled, study.state) == (10, 6, "running")
+    assert (study.planned, study.done, study.state) == (10, 6, "running")
     assert study.best is not None and study.energy is not None
 
 
-def test_agrees_with_a_plain_reading(results: Path) -> None:
-    """Incremental or at once: the same states."""
+def test_incremental_and_complete_reading_agree(results: Path) -> None:
+    """A watcher that reads new lines only has the states that `StudyDir.states` reads at once."""
     watcher = Watcher(results, lambda: NOW)
     watcher.poll()
     run = by_number(watcher.poll().runs)[4]
@@ -57,9 +57,9 @@ def test_two_viewers_agree(results: Path) -> None:
     assert by_number(one.poll().runs) == by_number(two.poll().runs)
 
 
-def test_a_settled_trial_is_never_opened_again(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_with_a_result_is_never_opened_again(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watcher(results, lambda: NOW)
-    live = {run.row.trial for run in watcher.poll().runs if not run.settled}
+    live = {run.row.trial for run in watcher.poll().runs if not run.has_result}
     opened: list[str] = []
     original = TrialDir.record
     monkeypatch.setattr(TrialDir, "record", lambda self: opened.append(self.id) or original(self))
@@ -73,7 +73,7 @@ def test_nothing_new_keeps_the_version_and_the_objects(results: Path) -> None:
     assert watcher.poll() is first
 
 
-def test_a_torn_line_is_left_and_a_bad_one_counted(results: Path) -> None:
+def test_an_incomplete_line_is_left_and_a_damaged_one_counted(results: Path) -> None:
     watcher = Watcher(results, lambda: NOW)
     run = by_number(watcher.poll().runs)[4]
     with open(StudyDir(results, "mnist").trial(run.row.trial).events, "ab") as file:
@@ -85,7 +85,7 @@ def test_a_torn_line_is_left_and_a_bad_one_counted(results: Path) -> None:
     assert after.bad_lines == 3 and after.row.state == "running"
 
 
-def test_a_run_goes_stale_and_comes_back(results: Path) -> None:
+def test_a_run_becomes_stale_and_is_running_again(results: Path) -> None:
     now = [NOW]
     watcher = Watcher(results, lambda: now[0])
     assert by_number(watcher.poll().runs)[4].row.state == "running"
@@ -96,7 +96,7 @@ def test_a_run_goes_stale_and_comes_back(results: Path) -> None:
     assert by_number(watcher.poll().runs)[4].row.state == "running"
 
 
-def test_a_result_settles_a_live_trial(results: Path) -> None:
+def test_a_running_trial_ends_with_its_result(results: Path) -> None:
     import random
 
     watcher = Watcher(results, lambda: NOW)
@@ -104,7 +104,7 @@ def test_a_result_settles_a_live_trial(results: Path) -> None:
     record = make_record(run.trial, "finished", ((1, 0.9), (2, 0.99)), NOW - 50, random.Random(0))
     assert StudyDir(results, "mnist").trial(run.row.trial).commit(record)
     after = by_number(watcher.poll().runs)[4]
-    assert after.settled and after.row.state == "finished" and after.row.accuracy == 0.99
+    assert after.has_result and after.row.state == "finished" and after.row.accuracy == 0.99
 
 
 def test_new_trials_studies_and_stop_requests_are_noticed(results: Path) -> None:
@@ -119,7 +119,7 @@ def test_new_trials_studies_and_stop_requests_are_noticed(results: Path) -> None
     assert snapshot.studies[0].state == "stopping"
 
 
-def test_vanished_things_vanish(results: Path) -> None:
+def test_removed_studies_and_trials_disappear(results: Path) -> None:
     write_study(results, "other", ["finished", "running"])
     watcher = Watcher(results, lambda: NOW)
     watcher.poll()
@@ -155,10 +155,10 @@ def test_damaged_files_are_left_out(results: Path) -> None:
     (results / "mnist" / "trials" / "stray file").write_text("")
     snapshot = Watcher(results, lambda: NOW).poll()
     assert snapshot.studies[0].state == "unknown" and len(snapshot.runs) == 9
-    assert by_number(snapshot.runs)[0].row.state == "stale"  # without its result it is not over
+    assert by_number(snapshot.runs)[0].row.state == "stale"  # without its result it has not ended
 
 
-def test_a_large_directory_arrives_in_slices(tmp_path: Path) -> None:
+def test_a_large_directory_is_read_in_parts(tmp_path: Path) -> None:
     write_study(tmp_path, "many", ["finished"] * 50, epochs=1)
     watcher = Watcher(tmp_path, lambda: NOW)
     first = watcher.poll(budget=0.0)
@@ -168,7 +168,7 @@ def test_a_large_directory_arrives_in_slices(tmp_path: Path) -> None:
     assert len(watcher.poll().runs) == 50
 
 
-def test_a_failing_read_is_a_message_and_not_the_end(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_read_is_reported_and_the_feed_goes_on(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str | None] = []
     feed = Feed(results, lambda snapshot, details, problem: seen.append(problem) or feed.stop())
     monkeypatch.setattr(feed.watcher, "poll", lambda budget: 1 / 0)
@@ -201,7 +201,7 @@ def test_curves_stay_bounded_and_rewind(tmp_path: Path) -> None:
     assert all(point.step <= 100 for point in follower.poll().loss)
 
 
-def test_a_log_is_shown_and_never_obeyed(tmp_path: Path) -> None:
+def test_control_sequences_are_removed_from_logs(tmp_path: Path) -> None:
     path = tmp_path / "console.log"
     path.write_bytes(b"\x1b[31mred\x1b[0m\n 10%\r 50%\r100%\n\x07[b]markup\xff\n")
     assert tail(path)[:3] == ("red", "100%", "[b]markup\ufffd")
@@ -210,21 +210,21 @@ def test_a_log_is_shown_and_never_obeyed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"classes": ["a"], "confusion": [[1, 2]], "worst": []}', '{"worst": 3}'])
-def test_a_strange_validation_file_is_none(tmp_path: Path, text: str) -> None:
+def test_a_malformed_validation_file_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "validation.json"
     path.write_text(text)
     assert read_validation(path) is None
 
 
-def test_copies_and_pipes_in_a_study_are_passed_over(results: Path) -> None:
+def test_copies_and_pipes_in_a_study_are_ignored(results: Path) -> None:
     runs = Watcher(results, lambda: NOW).poll().runs
     trials = StudyDir(results, "mnist").trials_path
-    settled = next(run.row.trial for run in runs if run.settled)
-    shutil.copytree(trials / settled, trials / f"{settled}-copy")
-    os.mkfifo(trials / settled / "pipe")
+    ended = next(run.row.trial for run in runs if run.has_result)
+    shutil.copytree(trials / ended, trials / f"{ended}-copy")
+    os.mkfifo(trials / ended / "pipe")
     assert len(Watcher(results, lambda: NOW).poll().runs) == len(runs)
-    assert tail(trials / settled / "pipe") == ()
-    assert read_validation(trials / settled / "pipe") is None
+    assert tail(trials / ended / "pipe") == ()
+    assert read_validation(trials / ended / "pipe") is None
 
 
 def test_unreadable_directories_do_not_stop_the_feed(results: Path) -> None:
@@ -237,7 +237,7 @@ def test_unreadable_directories_do_not_stop_the_feed(results: Path) -> None:
         os.chmod(results / "mnist" / "trials", 0o755)
 
 
-def test_status_only_changes(results: Path) -> None:
+def test_a_change_of_the_status_alone_is_noticed(results: Path) -> None:
     watcher = Watcher(results, lambda: NOW)
     before = watcher.poll()
     write_status(StudyDir(results, "mnist"), ["finished"] * 12, running=False)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.ranking.leaderboard import Row
-from tui.filters import (
+from tui.model.filters import (
     COMPARISONS,
     PROPERTIES,
     TEXT_FIELDS,
@@ -78,7 +78,7 @@ def test_does_not_hold(text: str) -> None:
     assert not holds(text)
 
 
-def test_what_is_not_known_matches_no_comparison_but_its_negation() -> None:
+def test_an_unknown_value_matches_no_comparison_but_its_negation() -> None:
     assert not holds("energy>0") and not holds("energy<1") and holds("-energy>0")
     assert not holds("accuracy<1", ROW._replace(accuracy=float("nan")))
 
@@ -89,13 +89,13 @@ def test_properties() -> None:
 
 
 @pytest.mark.parametrize("text", ["acc>", "acc>high", "is:nice", "arm>3", "acc>1parsec", "rank<3", '""', "flops:"])
-def test_mistakes_are_explained(text: str) -> None:
+def test_errors_are_explained(text: str) -> None:
     with pytest.raises(FilterError, match=r"\w"):
         parse(text)
 
 
 @given(st.text(max_size=60))
-def test_any_text_parses_or_is_refused(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     try:
         found = parse(text)
     except FilterError:
@@ -116,7 +116,7 @@ terms = st.one_of(
 
 
 @given(st.lists(terms, max_size=4))
-def test_what_is_written_is_read_back(wanted: list[Term]) -> None:
+def test_a_filter_as_text_is_parsed_back(wanted: list[Term]) -> None:
     found = Filter(tuple(wanted))
     assert parse(str(found)) == found
 

@@ -1,4 +1,4 @@
-"""The leaderboard by keys alone."""
+"""The leaderboard, operated by keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from textual.widgets import Input
 
 from suite.ranking.leaderboard import COSTS
 from suite.store.study import StudyDir
-from tui.board import START
+from tui.model.view import DEFAULT_COLUMNS
+from tui.saved_views import load_views
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
 from tui.screens.help import HelpScreen
@@ -20,8 +21,7 @@ from tui.screens.plots import PlotsScreen
 from tui.screens.run import RunScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
-from tui.synthetic import write_status, write_study, write_trial
-from tui.views import load_views
+from tui.testing.synthetic import write_status, write_study, write_trial
 from tui.widgets.preview import Preview
 from tui.widgets.run_table import RunTable
 
@@ -50,15 +50,15 @@ def test_the_cursor_stays_on_its_trial_while_rows_move(results, drive, screen_te
         study = StudyDir(results, "mnist")
         for number in range(20, 40):
             write_trial(study, number, "finished")
-        app.turn()
+        app.poll()
         await pilot.pause()
         assert table(app).current_key == held and table(app).cursor != place
         await pilot.press("r")
         assert table(app).current_key == held
         row = next(line for line in screen_text(app).splitlines() if f" {held[1][:4]} " in line)
-        assert row  # and it is in sight
+        assert row  # and it is visible
         shutil.rmtree(study.trial(held[1]).path)
-        app.turn()
+        app.poll()
         await pilot.pause()
         assert table(app).current_key is not None
 
@@ -73,7 +73,7 @@ def test_filter_as_you_type(results, drive, screen_text) -> None:
         assert app.focused is table(app) and len(table(app).board.lines) == 2
         await pilot.press("slash", "x", *" state:")
         assert "what?" in screen_text(app) or "not a unit" in screen_text(app)
-        assert len(table(app).board.lines) == 2  # the last good filter's
+        assert len(table(app).board.lines) == 2  # those of the last valid filter
         await pilot.press("escape")
         assert len(table(app).board.lines) == 10 and app.view.filter == ""
 
@@ -106,10 +106,10 @@ def test_columns(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("C", "j", "space", "J", "enter")
         assert "rank" not in app.view.columns
-        await pilot.press("C", "j", "J", "enter")  # the second one goes one place down
-        assert app.view.columns[1:3] == (START[3], START[2])
+        await pilot.press("C", "j", "J", "enter")  # move the second column down by one
+        assert app.view.columns[1:3] == (DEFAULT_COLUMNS[3], DEFAULT_COLUMNS[2])
         await pilot.press("C", "k", "K", "D", "enter")
-        assert app.view.columns == START
+        assert app.view.columns == DEFAULT_COLUMNS
         await pilot.press("C", "end", "space", "enter")
         assert app.view.columns[-1] == "lr" and "lr" in screen_text(app)
         await pilot.press("C", "escape")
@@ -130,7 +130,7 @@ def test_marks_pins_top_and_groups(results, drive, screen_text) -> None:
         await pilot.press("u")
         assert app.view.grouped and "seeds" in app.view.columns
         await pilot.press("u")
-        assert not app.view.grouped and app.view.columns == START
+        assert not app.view.grouped and app.view.columns == DEFAULT_COLUMNS
         for _ in COSTS:
             await pilot.press("f")
         assert app.view.cost == "flops"
@@ -144,7 +144,7 @@ def test_one_study_or_all(results, drive, screen_text) -> None:
     write_study(results, "other", ["finished"])
 
     async def script(app, pilot) -> None:
-        assert " study " in screen_text(app)  # the column, as there are two
+        assert " study " in screen_text(app)  # the column is shown, since there are two studies
         await pilot.press("a", *"oth", "enter")
         assert app.view.study == "other" and len(table(app).board.lines) == 1
         await pilot.press("a", "up", "up", "enter")
@@ -197,7 +197,7 @@ def test_preview(results, drive, screen_text) -> None:
 
 def test_saved_views(results, drive) -> None:
     async def script(app, pilot) -> None:
-        await pilot.press("v")  # there are none: a word, no dialogue
+        await pilot.press("v")  # there are none: a notification, no dialogue
         await pilot.press("f", "r", "V", *"mine", "enter")
         assert load_views()["mine"].reverse
         await pilot.press("r", "v", "enter")
@@ -217,11 +217,11 @@ def test_stop_and_resume_ask_first(results, drive, monkeypatch) -> None:
         assert not StudyDir(results, "mnist").stop_path.exists()
         await pilot.press("x", "y")
         assert StudyDir(results, "mnist").stop_path.exists()
-        await pilot.press("R")  # it is at work
+        await pilot.press("R")  # it is running
         assert isinstance(app.screen, LeaderboardScreen)
         write_status(StudyDir(results, "mnist"), ["finished"] * 10, running=False)
-        app.turn()
-        await pilot.press("x")  # it is not
+        app.poll()
+        await pilot.press("x")  # it is not running
         assert isinstance(app.screen, LeaderboardScreen)
         await pilot.press("R", "escape", "R", "y")
         assert len(started) == 1 and started[0][0][:3] == ["sweep", "--study", "mnist"] and "--resume" in started[0][0]
@@ -238,15 +238,15 @@ def test_export(results, drive, monkeypatch, screen_text) -> None:
         await pilot.press("e")
         assert isinstance(app.screen, PromptScreen)
         assert f"mnist-suite export mnist/{key[1]}" in screen_text(app).replace("\n", " ")
-        await pilot.press("ctrl+u", "enter")  # nowhere is no place
+        await pilot.press("ctrl+u", "enter")  # an empty path is refused
         assert isinstance(app.screen, PromptScreen)
         app.screen.query_one(Input).value = str(results)
-        await pilot.press("enter")  # there is something already
+        await pilot.press("enter")  # a directory with files is refused
         assert isinstance(app.screen, PromptScreen)
         app.screen.query_one(Input).value = str(results.parent / "model")
         await pilot.press("enter")
         assert started[0][0][:2] == ["export", f"mnist/{key[1]}"]
-        await pilot.press("G", "e")  # a trial that waits has no model
+        await pilot.press("G", "e")  # a waiting trial has no model
         assert isinstance(app.screen, LeaderboardScreen)
         await pilot.press("y")
 
@@ -291,7 +291,7 @@ def test_help_can_be_narrowed(results, drive, screen_text) -> None:
     drive(results, script)
 
 
-def test_themes_and_pictures(results, drive, tmp_path: Path, monkeypatch) -> None:
+def test_themes_and_screenshots(results, drive, tmp_path: Path, monkeypatch) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("T")
         assert app.theme == "suite-light"
@@ -304,7 +304,7 @@ def test_themes_and_pictures(results, drive, tmp_path: Path, monkeypatch) -> Non
     drive(results, script)
 
 
-def test_the_mouse_is_understood_too(results, drive) -> None:
+def test_the_mouse_moves_the_cursor_and_opens_a_run(results, drive) -> None:
     async def script(app, pilot) -> None:
         await pilot.click(RunTable, offset=(20, 3))
         assert table(app).cursor == 2

@@ -1,4 +1,4 @@
-"""The predictor's pipes, with a stand-in for the command line that knows no torch."""
+"""The predictor's pipes, with a small program in place of the command line, so that torch is not loaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictor, "PROGRAM", (sys.executable, str(path)))
 
 
-class Heard:
+class Recorder:
+    """Keeps the answers and states that a predictor reports."""
+
     def __init__(self) -> None:
         self.answers: list[float] = []
         self.states: list[str] = []
@@ -59,29 +61,29 @@ class Heard:
             time.sleep(0.01)
 
 
-def test_only_the_newest_drawing_waits() -> None:
-    heard = Heard()
-    asked = Predictor(["predict"], heard.answer, heard.states.append, os.environ)
+def test_of_waiting_drawings_only_the_newest_is_predicted() -> None:
+    recorder = Recorder()
+    asked = Predictor(["predict"], recorder.answer, recorder.states.append, os.environ)
     asked.ask(image(1))
     asked.start(["export"])
     for dark in range(2, 10):
         asked.ask(image(dark))
-    heard.until(lambda: heard.answers and heard.answers[-1] == 9)
-    assert len(heard.answers) < 9 and "ready" in heard.states
+    recorder.until(lambda: recorder.answers and recorder.answers[-1] == 9)
+    assert len(recorder.answers) < 9 and "ready" in recorder.states
     asked.close()
-    heard.until(lambda: threading.active_count() < 20)
+    recorder.until(lambda: threading.active_count() < 20)
 
 
-def test_what_goes_wrong_is_said() -> None:
-    heard = Heard()
-    Predictor(["predict"], heard.answer, heard.states.append, os.environ).start(["fail"])
-    heard.until(lambda: any("it went wrong" in state for state in heard.states))
-    heard = Heard()
-    asked = Predictor(["predict"], heard.answer, heard.states.append, os.environ)
+def test_failures_are_reported() -> None:
+    recorder = Recorder()
+    Predictor(["predict"], recorder.answer, recorder.states.append, os.environ).start(["fail"])
+    recorder.until(lambda: any("it went wrong" in state for state in recorder.states))
+    recorder = Recorder()
+    asked = Predictor(["predict"], recorder.answer, recorder.states.append, os.environ)
     asked.start()
     asked.ask(image(13))
-    heard.until(lambda: any("unlucky" in state for state in heard.states))
-    asked.ask(image(1))  # to nobody: no crash
+    recorder.until(lambda: any("unlucky" in state for state in recorder.states))
+    asked.ask(image(1))  # the process has ended: no exception
 
 
 def test_a_sample() -> None:

@@ -1,4 +1,4 @@
-"""The other screens, by keys."""
+"""The other screens, operated by keys."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from textual.widgets import Input, Static, TabbedContent
 
 from suite.store.study import StudyDir
-from tui.curves import EFFORTS, QUANTITIES
+from tui.draw.curves import EFFORTS, QUANTITIES
+from tui.model.system import Gpu, Sample, writers
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
 from tui.screens.launch import LaunchScreen
 from tui.screens.leaderboard import LeaderboardScreen
 from tui.screens.plots import FIGURES
 from tui.screens.run import TABS, RunScreen
-from tui.synthetic import NOW, write_status, write_study, write_trial
-from tui.system import Gpu, Sample, writers
+from tui.testing.synthetic import NOW, write_status, write_study, write_trial
 from tui.widgets.canvas import Canvas
 from tui.widgets.chart import Chart
 from tui.widgets.checklist import Checklist
 
 
 async def look(app, pilot) -> None:
-    app.turn()
+    app.poll()
     await pilot.pause()
 
 
@@ -43,7 +43,7 @@ def test_run_screen(results, drive, screen_text) -> None:
             "cost": "counted, forward",
             "log": "images_per_second",
             "digits": "The most confident mistakes",
-            "lineage": "stands on weights that came with the backbone",
+            "lineage": "initial weights: published with the backbone",
         }
         for tab in TABS[1:]:
             await pilot.press("l")
@@ -92,7 +92,7 @@ def test_every_state_has_a_run_screen(results, drive, screen_text) -> None:
     drive(results, script, size=(80, 24))
 
 
-def test_a_run_that_vanishes_under_its_screen(results, drive, screen_text) -> None:
+def test_a_run_that_is_deleted_while_its_screen_is_open(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("enter")
         await look(app, pilot)
@@ -106,9 +106,9 @@ def test_a_run_that_vanishes_under_its_screen(results, drive, screen_text) -> No
     drive(results, script)
 
 
-def test_lineage_leads_from_pretraining_to_what_stands_on_it(results, drive, screen_text) -> None:
+def test_lineage_shows_where_weights_come_from_and_go_to(results, drive, screen_text) -> None:
     from suite.spec import Weights
-    from tui.synthetic import make_trial
+    from tui.testing.synthetic import make_trial
 
     base = make_trial("mnist", 0).id
     study = write_study(results, "tuned", [])
@@ -122,10 +122,10 @@ def test_lineage_leads_from_pretraining_to_what_stands_on_it(results, drive, scr
         await look(app, pilot)
         await pilot.press("h")
         await pilot.pause()
-        assert f"stands on mnist/{base}" in screen_text(app) and "shared by 1 runs" in screen_text(app)
+        assert f"initial weights: mnist/{base}" in screen_text(app) and "shared by 1 runs" in screen_text(app)
         app.screen.key = ("mnist", base)
         await look(app, pilot)
-        assert "On it stand 1 runs" in screen_text(app)
+        assert "Initial weights of 1 runs" in screen_text(app)
 
     drive(results, script)
 
@@ -164,7 +164,7 @@ def test_plots(results, drive, screen_text) -> None:
         await pilot.press("h", "p", "p", "P", "f", "F")
         assert app.screen.figure == "pareto"
         app.view = app.view.model_copy(update={"filter": "arm:cnn"})
-        app.show_news()
+        app.refresh_screen()
         assert "filter arm:cnn" in screen_text(app)
 
     drive(results, script)
@@ -217,8 +217,8 @@ def test_system(results, drive, screen_text, monkeypatch) -> None:
 
 
 def test_a_dead_writer_is_gone_and_a_silent_one_stale(results) -> None:
-    from tui.feed import Watcher
-    from tui.synthetic import HOST
+    from tui.model.feed import Watcher
+    from tui.testing.synthetic import HOST
 
     snapshot = Watcher(results, lambda: NOW).poll()
     here = {w.name: w.health for w in writers(snapshot, NOW, HOST, lambda pid: pid == 4242)}
@@ -269,7 +269,7 @@ def test_launch_form(results, drive, screen_text, monkeypatch) -> None:
         await pilot.pause()
         assert set(form.problems) == {"study", "trials", "device"}
         await pilot.press("ctrl+s")
-        assert isinstance(app.screen, LaunchScreen)  # not with mistakes
+        assert isinstance(app.screen, LaunchScreen)  # it has errors
         form.query_one("#study", Input).value = "new"
         form.query_one("#trials", Input).value = "6"
         form.query_one("#device", Input).value = "cpu"
@@ -295,7 +295,7 @@ def test_launch_form(results, drive, screen_text, monkeypatch) -> None:
     drive(results, script)
 
 
-def test_a_clone_repeats_what_was_asked(results, drive) -> None:
+def test_a_clone_starts_with_the_settings_of_its_study(results, drive) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("N")
         await pilot.pause()
@@ -318,7 +318,7 @@ def test_a_command_that_fails_is_reported(results, drive, tmp_path: Path) -> Non
 
 
 def test_no_terminal_is_too_small(results, drive) -> None:
-    """Every screen and dialogue, shrunk to nothing and blown up again."""
+    """Every screen and dialogue is drawn in tiny and in large terminals."""
 
     async def script(app, pilot) -> None:
         places = ["j", "enter", "l l l l", "escape c", "2", "l l l l", "3", "4", "5 space j"]
@@ -328,13 +328,13 @@ def test_no_terminal_is_too_small(results, drive) -> None:
             await pilot.press(*keys.split())
             for size in (sizes[i % 3], sizes[(i + 1) % 3]):
                 await pilot.resize_terminal(*size)
-                app.turn()
+                app.poll()
                 app.paint()
 
     drive(results, script)
 
 
-def test_an_empty_directory_says_how_to_begin(tmp_path: Path, drive, screen_text) -> None:
+def test_an_empty_directory_tells_how_to_launch_a_sweep(tmp_path: Path, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         assert "Press n to launch" in screen_text(app)
         for key in ("enter", "c", "x", "R", "e", "N", "space", "p", "d"):
@@ -345,7 +345,7 @@ def test_an_empty_directory_says_how_to_begin(tmp_path: Path, drive, screen_text
     drive(tmp_path / "none", script)
 
 
-def test_a_full_disk_is_a_message(results, drive, monkeypatch) -> None:
+def test_a_full_disk_is_reported(results, drive, monkeypatch) -> None:
     def full(self, reason: str) -> None:
         raise OSError(28, "No space left on device")
 
@@ -358,14 +358,14 @@ def test_a_full_disk_is_a_message(results, drive, monkeypatch) -> None:
     drive(results, script)
 
 
-def test_status_of_reading_is_shown(results, drive, screen_text) -> None:
+def test_a_failed_read_is_shown_and_the_last_state_stays(results, drive, screen_text) -> None:
     from tui.messages import Polled
-    from tui.snapshot import Snapshot
+    from tui.model.snapshot import Snapshot
 
     async def script(app, pilot) -> None:
         app.on_polled(Polled(Snapshot(), {}, "Reading failed: OSError: gone"))
         await pilot.pause()
-        assert "Reading failed" in screen_text(app) and "finished" in screen_text(app)  # what was known stays
+        assert "Reading failed" in screen_text(app) and "finished" in screen_text(app)  # the last state stays
         assert isinstance(app.screen.query_one("#notice"), Static)
 
     drive(results, script)

@@ -1,4 +1,4 @@
-"""Whole sessions in a real terminal (tmux) on real data: start, leave, come back, watch, export."""
+"""Complete sessions in a real terminal (tmux) on real data: launching, quitting, attaching again, exporting."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ EXPERIMENT = Experiment(
 '''
 
 
-# not handed on: the shell's own, and what would lead to another package, folder or database than the test's
-OURS = ("COLUMNS", "LINES", "PYTHONPATH", "MNIST_SUITE_RESULTS", "MNIST_SUITE_STORAGE")
+# removed from the environment: set by the shell, or leading to another package, directory or database
+REMOVED = ("COLUMNS", "LINES", "PYTHONPATH", "MNIST_SUITE_RESULTS", "MNIST_SUITE_STORAGE")
 PROGRAM = (sys.executable, "-m", "suite.cli")
 
 
 def environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key not in OURS} | {"OMP_NUM_THREADS": "1"}
+    return {key: value for key, value in os.environ.items() if key not in REMOVED} | {"OMP_NUM_THREADS": "1"}
 
 
 class Terminal:
-    """A tmux server of our own with one dashboard in it, in a folder away from the sources."""
+    """A separate tmux server with one dashboard in it, started in a folder outside the sources."""
 
     def __init__(self, folder: Path, results: Path, name: str = "tmux") -> None:
         self.socket, self.folder, self.results = folder / name, folder, results
@@ -105,8 +105,8 @@ def other(tmp_path: Path) -> Iterator[Terminal]:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts a real sweep of the experiment, in a process of its own; returns once it is at work."""
-    begun: list[subprocess.Popen[bytes]] = []
+    """Starts a real sweep of the experiment in a process of its own; returns once it is running."""
+    started: list[subprocess.Popen[bytes]] = []
 
     def start(changes: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
         text = EXPERIMENT
@@ -117,23 +117,23 @@ def sweep(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         command = [*PROGRAM, "sweep", "./quick.py", "--study", "quick", "--results", "results", "-q", *words]
         with open(tmp_path / "sweep.log", "wb") as log:
             process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
-        begun.append(process)
+        started.append(process)
         study = StudyDir(tmp_path / "results", "quick")
-        # an epoch of the first trial is over: there is a row, and something to go on from
+        # after an epoch of the first trial, there is a row on the leaderboard and a checkpoint to resume from
         until(lambda: bool((states := study.states()) and states[0].curve), (tmp_path / "sweep.log").read_text)
         return process
 
     yield start
-    for process in begun:
+    for process in started:
         if process.poll() is None:
             process.kill()
         process.wait()
 
 
-def until(true: Callable[[], bool], say: Callable[[], object], seconds: float = 120) -> None:
+def until(condition: Callable[[], bool], explain: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, say()
+    while not condition():
+        assert time.monotonic() < deadline, explain()
         time.sleep(0.1)
 
 
@@ -141,7 +141,7 @@ def launch(terminal: Terminal) -> None:
     terminal.start()
     terminal.until("Press n to launch")
     terminal.keys("n")
-    terminal.until("mnist-suite sweep mnist")  # the form is there, with its first field in focus
+    terminal.until("mnist-suite sweep mnist")  # the form is open, its first field has the focus
     time.sleep(0.5)
     terminal.type(str(terminal.folder / "quick.py"))
     terminal.keys("Tab")
@@ -165,7 +165,7 @@ def test_a_sweep_outlives_the_dashboard(terminal: Terminal, leave: str) -> None:
     study = StudyDir(terminal.results, "quick")
     launch(terminal)
     deadline = time.monotonic() + 60
-    while not (study.path / "console.log").exists():  # the child is there; let it not even have begun its work
+    while not (study.path / "console.log").exists():  # the command has started; it need not have done anything yet
         assert time.monotonic() < deadline, terminal.screen()
         time.sleep(0.05)
     if leave == "q":
@@ -177,7 +177,7 @@ def test_a_sweep_outlives_the_dashboard(terminal: Terminal, leave: str) -> None:
 
 
 def test_start_watch_and_export(terminal: Terminal) -> None:
-    launch(terminal)  # so short that it may never be seen running; the tests below see that
+    launch(terminal)  # too short to be seen running for certain; other tests check that
     terminal.until("✓ 2 finished", 150)
     terminal.keys("Enter")
     terminal.until("validation accuracy")
@@ -219,7 +219,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_two_viewers_show_the_same_and_leave_alone(
+def test_two_dashboards_show_the_same_and_write_nothing(
     terminal: Terminal, other: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     study = StudyDir(terminal.results, "quick")
@@ -228,7 +228,7 @@ def test_two_viewers_show_the_same_and_leave_alone(
         viewer.start()
     for viewer in (terminal, other):
         viewer.until("● 1 running")
-    assert process.poll() is None  # both came while it was at work
+    assert process.poll() is None  # both were attached while it was running
     assert process.wait(120) == 0
     states = study.states()
     expected = [(f"{s.trial.number:04d}", s.state, f"{100 * (s.best or 0):.2f}%") for s in states if s.record]
@@ -237,20 +237,20 @@ def test_two_viewers_show_the_same_and_leave_alone(
     assert len(expected) == 2 and rows(terminal.screen()) == rows(other.screen())
     before = contents(study.path)
 
-    def leaves_alone(gone: Terminal, stays: Terminal) -> None:
-        until(lambda: not gone.screen(), gone.screen, 30)
-        stays.keys("Enter")  # it still answers
+    def check_independence(closed: Terminal, stays: Terminal) -> None:
+        until(lambda: not closed.screen(), closed.screen, 30)
+        stays.keys("Enter")  # it still reacts
         stays.until("epoch")
         stays.keys("Escape")
         until(lambda: sorted(rows(stays.screen())) == sorted(expected), stays.screen)
         assert contents(study.path) == before
 
     os.kill(terminal.pid, signal.SIGKILL)
-    leaves_alone(terminal, other)
+    check_independence(terminal, other)
     terminal.start()
     until(lambda: sorted(rows(terminal.screen())) == sorted(expected), terminal.screen)
     other.keys("q")
-    leaves_alone(other, terminal)
+    check_independence(other, terminal)
 
 
 def test_a_stopped_sweep_is_resumed_by_keys(terminal: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]) -> None:
@@ -262,7 +262,7 @@ def test_a_stopped_sweep_is_resumed_by_keys(terminal: Terminal, sweep: Callable[
     status, asked, begun = study.status(), study.study(), study.states()
     assert status is not None and status.state == "stopped" and status.finished < 3
     assert asked is not None and asked.experiment.seed == 7
-    (terminal.folder / "quick.py").unlink()  # what the study is about stands in study.json
+    (terminal.folder / "quick.py").unlink()  # resuming needs study.json only
     terminal.start()
     terminal.until("stopped")
     terminal.keys("R")
@@ -274,7 +274,7 @@ def test_a_stopped_sweep_is_resumed_by_keys(terminal: Terminal, sweep: Callable[
     terminal.until("✓ done")
     states = study.states()
     assert [state.trial.number for state in states] == [0, 1, 2]
-    assert [state.id for state in states][: len(begun)] == [state.id for state in begun]  # gone on with, not made anew
+    assert [state.id for state in states][: len(begun)] == [state.id for state in begun]  # continued, not started again
     assert all(state.trial.recipe.batch_size == 50 for state in states)
     assert study.study() == asked
     until(lambda: [row[0] for row in sorted(rows(terminal.screen()))] == ["0000", "0001", "0002"], terminal.screen)

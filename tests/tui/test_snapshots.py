@@ -1,4 +1,4 @@
-"""What the screens look like, as text: small files that a person can read and compare."""
+"""Snapshots of the screens as text, which a person can read and compare."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from suite.store.study import StudyDir
-from tui.synthetic import NOW, write_status, write_study
+from tui.testing.synthetic import NOW, write_status, write_study
 
 LOW, HIGH = (80, 24), (120, 40)
 
 
 async def look(app, pilot) -> None:
-    app.turn()
+    app.poll()
     await pilot.pause()
 
 
@@ -52,7 +52,7 @@ def test_empty(tmp_path: Path, monkeypatch, drive, screen_text, snapshot) -> Non
 
 
 def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snapshot) -> None:
-    """The controller has been silent for ten minutes, a log has bad lines, and the last look failed."""
+    """The controller has not written for ten minutes, a log has damaged lines, and the last read failed."""
     monkeypatch.chdir(tmp_path)
     study = write_study(Path("results"), "mnist", ["finished", "stale", "failed"])
     write_status(StudyDir(Path("results"), "mnist"), ["finished", "stale", "failed"], heartbeat=NOW - 600)
@@ -64,18 +64,18 @@ def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snap
             await pilot.resize_terminal(width, height)
             await look(app, pilot)
             app.problem = "Reading failed: OSError: stale file handle"
-            app.show_news()
+            app.refresh_screen()
             await pilot.pause()
             assert screen_text(app) == snapshot(name=f"{width}x{height}")
 
     drive(Path("results"), script, size=LOW)
 
 
-def test_a_picture_needs_no_network(results: Path) -> None:
+def test_a_screenshot_needs_no_network(results: Path) -> None:
     import asyncio
 
-    from tui.picture import picture
+    from tui.testing.screenshot import screenshot
 
-    svg = asyncio.run(picture(results, ["2"], (60, 20), "suite"))
+    svg = asyncio.run(screenshot(results, ["2"], (60, 20), "suite"))
     links = set(re.findall(r"https?://[^\"' )]+", svg))
     assert "PARETO" in svg and all("w3.org" in link or "textualize" in link for link in links), links

@@ -1,6 +1,6 @@
-"""`--web` in a headless browser: the page shows the leaderboard, answers a key, and cannot change anything.
+"""`--web` in a headless browser: the page shows the leaderboard, reacts to keys, and is read-only.
 
-The terminal in the page is a canvas without text, so what it shows is read from the frames that it receives.
+The page draws its terminal on a canvas, so its text is read from the WebSocket frames that it receives.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytest.importorskip("textual_serve")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.web, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")]
 
-# serves this tree's dashboard, whatever else the command line can do
+# serves the dashboard of this source tree, independently of the command line
 SERVER = """
 import sys, pathlib
 from tui import app, commands
@@ -84,7 +84,7 @@ async def browse(folder: Path, url: str, script: Callable[[Page], Awaitable[None
     )
     try:
         async with aiohttp.ClientSession() as session:
-            tabs = await patiently(session, f"http://localhost:{port}/json")
+            tabs = await get_json(session, f"http://localhost:{port}/json")
             address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
             async with session.ws_connect(address, max_msg_size=0) as connection:
                 page = Page(connection)
@@ -97,7 +97,8 @@ async def browse(folder: Path, url: str, script: Callable[[Page], Awaitable[None
         browser.wait(20)
 
 
-async def patiently(session, url: str):
+async def get_json(session, url: str):
+    """The JSON at an address, as soon as it answers."""
     for _ in range(200):
         try:
             async with session.get(url) as answer:
@@ -107,7 +108,7 @@ async def patiently(session, url: str):
     raise TimeoutError(url)
 
 
-async def answers(url: str) -> None:
+async def wait_for_server(url: str) -> None:
     for _ in range(200):
         try:
             async with aiohttp.ClientSession() as session, session.get(url) as answer:
@@ -118,7 +119,7 @@ async def answers(url: str) -> None:
     raise TimeoutError(url)
 
 
-def test_the_page_shows_the_leaderboard_and_answers_a_key(results: Path, tmp_path: Path) -> None:
+def test_the_page_shows_the_leaderboard_and_reacts_to_keys(results: Path, tmp_path: Path) -> None:
     (tmp_path / "server.py").write_text(SERVER)
     port = free_port()
     server = subprocess.Popen(
@@ -134,7 +135,7 @@ def test_the_page_shows_the_leaderboard_and_answers_a_key(results: Path, tmp_pat
         assert "Stop study" not in page.text
 
     async def main() -> None:
-        await answers(f"http://localhost:{port}")
+        await wait_for_server(f"http://localhost:{port}")
         await browse(tmp_path, f"http://localhost:{port}", script)
 
     try:
@@ -145,7 +146,7 @@ def test_the_page_shows_the_leaderboard_and_answers_a_key(results: Path, tmp_pat
         server.wait(20)
 
 
-def test_the_server_listens_on_this_machine_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_server_listens_on_this_machine_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import textual_serve.server
 
     from tui.app import run

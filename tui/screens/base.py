@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from textual.screen import Screen
 
-from tui.detail import Detail
-from tui.snapshot import Key, Snapshot
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Snapshot
+from tui.session import Session
 
-if TYPE_CHECKING:
-    from tui.app import Dashboard
-
-
-WRITES = frozenset({"launch", "stop", "resume", "clone", "export", "save_view"})  # none of these under --readonly
+WRITES = frozenset({"launch", "stop", "resume", "clone", "export", "save_view"})  # actions disabled by --readonly
 
 
 class LiveScreen(Screen[None]):
-    """A screen that is told when the feed has news, and again when it comes back into sight."""
+    """A screen that is updated whenever the feed has news, and when it becomes visible again."""
 
-    #: of which trials the whole log is needed while this screen is in sight
+    #: trials whose complete logs are read while this screen is visible
     followed: tuple[Key, ...] = ()
 
     @property
-    def dashboard(self) -> Dashboard:
-        return cast("Dashboard", self.app)
+    def session(self) -> Session:
+        return cast("Session", self.app)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        return not (self.dashboard.readonly and action in WRITES)
+        return not (self.session.readonly and action in WRITES)
 
     def on_mount(self) -> None:
-        self._catch_up()
+        self._show_present()
 
     def on_screen_resume(self) -> None:
-        self._catch_up()
+        self._show_present()
 
-    def _catch_up(self) -> None:
-        self.dashboard.feed.follow(self.followed)
-        self.update(self.dashboard.snapshot, self.dashboard.details)
+    def _show_present(self) -> None:
+        self.session.follow(self.followed)
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Show the present state, after a change of what or how this screen shows."""
+        self.update(self.session.snapshot, self.session.details)
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        """Show the news. Called on the UI thread, at most twice a second."""
+        """Show this state. Called on the UI thread, at most twice a second."""

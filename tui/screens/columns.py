@@ -1,4 +1,4 @@
-"""Choose and reorder the leaderboard's columns."""
+"""Choice and order of the leaderboard's columns."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Label
 
-from tui.board import START
-from tui.cells import title
+from tui.draw.cells import title
+from tui.model.view import DEFAULT_COLUMNS
 from tui.widgets.checklist import Checklist
 
 NAMES = {"flag": "marks, pins and Pareto stars"}
 
 
 class ColumnsScreen(ModalScreen[tuple[str, ...] | None]):
-    """Chosen columns first, in their order."""
+    """A list of all columns, the chosen ones first and in their order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("D", "reset", "Default columns"),
@@ -44,7 +44,7 @@ class ColumnsScreen(ModalScreen[tuple[str, ...] | None]):
         self.query_one(Checklist).fill([(key, NAMES.get(key) or title(key)) for key in keys], chosen)
 
     def action_reset(self) -> None:
-        self._fill(START)
+        self._fill(DEFAULT_COLUMNS)
 
     def on_option_list_option_selected(self) -> None:
         self.dismiss(self.query_one(Checklist).chosen)

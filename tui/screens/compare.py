@@ -1,4 +1,4 @@
-"""Several trials side by side: overlaid curves, and only the parameters that differ."""
+"""Several trials side by side: their curves in one chart, the settings that differ, results and costs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
-from tui.chart import STYLES
-from tui.curves import EFFORTS, QUANTITIES, SMOOTHINGS, overlay_figure
-from tui.detail import Detail
-from tui.facts import differences
+from tui.draw.chart import STYLES
+from tui.draw.curves import EFFORTS, QUANTITIES, SMOOTHINGS, overlay_figure
+from tui.draw.facts import differences
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Snapshot
 from tui.screens.base import LiveScreen
-from tui.snapshot import Key, Snapshot
 from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 
-MOST = len(STYLES)  # more could not be told apart
+MOST = len(STYLES)  # trials at a time, one style each
 
 
 class CompareScreen(LiveScreen):
@@ -51,8 +51,8 @@ class CompareScreen(LiveScreen):
         yield Footer()
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        app = self.dashboard
-        self.query_one(StatusLine).show("Compare", snapshot, app.problem, app.readonly)
+        session = self.session
+        self.query_one(StatusLine).show("Compare", snapshot, session.problem, session.readonly)
         runs = [run for key in self.followed if (run := snapshot.find(key))]
         shown = [details.get(run.key, Detail()) for run in runs]
         wanted = (runs, shown, self.effort, self.quantity, self.smoothing)
@@ -75,23 +75,20 @@ class CompareScreen(LiveScreen):
         body.styles.width = max((cell_len(line) for line in lines), default=1) + 2
         body.update(Text("\n".join(lines) if runs else "None of these trials is there any more.", no_wrap=True))
 
-    def again(self) -> None:
-        self.update(self.dashboard.snapshot, self.dashboard.details)
-
     def action_close(self) -> None:
         self.dismiss()
 
     def action_effort(self) -> None:
         self.effort = EFFORTS[(EFFORTS.index(self.effort) + 1) % len(EFFORTS)]
-        self.again()
+        self.redraw()
 
     def action_quantity(self) -> None:
         self.quantity = QUANTITIES[(QUANTITIES.index(self.quantity) + 1) % len(QUANTITIES)]
-        self.again()
+        self.redraw()
 
     def action_smooth(self) -> None:
         self.smoothing = SMOOTHINGS[(SMOOTHINGS.index(self.smoothing) + 1) % len(SMOOTHINGS)]
-        self.again()
+        self.redraw()
 
     def action_scroll(self, by: int) -> None:
         self.query_one("#differences").scroll_relative(y=2 * by, animate=False)

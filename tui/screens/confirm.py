@@ -1,4 +1,4 @@
-"""Small dialogues: yes or no, one line of text, one of a list."""
+"""Dialogues: yes or no, a line of text, a choice from a list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from textual.widgets.option_list import Option
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """A question with its consequences and the command that does the same. 'y' says yes, all else no."""
+    """A yes-or-no question with its consequences and the equivalent command. Only 'y' is yes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes"),
@@ -37,7 +37,7 @@ class ConfirmScreen(ModalScreen[bool]):
 
 
 class PromptScreen(ModalScreen[str | None]):
-    """One line of text; `check` says in words what is wrong with it, `preview` what it will come to."""
+    """A line of text. `check` returns what is wrong with it, or None; `preview` the command that it results in."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
 
@@ -61,12 +61,12 @@ class PromptScreen(ModalScreen[str | None]):
             yield Label("enter  go      escape  cancel", classes="hint")
 
     def on_mount(self) -> None:
-        self._judge(self.value)
+        self._validate(self.value)
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        self._judge(event.value)
+        self._validate(event.value)
 
-    def _judge(self, value: str) -> None:
+    def _validate(self, value: str) -> None:
         self.query_one(".problem", Static).update(self.check(value) or "")
         self.query_one(".command", Static).update(self.preview(value))
 
@@ -79,7 +79,7 @@ class PromptScreen(ModalScreen[str | None]):
 
 
 class ChooseScreen(ModalScreen[str | None]):
-    """One of a list; typing narrows it."""
+    """A choice from a list, which typing narrows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel"),

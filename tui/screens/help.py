@@ -1,4 +1,4 @@
-"""What every key does here; typing narrows the list."""
+"""What every key does on a screen, with a legend and the filter language; typing narrows the list of keys."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Label, Static
 
-from tui import filters
-from tui.cells import GLYPHS, MARKED, PARETO, PINNED
+from tui.draw.cells import GLYPHS, MARKED, PARETO, PINNED
+from tui.model import filters
 
 LEGEND = "  ".join(
     f"{GLYPHS[state]} {state}" for state in ("running", "waiting", "stale", "finished", "pruned", "failed", "stopped")
@@ -22,7 +22,7 @@ SIGNS = (
 
 
 class HelpScreen(ModalScreen[None]):
-    """Built from the bindings of the screen below, so it cannot be out of date."""
+    """The help for the screen `about`, made from its bindings."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1", "dismiss", "Close")]
 

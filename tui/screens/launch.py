@@ -1,10 +1,10 @@
-"""The launch form: checked as it is typed, with the command that does the same."""
+"""The launch form: checked while the user types, with the equivalent command line."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 from textual import on
 from textual.app import ComposeResult
@@ -19,12 +19,10 @@ from suite.spec.load import experiment_names, load_experiment
 from suite.store.study import StudyDir
 from tui import commands
 from tui.commands import ENGINES, Form
+from tui.model.snapshot import StudyView
 from tui.screens.confirm import ConfirmScreen
-from tui.snapshot import StudyView
+from tui.session import Session
 from tui.widgets.checklist import Checklist
-
-if TYPE_CHECKING:
-    from tui.app import Dashboard
 
 FIELDS = {
     "experiment": "a name, or the path of your own .py file",
@@ -58,6 +56,8 @@ def form_from(view: StudyView | None, results: Path) -> Form:
 
 
 class LaunchScreen(ModalScreen[None]):
+    """Settings of a new sweep. `problems` holds the errors by field."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+s,f5", "start", "Start", priority=True),
         Binding("escape", "cancel", "Cancel"),
@@ -66,11 +66,11 @@ class LaunchScreen(ModalScreen[None]):
     def __init__(self, form: Form) -> None:
         super().__init__()
         self.form = form
-        self._arms_of = ""
+        self._arms_of = ""  # the experiment whose arms are listed
 
     @property
-    def dashboard(self) -> Dashboard:
-        return cast("Dashboard", self.app)
+    def session(self) -> Session:
+        return cast("Session", self.app)
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="form", can_focus=False):
@@ -97,27 +97,26 @@ class LaunchScreen(ModalScreen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#experiment", Input).focus()
-        self._judge()
+        self._validate()
 
     @on(Input.Changed)
     @on(Checklist.Changed)
     def _typed(self) -> None:
-        self._judge()
+        self._validate()
 
     @on(Input.Submitted)
     def _next(self) -> None:
         self.focus_next()
 
-    def _judge(self) -> None:
-        """Take over what is typed, and say what is wrong with it."""
+    def _validate(self) -> None:
+        """Read the fields into `form`, and show their errors and the command."""
         values = {name: self.query_one(f"#{name}", Input).value for name in FIELDS}
         self.form = replace(self.form, **values)
         self._offer_arms()
         arms = self.query_one("#arms", Checklist)
         chosen = arms.chosen
-        everything = len(chosen) == arms.option_count
-        self.form = replace(self.form, arms=() if everything else chosen)
-        found = commands.problems(self.form, self.dashboard.results)
+        self.form = replace(self.form, arms=() if len(chosen) == arms.option_count else chosen)
+        found = commands.problems(self.form, self.session.results)
         if arms.option_count and not chosen:
             found["arms"] = "choose at least one"
         for name in (*FIELDS, "arms"):
@@ -126,9 +125,10 @@ class LaunchScreen(ModalScreen[None]):
         self.problems = found
 
     def _words(self) -> list[str]:
-        return commands.sweep_words(self.form, self.dashboard.results)
+        return commands.sweep_words(self.form, self.session.results)
 
     def _offer_arms(self) -> None:
+        """List the arms of the experiment, and its question, when another experiment was typed."""
         name = self.form.experiment.strip()
         if name == self._arms_of:
             return
@@ -147,7 +147,7 @@ class LaunchScreen(ModalScreen[None]):
         asks.update(f"{experiment.question} ({experiment.trials} trials on {experiment.dataset})")
 
     def action_start(self) -> None:
-        self._judge()
+        self._validate()
         if self.problems:
             field, problem = next(iter(self.problems.items()))
             self.query_one(f"#{field}").focus()
@@ -157,8 +157,8 @@ class LaunchScreen(ModalScreen[None]):
 
         def answer(yes: bool | None) -> None:
             if yes:
-                log = StudyDir(self.dashboard.results, study).path / "console.log"
-                if self.dashboard.start(
+                log = StudyDir(self.session.results, study).path / "console.log"
+                if self.session.start(
                     words, log, f"{study} started; it goes on without this dashboard.", f"{study} is over."
                 ):
                     self.dismiss()

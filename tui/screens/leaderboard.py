@@ -1,4 +1,4 @@
-"""The first screen: every trial, live, in order."""
+"""The leaderboard, the first screen: all trials, live, in the order of a column."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Static
 
-from suite.ranking.leaderboard import COSTS
-from tui import commands, replay
-from tui.board import START, TOPS, View, arrange, known_columns
-from tui.cells import title
-from tui.detail import Detail
-from tui.filters import FilterError
+from tui import commands
+from tui.draw.cells import title
+from tui.model.board import Board, arrange, known_columns
+from tui.model.detail import Detail
+from tui.model.filters import FilterError
+from tui.model.replay import Replay
+from tui.model.snapshot import Key, Snapshot
+from tui.model.view import UNSORTABLE, View
+from tui.saved_views import load_views, save_view
 from tui.screens.base import LiveScreen
 from tui.screens.columns import ColumnsScreen
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen
-from tui.screens.launch import LaunchScreen, form_from
 from tui.screens.run import RunScreen
-from tui.snapshot import Key, Run, Snapshot
-from tui.views import load_views, save_view
 from tui.widgets.budget import Budget
 from tui.widgets.preview import Preview
 from tui.widgets.run_table import RunTable
@@ -66,9 +66,9 @@ class LeaderboardScreen(LiveScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._shown: tuple[object, ...] = ()
-        self._replay: int | None = None  # percent of the way from the first start to the last sign; None: live
-        self._player: Timer | None = None
+        self._shown: tuple[object, ...] = ()  # all that the table depends on, as it was last drawn
+        self._replay = Replay()
+        self._timer: Timer | None = None  # advances the replay
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
@@ -91,77 +91,59 @@ class LeaderboardScreen(LiveScreen):
     # --- showing ---
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        app = self.dashboard
-        self.query_one(StatusLine).show("Leaderboard", snapshot, app.problem, app.readonly)
-        self.query_one(Budget).show(snapshot, app.view.study)
-        wanted = (snapshot.version, app.view, frozenset(app.marked), frozenset(app.pinned), self._replay)
-        if wanted != self._shown:
-            self._shown = wanted
-            self._arrange(snapshot)
-        self._preview()
+        session = self.session
+        self.query_one(StatusLine).show("Leaderboard", snapshot, session.problem, session.readonly)
+        self.query_one(Budget).show(snapshot, session.view.study)
+        state = (
+            snapshot.version,
+            session.view,
+            frozenset(session.marked),
+            frozenset(session.pinned),
+            self._replay.percent,
+        )
+        if state != self._shown:
+            self._shown = state
+            self._update_table(snapshot)
+        self._update_preview()
 
-    def _arrange(self, snapshot: Snapshot) -> None:
-        app, view = self.dashboard, self.dashboard.view
+    def _update_table(self, snapshot: Snapshot) -> None:
+        session, view = self.session, self.session.view
         problem = None
         try:
-            self.dashboard.board = arrange(self._runs(snapshot), view, marked=app.marked, pinned=app.pinned)
+            runs = self._replay.runs(snapshot.runs)
+            session.board = arrange(runs, view, marked=session.marked, pinned=session.pinned)
         except FilterError as error:
-            problem = str(error)  # the lines of the last good filter stay
+            problem = str(error)  # the board of the last valid filter stays
         empty = snapshot.problem or ("No trial passes the filter." if view.filter else "No trial yet.")
-        if snapshot.problem and not app.readonly:
+        if snapshot.problem and not session.readonly:
             empty = f"Press n to launch a sweep. {empty}"
-        shown = self._with_study(view, snapshot)
-        self.table.show(app.board, shown, marked=app.marked, pinned=app.pinned, empty=empty)
-        self.query_one("#notice", Static).update(problem or self._notice(view))
+        shown = view.with_study_column() if len(snapshot.studies) > 1 else view
+        self.table.show(session.board, shown, marked=session.marked, pinned=session.pinned, empty=empty)
+        notice = problem or summary(session.board, view, len(session.marked), self._replay.percent)
+        self.query_one("#notice", Static).update(notice)
 
-    @staticmethod
-    def _with_study(view: View, snapshot: Snapshot) -> View:
-        """With several studies in sight, the default columns say which is which."""
-        if view.columns != START or view.study is not None or len(snapshot.studies) < 2:
-            return view
-        place = START.index("number") + 1
-        return view.model_copy(update={"columns": (*START[:place], "study", *START[place:])})
-
-    def _notice(self, view: View) -> str:
-        """What the view leaves out or mixes; counts first."""
-        board = self.dashboard.board
-        words = [f"replay {self._replay}%"] if self._replay is not None else []
-        words += [f"{board.matched} of {board.total}" if board.matched != board.total else f"{board.total} trials"]
-        if view.filter:
-            words.append(f"filter {view.filter}")
-        words.append(f"{'worst' if view.reverse else 'best'} {title(view.sort) or view.sort} first")
-        words.append(f"★ Pareto by {title(view.cost)}")
-        if view.study:
-            words.append(f"study {view.study}")
-        if view.top:
-            words.append(f"top {view.top}")
-        if view.grouped:
-            words.append("seeds grouped: mean ± 95 %")
-        if self.dashboard.marked:
-            words.append(f"{len(self.dashboard.marked)} marked")
-        if board.splits > 1:
-            words.append(f"{board.splits} validation splits: compare within one (data:NAME)")
-        return " · ".join(words)
-
-    def _preview(self) -> None:
+    def _update_preview(self) -> None:
         pane = self.query_one(Preview)
         if pane.display:
             pane.show(self.table.current)
 
-    def set_view(self, **changes: object) -> None:
-        self.dashboard.view = self.dashboard.view.model_copy(update=changes)
-        self.dashboard.show_news()
+    def set_view(self, view: View) -> None:
+        self.session.view = view
+        self.session.refresh_screen()
+
+    def change_view(self, **fields: object) -> None:
+        self.set_view(self.session.view.changed(**fields))
 
     # --- filter ---
 
     def action_filter(self) -> None:
         field = self.query_one("#filter", Input)
         field.display = True
-        field.value = self.dashboard.view.filter
+        field.value = self.session.view.filter
         field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        self.set_view(filter=event.value)
+        self.change_view(filter=event.value)
 
     def on_input_submitted(self) -> None:
         self.query_one("#filter").display = False
@@ -171,135 +153,112 @@ class LeaderboardScreen(LiveScreen):
         field = self.query_one("#filter", Input)
         field.value = ""
         field.display = False
-        self.set_view(filter="")
+        self.change_view(filter="")
         self.table.focus()
 
     # --- order and columns ---
 
     def action_sort(self) -> None:
-        keys = [key for key in known_columns(self.dashboard.snapshot.runs) if key not in ("flag", "rank")]
+        keys = [key for key in known_columns(self.session.snapshot.runs) if key not in UNSORTABLE]
 
         def chosen(key: str | None) -> None:
             if key:
-                self.set_view(sort=key, reverse=False)
+                self.change_view(sort=key, reverse=False)
 
-        self.app.push_screen(
-            ChooseScreen("Sort by", [(k, title(k) or k) for k in keys], self.dashboard.view.sort), chosen
-        )
+        options = [(key, title(key) or key) for key in keys]
+        self.app.push_screen(ChooseScreen("Sort by", options, self.session.view.sort), chosen)
 
     def action_shift_sort(self, by: int) -> None:
-        view = self.dashboard.view
-        keys = [key for key in view.columns if key not in ("flag", "rank")] or ["accuracy"]
-        place = (keys.index(view.sort) + by) % len(keys) if view.sort in keys else 0
-        self.set_view(sort=keys[place], reverse=False)
+        self.set_view(self.session.view.sorted_by_neighbour(by))
 
     def action_reverse(self) -> None:
-        self.set_view(reverse=not self.dashboard.view.reverse)
+        self.change_view(reverse=not self.session.view.reverse)
 
     def on_run_table_sorted(self, message: RunTable.Sorted) -> None:
-        view = self.dashboard.view
-        if message.column not in ("flag", "rank"):
-            self.set_view(sort=message.column, reverse=message.column == view.sort and not view.reverse)
+        self.set_view(self.session.view.sorted_by_heading(message.column))
 
     def action_columns(self) -> None:
         def chosen(columns: tuple[str, ...] | None) -> None:
             if columns:
-                self.set_view(columns=columns)
+                self.change_view(columns=columns)
 
-        known = known_columns(self.dashboard.snapshot.runs)
-        self.app.push_screen(ColumnsScreen(self.dashboard.view.columns, known), chosen)
+        known = known_columns(self.session.snapshot.runs)
+        self.app.push_screen(ColumnsScreen(self.session.view.columns, known), chosen)
 
     def action_top(self) -> None:
-        top = self.dashboard.view.top
-        self.set_view(top=TOPS[(TOPS.index(top) + 1) % len(TOPS)] if top in TOPS else 0)
+        self.set_view(self.session.view.next_top())
 
     def action_group(self) -> None:
-        grouped = not self.dashboard.view.grouped
-        columns = self.dashboard.view.columns
-        if grouped and "seeds" not in columns:
-            place = columns.index("accuracy") + 1 if "accuracy" in columns else len(columns)
-            columns = (*columns[:place], "seeds", *columns[place:])
-        elif not grouped:
-            columns = tuple(key for key in columns if key != "seeds")
-        self.set_view(grouped=grouped, columns=columns)
+        self.set_view(self.session.view.toggled_grouping())
 
     def action_cost(self) -> None:
-        self.set_view(cost=COSTS[(COSTS.index(self.dashboard.view.cost) + 1) % len(COSTS)])
+        self.set_view(self.session.view.next_cost())
 
     def action_study(self) -> None:
-        names = [("", "all studies"), *((v.name, v.name) for v in self.dashboard.snapshot.studies)]
+        names = [("", "all studies"), *((v.name, v.name) for v in self.session.snapshot.studies)]
 
         def chosen(name: str | None) -> None:
             if name is not None:
-                self.set_view(study=name or None)
+                self.change_view(study=name or None)
 
-        self.app.push_screen(ChooseScreen("Show", names, self.dashboard.view.study or ""), chosen)
+        self.app.push_screen(ChooseScreen("Show", names, self.session.view.study or ""), chosen)
 
     # --- replay ---
 
-    def _runs(self, snapshot: Snapshot) -> list[Run]:
-        """The runs of now, or of the moment that is replayed."""
-        span = replay.span(snapshot.runs) if self._replay is not None else None
-        if self._replay is None or span is None:
-            return snapshot.runs
-        first, last = span
-        return replay.at(snapshot.runs, first + (last - first) * self._replay / 100)
-
     def action_replay(self) -> None:
-        """From the first start to now in twenty seconds; a second time: back to now."""
-        self._stop_player()
-        self._replay = 0 if self._replay is None else None
-        if self._replay is not None:
-            self._player = self.set_interval(0.2, lambda: self._wind(1))
-        self.dashboard.show_news()
+        """Replay from the first start to now in twenty seconds, or return to live."""
+        self._stop_timer()
+        self._replay.toggle()
+        if self._replay.percent is not None:
+            self._timer = self.set_interval(0.2, lambda: self._wind(1))
+        self.session.refresh_screen()
 
     def action_wind(self, by: int) -> None:
-        self._stop_player()
+        self._stop_timer()
         self._wind(by)
 
     def _wind(self, by: int) -> None:
-        """By so many percent; past the end it is live again."""
-        place = (100 if self._replay is None else self._replay) + by
-        self._replay = max(0, place) if place < 100 else None
-        if self._replay is None:
-            self._stop_player()
-        self.dashboard.show_news()
+        """Move the replay by so many percentage points."""
+        self._replay.move(by)
+        if self._replay.percent is None:
+            self._stop_timer()
+        self.session.refresh_screen()
 
-    def _stop_player(self) -> None:
-        if self._player is not None:
-            self._player.stop()
-            self._player = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
 
     # --- marks ---
 
     def _keys(self) -> list[Key]:
-        """All runs of the line under the cursor."""
+        """Keys of the runs on the line under the cursor."""
         return [run.key for run in self.table.current.runs] if self.table.current else []
 
     def action_mark(self) -> None:
-        self._toggle(self.dashboard.marked)
+        self._toggle(self.session.marked)
         self.table.action_move(1)
 
     def action_pin(self) -> None:
-        self._toggle(self.dashboard.pinned)
+        self._toggle(self.session.pinned)
 
-    def _toggle(self, held: set[Key]) -> None:
+    def _toggle(self, chosen: set[Key]) -> None:
         keys = self._keys()
-        if held.issuperset(keys):
-            held.difference_update(keys)
+        if chosen.issuperset(keys):
+            chosen.difference_update(keys)
         else:
-            held.update(keys)
-        self.dashboard.show_news()
+            chosen.update(keys)
+        self.session.refresh_screen()
 
     def action_unmark_all(self) -> None:
-        self.dashboard.marked.clear()
-        self.dashboard.show_news()
+        self.session.marked.clear()
+        self.session.refresh_screen()
 
     # --- to other screens ---
 
     def on_run_table_moved(self, message: RunTable.Moved) -> None:
-        self.dashboard.focus_key = message.key
-        self._preview()
+        self.session.focus_key = message.key
+        self._update_preview()
 
     def on_run_table_opened(self) -> None:
         self.action_open()
@@ -309,8 +268,8 @@ class LeaderboardScreen(LiveScreen):
             self.app.push_screen(RunScreen(key))
 
     def action_compare(self) -> None:
-        keys = [key for key in self.dashboard.board_keys if key in self.dashboard.marked]
-        keys = keys or [line.key for line in self.dashboard.board.lines[:3]]
+        shown = self.session.board.keys
+        keys = [key for key in shown if key in self.session.marked] or shown[:3]
         if keys:
             self.app.push_screen(CompareScreen(tuple(keys)))
         else:
@@ -319,45 +278,44 @@ class LeaderboardScreen(LiveScreen):
     def action_preview(self) -> None:
         pane = self.query_one(Preview)
         pane.display = not pane.display
-        self.call_after_refresh(self._preview)
+        self.call_after_refresh(self._update_preview)
 
     def action_draw(self) -> None:
         if key := self.table.current_key:
-            self.dashboard.focus_key = key
-            self.dashboard.action_mode("pad")
+            self.session.focus_key = key
+            self.session.action_mode("pad")
 
-    # --- what changes the world ---
+    # --- commands, after a dialogue ---
 
     def _study(self) -> str | None:
         key = self.table.current_key
-        name = key[0] if key else self.dashboard.view.study
+        name = key[0] if key else self.session.view.study
         if name is None:
             self.notify("No study here.")
         return name
 
     def action_launch(self) -> None:
-        self.app.push_screen(LaunchScreen(form_from(None, self.dashboard.results)))
+        self.session.ask_launch(None)
 
     def action_clone(self) -> None:
         if study := self._study():
-            view = self.dashboard.snapshot.study(study)
-            self.app.push_screen(LaunchScreen(form_from(view, self.dashboard.results)))
+            self.session.ask_launch(study)
 
     def action_stop(self) -> None:
         if study := self._study():
-            self.dashboard.ask_stop(study)
+            self.session.ask_stop(study)
 
     def action_resume(self) -> None:
         if study := self._study():
-            self.dashboard.ask_resume(study)
+            self.session.ask_resume(study)
 
     def action_export(self) -> None:
         if key := self.table.current_key:
-            self.dashboard.ask_export(key)
+            self.session.ask_export(key)
 
     def action_show_command(self) -> None:
         if key := self.table.current_key:
-            command = commands.typed(commands.export_words(*key, Path(f"{key[0]}-{key[1]}"), self.dashboard.results))
+            command = commands.typed(commands.export_words(*key, Path(f"{key[0]}-{key[1]}"), self.session.results))
             self.app.copy_to_clipboard(command)
             self.notify(command, title="Copied", timeout=10, markup=False)
 
@@ -369,8 +327,7 @@ class LeaderboardScreen(LiveScreen):
 
         def chosen(name: str | None) -> None:
             if name:
-                self.dashboard.view = views[name]
-                self.dashboard.show_news()
+                self.set_view(views[name])
 
         self.app.push_screen(ChooseScreen("Saved views", [(name, name) for name in views]), chosen)
 
@@ -379,7 +336,7 @@ class LeaderboardScreen(LiveScreen):
             if not name:
                 return
             try:
-                save_view(name.strip(), self.dashboard.view)
+                save_view(name.strip(), self.session.view)
             except OSError as error:
                 self.notify(f"Not saved: {error.strerror or error}", severity="error", markup=False)
             else:
@@ -387,3 +344,24 @@ class LeaderboardScreen(LiveScreen):
 
         check = lambda name: None if name.strip() else "give it a name"  # noqa: E731
         self.app.push_screen(PromptScreen("Save this view as", check=check), named)
+
+
+def summary(board: Board, view: View, marked: int, replay: int | None) -> str:
+    """One line on what the table shows and leaves out, the counts first. `replay` is in percent, None: live."""
+    words = [f"replay {replay}%"] if replay is not None else []
+    words += [f"{board.matched} of {board.total}" if board.matched != board.total else f"{board.total} trials"]
+    if view.filter:
+        words.append(f"filter {view.filter}")
+    words.append(f"{'worst' if view.reverse else 'best'} {title(view.sort) or view.sort} first")
+    words.append(f"★ Pareto by {title(view.cost)}")
+    if view.study:
+        words.append(f"study {view.study}")
+    if view.top:
+        words.append(f"top {view.top}")
+    if view.grouped:
+        words.append("seeds grouped: mean ± 95 %")
+    if marked:
+        words.append(f"{marked} marked")
+    if board.splits > 1:
+        words.append(f"{board.splits} validation splits: compare within one (data:NAME)")
+    return " · ".join(words)

@@ -1,4 +1,4 @@
-"""Draw a digit and watch a model make up its mind."""
+"""Draw a digit and see a model's predictions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer, Static
 
 from suite.ranking.leaderboard import text
-from tui.detail import Detail
 from tui.messages import Predicted
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Run, Snapshot
 from tui.predictor import Predictor, preparation, sample
 from tui.screens.base import LiveScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen
-from tui.snapshot import Key, Run, Snapshot
 from tui.widgets.budget import bar
 from tui.widgets.canvas import Canvas
 from tui.widgets.status_line import StatusLine
 
 OFFERED = 50  # models to choose from
-PATH = "path"
+PATH = "path"  # the choice of a directory instead of a trial
 
 
 class PadScreen(LiveScreen):
@@ -59,13 +59,13 @@ class PadScreen(LiveScreen):
             self.predictor.close()
 
     def on_screen_resume(self) -> None:
-        """Take the run under the leaderboard's cursor, when it has a model and another one was not chosen."""
-        run = self.dashboard.snapshot.find(self.dashboard.focus_key)
+        """Choose the run under the leaderboard's cursor, if it has a model and no directory was chosen."""
+        run = self.session.snapshot.find(self.session.focus_key)
         if run is not None and has_model(run) and run.key != self.key and not self.model.startswith(PATH):
             self._choose(run)
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        self.query_one(StatusLine).show("Pad", snapshot, self.dashboard.problem, self.dashboard.readonly)
+        self.query_one(StatusLine).show("Pad", snapshot, self.session.problem, self.session.readonly)
         self._show()
 
     def _show(self) -> None:
@@ -88,7 +88,7 @@ class PadScreen(LiveScreen):
     # --- the model ---
 
     def action_model(self) -> None:
-        runs = [run for run in self.dashboard.snapshot.runs if has_model(run)]
+        runs = [run for run in self.session.snapshot.runs if has_model(run)]
         runs.sort(key=lambda run: -(run.row.accuracy or 0.0))
         options = [(PATH, "the directory of an exported model …")]
         options = [
@@ -101,7 +101,7 @@ class PadScreen(LiveScreen):
                 self._ask_path()
             elif name is not None:
                 study, _, trial = name.partition("/")
-                if run := self.dashboard.snapshot.find((study, trial)):
+                if run := self.session.snapshot.find((study, trial)):
                     self._choose(run)
 
         self.app.push_screen(ChooseScreen("Model", options), chosen)
@@ -121,14 +121,14 @@ class PadScreen(LiveScreen):
         self.key = run.key
         self.model = f"{run.row.study}/{run.row.trial}\n{run.row.arm}  {text(run.row, 'accuracy')}"
         version = (run.record.artifact_sha256 if run.record else None) or "unknown"
-        self._serve(*preparation(*run.key, version, self.dashboard.results))
+        self._serve(*preparation(*run.key, version, self.session.results))
 
     def _serve(self, before: list[str] | None, words: list[str]) -> None:
         if self.predictor is not None:
             self.predictor.close()
         self._answer = None
         predictor = Predictor(
-            words, self._answered, lambda state: self._said(predictor, state), self.dashboard.environment
+            words, self._answered, lambda state: self._status_changed(predictor, state), self.session.environment
         )
         self.predictor = predictor
         predictor.start(before)
@@ -138,8 +138,8 @@ class PadScreen(LiveScreen):
     def _answered(self, label: str, probabilities: dict[str, float]) -> None:
         self.post_message(Predicted(label, probabilities))
 
-    def _said(self, predictor: Predictor, state: str) -> None:
-        if predictor is self.predictor:  # an earlier one may have last words
+    def _status_changed(self, predictor: Predictor, state: str) -> None:
+        if predictor is self.predictor:  # not one that was closed
             self._state = state
             self.app.call_later(self._show)
 
@@ -155,7 +155,7 @@ class PadScreen(LiveScreen):
     # --- samples ---
 
     def action_sample(self) -> None:
-        run = self.dashboard.snapshot.find(self.key)
+        run = self.session.snapshot.find(self.key)
         self._state = "fetching a sample …"
         self._show()
         self._sample(run.trial.dataset if run else "mnist")
@@ -163,13 +163,14 @@ class PadScreen(LiveScreen):
     @work(thread=True, exclusive=True, exit_on_error=False)
     def _sample(self, dataset: str) -> None:
         try:
-            pixels, label = sample(["data", "sample", dataset, "--json"], self.dashboard.environment)
+            pixels, label = sample(["data", "sample", dataset, "--json"], self.session.environment)
         except ValueError as error:
             self.app.call_later(self._sampled, None, str(error))
             return
         self.app.call_later(self._sampled, pixels, label)
 
     def _sampled(self, pixels: list[list[int]] | None, words: str) -> None:
+        """Load a sample; `words` is its label, or the reason why there is none."""
         self._state = "ready" if pixels is not None and self.predictor else self._state
         if pixels is None:
             self._state = f"No sample: {words}"

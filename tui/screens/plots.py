@@ -8,11 +8,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Footer, Static
 
-from suite.ranking.leaderboard import COSTS
-from tui.board import arrange
-from tui.cells import title
-from tui.detail import Detail
-from tui.figures import (
+from tui.draw.cells import title
+from tui.draw.figures import (
     Figure,
     history_figure,
     importance_lines,
@@ -23,9 +20,11 @@ from tui.figures import (
     timeline_figure,
     tuned_keys,
 )
-from tui.filters import FilterError
+from tui.model.board import arrange
+from tui.model.detail import Detail
+from tui.model.filters import FilterError
+from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.base import LiveScreen
-from tui.snapshot import Key, Run, Snapshot
 from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 
@@ -58,10 +57,10 @@ class PlotsScreen(LiveScreen):
         yield Footer()
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        app = self.dashboard
-        self.query_one(StatusLine).show("Plots", snapshot, app.problem, app.readonly)
+        session = self.session
+        self.query_one(StatusLine).show("Plots", snapshot, session.problem, session.readonly)
         moving = snapshot.time if self.figure == "timeline" else 0
-        wanted = (snapshot.version, app.view, self.figure, self.parameter, moving, self.size)
+        wanted = (snapshot.version, session.view, self.figure, self.parameter, moving, self.size)
         if wanted == self._shown:
             return
         self._shown = wanted
@@ -71,17 +70,17 @@ class PlotsScreen(LiveScreen):
         self._show(runs, snapshot)
 
     def _runs(self, snapshot: Snapshot) -> list[Run]:
-        view = self.dashboard.view.model_copy(update={"top": 0})
+        view = self.session.view.model_copy(update={"top": 0})
         try:
-            board = arrange(snapshot.runs, view, marked=self.dashboard.marked, pinned=self.dashboard.pinned)
+            board = arrange(snapshot.runs, view, marked=self.session.marked, pinned=self.session.pinned)
         except FilterError:
             return snapshot.runs
         return [run for line in board.lines for run in line.runs]
 
     def _show(self, runs: list[Run], snapshot: Snapshot) -> None:
         words = [f"{len(runs)} trials"]
-        if self.dashboard.view.filter:
-            words.append(f"filter {self.dashboard.view.filter}")
+        if self.session.view.filter:
+            words.append(f"filter {self.session.view.filter}")
         splits = len({run.row.validation for run in runs})
         if splits > 1:
             words.append(f"{splits} validation splits: compare within one (filter data:NAME)")
@@ -105,7 +104,7 @@ class PlotsScreen(LiveScreen):
     def _figure(self, runs: list[Run], snapshot: Snapshot) -> Figure:
         match self.figure:
             case "pareto":
-                return pareto_figure(runs, self.dashboard.view.cost)
+                return pareto_figure(runs, self.session.view.cost)
             case "history":
                 return history_figure(runs)
             case "intermediate":
@@ -115,31 +114,26 @@ class PlotsScreen(LiveScreen):
             case "parallel":
                 return parallel_figure(runs)
             case _:
-                return timeline_figure(runs, self.dashboard.clock())
+                return timeline_figure(runs, self.session.clock())
 
     def _parameter(self, runs: list[Run]) -> str:
         keys = tuned_keys(runs) or ["accuracy"]
         return keys[self.parameter % len(keys)]
 
-    def again(self) -> None:
-        self.update(self.dashboard.snapshot, self.dashboard.details)
-
     def on_resize(self) -> None:
-        self.call_after_refresh(self.again)
+        self.call_after_refresh(self.redraw)
 
     def action_figure(self, by: int) -> None:
         self.figure = FIGURES[(FIGURES.index(self.figure) + by) % len(FIGURES)]
-        self.again()
+        self.redraw()
 
     def action_cost(self, by: int) -> None:
-        view = self.dashboard.view
-        cost = COSTS[(COSTS.index(view.cost) + by) % len(COSTS)]
-        self.dashboard.view = view.model_copy(update={"cost": cost})
+        self.session.view = self.session.view.next_cost(by)
         self.figure = "pareto"
-        self.again()
-        self.notify(f"Cost: {title(cost)}", timeout=1)
+        self.redraw()
+        self.notify(f"Cost: {title(self.session.view.cost)}", timeout=1)
 
     def action_parameter(self, by: int) -> None:
         self.parameter += by if self.figure == "slice" else 0
         self.figure = "slice"
-        self.again()
+        self.redraw()

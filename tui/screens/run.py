@@ -10,13 +10,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Grid, VerticalScroll
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
-from tui import facts
-from tui.cells import GLYPHS
-from tui.curves import EFFORTS, QUANTITIES, SMOOTHINGS, run_figure
-from tui.detail import Detail
-from tui.images import confusion_heatmap, worst_digits
+from tui.draw import facts
+from tui.draw.cells import GLYPHS
+from tui.draw.curves import EFFORTS, QUANTITIES, SMOOTHINGS, run_figure
+from tui.draw.images import confusion_heatmap, worst_digits
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.base import LiveScreen
-from tui.snapshot import Key, Run, Snapshot
 from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 
@@ -70,15 +70,15 @@ class RunScreen(LiveScreen):
     # --- showing ---
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        app = self.dashboard
+        session = self.session
         run = snapshot.find(self.key)
         study, trial = self.key
-        self.query_one(StatusLine).show(f"{study}/{trial}", snapshot, app.problem, app.readonly)
+        self.query_one(StatusLine).show(f"{study}/{trial}", snapshot, session.problem, session.readonly)
         life = self.query_one("#life", Static)
         if run is None:
             life.update("This trial is not there (any more).")
             return
-        life.update(f"{GLYPHS.get(run.row.state, '?')} {facts.life(run, app.clock())}")
+        life.update(f"{GLYPHS.get(run.row.state, '?')} {facts.life(run, session.clock())}")
         detail = details.get(self.key)
         wanted = (run, detail, self.tab, self.effort, self.quantity, self.smoothing, self.size)
         if wanted != self._shown:
@@ -128,14 +128,11 @@ class RunScreen(LiveScreen):
         parts += [Text(""), Text("The most confident mistakes", style="bold"), *worst_digits(validation, width)]
         return Text("\n").join(parts)
 
-    def again(self) -> None:
-        self.update(self.dashboard.snapshot, self.dashboard.details)
-
     def on_tabbed_content_tab_activated(self) -> None:
-        self.again()
+        self.redraw()
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self.again)
+        self.call_after_refresh(self.redraw)
 
     # --- keys ---
 
@@ -147,15 +144,15 @@ class RunScreen(LiveScreen):
 
     def action_effort(self) -> None:
         self.effort = EFFORTS[(EFFORTS.index(self.effort) + 1) % len(EFFORTS)]
-        self.again()
+        self.redraw()
 
     def action_quantity(self) -> None:
         self.quantity = QUANTITIES[(QUANTITIES.index(self.quantity) + 1) % len(QUANTITIES)]
-        self.again()
+        self.redraw()
 
     def action_smooth(self) -> None:
         self.smoothing = SMOOTHINGS[(SMOOTHINGS.index(self.smoothing) + 1) % len(SMOOTHINGS)]
-        self.again()
+        self.redraw()
 
     def _pane(self) -> VerticalScroll | None:
         return self.query_one(f"#{self.tab}").query(VerticalScroll).first() if self.tab != "curves" else None
@@ -169,32 +166,32 @@ class RunScreen(LiveScreen):
             pane.scroll_home(animate=False) if end < 0 else pane.scroll_end(animate=False)
 
     def action_neighbour(self, by: int) -> None:
-        """The run below or above on the leaderboard."""
-        keys = self.dashboard.board_keys
+        """Show the run below or above on the leaderboard."""
+        keys = self.session.board.keys
         if self.key in keys:
             place = keys.index(self.key) + by
             if 0 <= place < len(keys):
                 self.key = keys[place]
                 self.followed = (self.key,)
-                self.dashboard.feed.follow(self.followed)
-                self.again()
+                self.session.follow(self.followed)
+                self.redraw()
 
     def action_mark(self) -> None:
-        self.dashboard.marked.symmetric_difference_update({self.key})
-        self.notify("Marked." if self.key in self.dashboard.marked else "Unmarked.")
+        self.session.marked.symmetric_difference_update({self.key})
+        self.notify("Marked." if self.key in self.session.marked else "Unmarked.")
 
     def action_export(self) -> None:
-        self.dashboard.ask_export(self.key)
+        self.session.ask_export(self.key)
 
     def action_draw(self) -> None:
-        self.dashboard.focus_key = self.key
-        self.dashboard.action_mode("pad")
+        self.session.focus_key = self.key
+        self.session.action_mode("pad")
 
     def action_stop(self) -> None:
-        self.dashboard.ask_stop(self.key[0])
+        self.session.ask_stop(self.key[0])
 
 
 def table(pairs: list[facts.Fact]) -> str:
-    """Names to the right, values to the left of one line."""
+    """A line for each pair; names are aligned to the right, values to the left."""
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:>{width}}  {value}" for name, value in pairs)

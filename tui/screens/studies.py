@@ -1,4 +1,4 @@
-"""All studies: how far, how good, how dear; where they are launched, stopped, resumed and cloned."""
+"""All studies with their progress, best trial and energy; launching, stopping, resuming and cloning them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Static
 
 from suite.ranking.leaderboard import text
-from tui.cells import GLYPHS, duration, joules
-from tui.detail import Detail, clean
+from tui.draw.cells import GLYPHS, duration, joules
+from tui.model.detail import Detail, clean
+from tui.model.snapshot import Key, Snapshot, StudyView
 from tui.screens.base import LiveScreen
-from tui.screens.launch import LaunchScreen, form_from
-from tui.snapshot import Key, Snapshot, StudyView
 from tui.widgets.budget import bar, projected
 from tui.widgets.status_line import StatusLine
 
@@ -59,26 +58,26 @@ class StudiesScreen(LiveScreen):
         table.focus()
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        app = self.dashboard
-        self.query_one(StatusLine).show("Studies", snapshot, app.problem, app.readonly)
+        session = self.session
+        self.query_one(StatusLine).show("Studies", snapshot, session.problem, session.readonly)
         table = self.query_one(DataTable)
         known = {key.value: key for key in table.rows}
         there = {view.name for view in snapshot.studies}
         for name in known.keys() - there:
             table.remove_row(known[name])
         for view in snapshot.studies:
-            cells = study_cells(view, app.clock())
+            cells = study_cells(view, session.clock())
             if view.name not in known:
                 table.add_row(*cells, key=view.name)
                 continue
-            for column, value in zip(COLUMNS, cells):  # the diff: an unchanged cell costs nothing
+            for column, value in zip(COLUMNS, cells):  # updating an unchanged cell would cost a redraw
                 if table.get_cell(view.name, column or "bar") != value:
                     table.update_cell(view.name, column or "bar", value, update_width=True)
         self._question()
 
     def _question(self) -> None:
         view = self.current
-        words = self.dashboard.snapshot.problem or ""
+        words = self.session.snapshot.problem or ""
         if view is not None:
             words = view.file.experiment.question if view.file else "study.json cannot be read."
             if view.status and view.status.message:
@@ -96,7 +95,7 @@ class StudiesScreen(LiveScreen):
         table = self.query_one(DataTable)
         if not table.row_count:
             return None
-        return self.dashboard.snapshot.study(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
+        return self.session.snapshot.study(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
 
     def action_cursor(self, by: int) -> None:
         table = self.query_one(DataTable)
@@ -104,34 +103,34 @@ class StudiesScreen(LiveScreen):
 
     def action_open(self) -> None:
         if view := self.current:
-            self.dashboard.view = self.dashboard.view.model_copy(update={"study": view.name})
-            self.dashboard.action_mode("board")
+            self.session.view = self.session.view.changed(study=view.name)
+            self.session.action_mode("board")
 
     def action_launch(self) -> None:
-        self.app.push_screen(LaunchScreen(form_from(None, self.dashboard.results)))
+        self.session.ask_launch(None)
 
     def action_clone(self) -> None:
         if view := self.current:
-            self.app.push_screen(LaunchScreen(form_from(view, self.dashboard.results)))
+            self.session.ask_launch(view.name)
 
     def action_stop(self) -> None:
         if view := self.current:
-            self.dashboard.ask_stop(view.name)
+            self.session.ask_stop(view.name)
 
     def action_resume(self) -> None:
         if view := self.current:
-            self.dashboard.ask_resume(view.name)
+            self.session.ask_resume(view.name)
 
 
 def study_cells(view: StudyView, now: float) -> tuple[str, ...]:
-    """One line of the table."""
+    """The cells of a study's row, in the order of `COLUMNS`."""
     best, status = view.best, view.status
     eta = status.eta_seconds if status and status.state == "running" and not view.stale else None
     return (
         view.name,
         f"{GLYPHS.get(view.state, '?')} {view.state}",
-        f"{view.settled}/{view.planned}",
-        bar(view.settled / max(1, view.planned), 10),
+        f"{view.done}/{view.planned}",
+        bar(view.done / max(1, view.planned), 10),
         text(best.row, "accuracy") if best else "-",
         f"{best.row.number:04d}" if best else "-",
         best.row.arm if best else "-",

@@ -1,4 +1,4 @@
-"""This machine, and the health of every writer on any machine."""
+"""Load of this machine, and the health of all writing processes on any machine."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
 from suite.ranking.leaderboard import COLUMNS
-from tui.cells import GLYPHS, duration, sparkline
-from tui.detail import Detail
+from tui.draw.cells import GLYPHS, duration, sparkline
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Snapshot
+from tui.model.system import Sample, Sampler, Writer, writers
 from tui.screens.base import LiveScreen
-from tui.snapshot import Key, Snapshot
-from tui.system import Sample, Sampler, Writer, writers
 from tui.widgets.budget import bar
 from tui.widgets.status_line import StatusLine
 
-EVERY = 2.0  # seconds between samples
-KEPT = 60  # samples of power
+EVERY = 2.0  # seconds between measurements
+KEPT = 60  # measurements of power
 LOW_DISK = 2**30  # bytes
 SIGNS = {"ok": "running", "stale": "stale", "gone": "gone"}
 
@@ -51,7 +51,7 @@ class SystemScreen(LiveScreen):
         yield Footer()
 
     def on_mount(self) -> None:
-        self.sampler = self.sampler or Sampler(self.dashboard.results, socket.gethostname())
+        self.sampler = self.sampler or Sampler(self.session.results, socket.gethostname())
         self.set_interval(EVERY, self._ask)
         self._ask()
 
@@ -74,9 +74,9 @@ class SystemScreen(LiveScreen):
             self.query_one("#machine", Static).update("\n".join(machine_lines(sample, tuple(self.watts))))
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
-        app = self.dashboard
-        self.query_one(StatusLine).show("System", snapshot, app.problem, app.readonly)
-        found = writers(snapshot, app.clock(), socket.gethostname(), alive)
+        session = self.session
+        self.query_one(StatusLine).show("System", snapshot, session.problem, session.readonly)
+        found = writers(snapshot, session.clock(), socket.gethostname(), alive)
         self.query_one("#writers", Static).update(writer_lines(found))
 
     def action_scroll(self, by: int) -> None:
@@ -84,13 +84,13 @@ class SystemScreen(LiveScreen):
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this machine is there."""
+    """Whether a process with this id exists on this machine."""
     try:
-        os.kill(pid, 0)  # asks only: signal 0 is never delivered
+        os.kill(pid, 0)  # signal 0 is not delivered
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # somebody else's
+        return True  # another user's process
     return True
 
 

@@ -1,20 +1,22 @@
-"""The budget bars: of every study that is not done, how far it is, what is left, and what it cost so far."""
+"""The budget bars: progress, remaining time and energy of the studies that are not done."""
 
 from __future__ import annotations
 
 from rich.text import Text
 from textual.widgets import Static
 
-from tui.cells import GLYPHS, duration, joules
-from tui.snapshot import Snapshot, StudyView
+from tui.draw.cells import GLYPHS, duration, joules
+from tui.model.snapshot import Snapshot, StudyView
 
 MOST = 3  # bars at a time
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 class Budget(Static):
+    """Bars of the studies that are shown on the leaderboard."""
+
     def show(self, snapshot: Snapshot, study: str | None) -> None:
-        """Bars of the studies that are not done; a single study has its bar in any state."""
+        """Show a bar for each study that is not done; if there is only one study, in any state."""
         views = [view for view in snapshot.studies if study in (None, view.name)]
         if len(views) > 1:
             views = [view for view in views if view.state not in ("done", "unknown")]
@@ -27,7 +29,7 @@ class Budget(Static):
 
 def budget_line(view: StudyView, now: float, width: int) -> str:
     """'mnist ████▌   31/50 · 4 running · eta 12 min · 3.4 kJ → 5.6 kJ' within `width` cells."""
-    done, planned = view.settled, max(view.planned, view.settled, 1)
+    done, planned = view.done, max(view.planned, view.done, 1)
     words = [f"{done}/{planned}", f"{GLYPHS.get(view.state, '?')} {view.state}"]
     status = view.status
     if status is not None:
@@ -50,13 +52,13 @@ def budget_line(view: StudyView, now: float, width: int) -> str:
 
 
 def projected(view: StudyView) -> float | None:
-    """Joules at the end if the rest costs what the measured trials cost on average."""
+    """Joules at the end, if each remaining trial takes the mean of the measured ones; None if none was measured."""
     known = [run.row.energy for run in view.runs if run.row.energy is not None]
     return sum(known) / len(known) * max(view.planned, len(known)) if known else None
 
 
 def bar(part: float, width: int) -> str:
-    """A bar of `width` cells, in eighths."""
+    """A bar of `width` cells that shows a part between 0 and 1, in eighths of a cell."""
     eighths = round(max(0.0, min(1.0, part)) * width * 8)
     full, rest = divmod(eighths, 8)
     return ("█" * full + (EIGHTHS[rest] if full < width and rest else "")).ljust(width, "░")

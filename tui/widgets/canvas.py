@@ -1,4 +1,4 @@
-"""28 x 28 pixels to draw on, in half-blocks; two cells a pixel where there is room."""
+"""28 x 28 pixels to draw on: a cell shows two pixels, or, where there is room, two cells show one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 SIDE = 28
-# a soft round pen, (dx, dy, darkness): about as thick as the strokes of MNIST
+# a soft round pen as (dx, dy, grey level), about as thick as the strokes of MNIST
 PEN = (
     (0, 0, 255),
     (1, 0, 200),
@@ -30,7 +30,7 @@ PEN = (
 
 
 class Canvas(Widget, can_focus=True):
-    """Arrows move, space puts the pen down or up, the mouse draws."""
+    """Arrow keys move the pen, space puts it down or lifts it, the mouse draws. `pixels[y][x]` is 0 to 255."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(0,-1)", "Up", show=False),
@@ -58,10 +58,11 @@ class Canvas(Widget, can_focus=True):
 
     @property
     def _cells(self) -> int:
-        """Cells a pixel is wide; a pixel is half as many high."""
+        """The width of a pixel in cells, 1 or 2; its height is half of that."""
         return 2 if self.size.width >= 2 * SIDE and self.size.height >= SIDE else 1
 
     def load(self, pixels: Sequence[Sequence[int]]) -> None:
+        """Show an image."""
         self.pixels = [list(line) for line in pixels]
         self._changed()
 
@@ -70,11 +71,12 @@ class Canvas(Widget, can_focus=True):
         self.post_message(self.Drawn())
 
     def stroke(self, x: int, y: int) -> None:
-        for dx, dy, dark in PEN:
+        """Apply the pen, or the eraser, at one pixel."""
+        for dx, dy, level in PEN:
             column, line = x + dx, y + dy
             if 0 <= column < SIDE and 0 <= line < SIDE:
                 before = self.pixels[line][column]
-                self.pixels[line][column] = 0 if self.erasing else max(before, dark)
+                self.pixels[line][column] = 0 if self.erasing else max(before, level)
         self._changed()
 
     def action_move(self, dx: int, dy: int) -> None:
@@ -121,7 +123,7 @@ class Canvas(Widget, can_focus=True):
         x, y = self._pixel(event)
         a, b = self._last
         steps = max(abs(x - a), abs(y - b), 1)
-        for i in range(1, steps + 1):  # the mouse jumps; the line must not
+        for i in range(1, steps + 1):  # mouse events are far apart: draw the line between
             self.stroke(round(a + (x - a) * i / steps), round(b + (y - b) * i / steps))
         self._last = (x, y)
         self.x, self.y = x, y

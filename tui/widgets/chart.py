@@ -1,4 +1,4 @@
-"""The widget around `tui.chart`: keeps what it shows, draws again only when that or its size changed."""
+"""The widget around `tui.draw.chart`. It draws again only if its content or its size has changed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.chart import STYLES, Axis, Piece, Series, draw
+from tui.draw.chart import STYLES, Axis, Piece, Series, draw
 
 
 class Chart(Widget):
-    """A chart of `series`; colours come from the theme."""
+    """A chart of series, in colours of the theme."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"chart--dim", "chart--strong", *(f"chart--{name}" for name in STYLES)}
 

@@ -1,4 +1,4 @@
-"""The run under the cursor, beside the table where there is room."""
+"""The run under the cursor, shown beside the table in wide terminals."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from suite.ranking.leaderboard import COLUMNS, text
-from tui.board import BoardLine
-from tui.cells import value_text
-from tui.chart import Axis, Series
-from tui.detail import clean
-from tui.figures import epochs, percent
+from tui.draw.cells import value_text
+from tui.draw.chart import Axis, Series
+from tui.draw.figures import epochs, percent
+from tui.model.board import BoardLine
+from tui.model.detail import clean
 from tui.widgets.chart import Chart
 
 KEYS = (
@@ -31,6 +31,8 @@ KEYS = (
 
 
 class Preview(Vertical):
+    """Validation curve, main figures and hyperparameters of one line of the leaderboard."""
+
     def compose(self) -> ComposeResult:
         yield Static(id="preview-title", markup=False)
         yield Chart(id="preview-chart")

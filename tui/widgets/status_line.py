@@ -1,4 +1,4 @@
-"""The top line: what is attached, how much of it runs, the best so far, and anything wrong."""
+"""The top line of a screen: number of studies and runs, the best accuracy so far, and problems."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from rich.text import Text
 from textual.widgets import Static
 
 from suite.ranking.leaderboard import text
-from tui.cells import GLYPHS
-from tui.snapshot import Snapshot
+from tui.draw.cells import GLYPHS
+from tui.model.snapshot import Snapshot
 
-ROOM = 120  # cells from which on states are named, not only drawn
+ROOM = 120  # cells; in wider terminals states are named beside their glyphs
 SHOWN = ("running", "stale", "waiting", "finished", "pruned", "failed", "stopped")
 
 
 class StatusLine(Static):
-    """One line; the most important words come first, so a narrow terminal cuts off the least important."""
+    """One line with the most important items first, since a narrow terminal cuts off its end."""
 
     def show(self, screen: str, snapshot: Snapshot, problem: str | None, readonly: bool) -> None:
         counts = snapshot.counts

@@ -1,4 +1,4 @@
-"""Everything about one trial, for the run and compare screens: its log, decimated to a bounded size."""
+"""One trial in full, for the run and compare screens: curves of bounded size, log, console, validation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from suite.store.events import EventReader
 from suite.store.files import open_plain, read_bytes
 from suite.store.trial import TrialDir
 
-POINTS = 2000  # kept of a training curve; every second one goes when there are more
+POINTS = 2000  # of a curve; when there are more, every second one is dropped
 LINES = 400  # of the log tail
 TAIL_BYTES = 64 * 1024  # of console.log
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
@@ -24,28 +24,28 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One moment of a training."""
+    """A value of one quantity at one step of a training."""
 
     step: int
     epoch: float
-    seconds: float  # of training
+    seconds: float  # of training so far
     value: float
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A validation image the model got wrong."""
+    """A validation image that the model misclassified."""
 
-    index: int
+    index: int  # in the validation split
     label: int
     predicted: int
-    probability: float
-    pixels: tuple[tuple[int, ...], ...]
+    probability: float  # of the predicted class
+    pixels: tuple[tuple[int, ...], ...]  # rows of grey levels, 0 to 255
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What the finished model did on the validation split."""
+    """Predictions of the finished model on the validation split."""
 
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]  # [label][predicted]
@@ -54,12 +54,14 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
+    """Everything that the files of one trial tell beside its `Run`."""
+
     loss: tuple[Point, ...] = ()
     lr: tuple[Point, ...] = ()
     speed: tuple[Point, ...] = ()
     accuracy: tuple[Point, ...] = ()
     validation_loss: tuple[Point, ...] = ()
-    log: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()  # one line an event
     console: tuple[str, ...] = ()
     validation: Validation | None = None
     bad_lines: int = 0
@@ -67,7 +69,7 @@ class Detail:
 
 @dataclass
 class Curve:
-    """Points of one quantity; memory stays bounded by keeping every second one when there are too many."""
+    """Points of one quantity, at most POINTS: every `stride`-th one is kept, and the stride doubles when needed."""
 
     points: list[Point] = field(default_factory=list)
     stride: int = 1
@@ -82,7 +84,7 @@ class Curve:
             self.stride *= 2
 
     def rewind(self, step: int) -> None:
-        """Forget what came after `step`: a resumed attempt repeats it."""
+        """Drop what came after `step`: an attempt resumed from that step repeats it."""
         self.points = [point for point in self.points if point.step <= step]
 
 
@@ -100,10 +102,11 @@ class Follower:
         self._detail = Detail()
 
     def poll(self) -> Detail:
+        """Read what is new; returns the same object if nothing is."""
         lines = self._reader.poll()
         for line in lines:
-            self._take(line)
-        signature = (_signature(self.directory.console), _signature(self.directory.path / "validation.json"))
+            self._add_event(line)
+        signature = (file_signature(self.directory.console), file_signature(self.directory.path / "validation.json"))
         if signature != self._signature:
             self._signature = signature
             self._console = tail(self.directory.console)
@@ -120,7 +123,7 @@ class Follower:
         )
         return self._detail
 
-    def _take(self, line: Line) -> None:
+    def _add_event(self, line: Line) -> None:
         event = line.event
         self._log.append(f"{time.strftime('%H:%M:%S', time.localtime(line.time))}  {describe(event)}")
         if event.kind == "started":
@@ -147,24 +150,24 @@ def describe(event: Any) -> str:
 
 
 def clean(text: str) -> str:
-    """Without escape sequences and control characters: logs are shown, never obeyed."""
+    """Remove escape sequences and control characters, so that no log can control the terminal."""
     return ESCAPES.sub("", text.replace("\t", "    ").replace("\n", " "))
 
 
 def tail(path: Path) -> tuple[str, ...]:
-    """The last lines of a text file, however large it is."""
+    """The last LINES lines of a text file; at most TAIL_BYTES are read."""
     try:
         with open(open_plain(path), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ()
-    # a progress bar rewrites its line with carriage returns: what it came to is what counts
+    # a progress bar rewrites its line after carriage returns: only its last state is kept
     return tuple(clean(line.rstrip("\r").rpartition("\r")[2]) for line in text.split("\n"))[-LINES:]
 
 
 def read_validation(path: Path) -> Validation | None:
-    """validation.json, or None where it is missing or not as expected."""
+    """Read validation.json; None if it is missing or does not have the expected form."""
     try:
         data = json.loads(read_bytes(path))
         confusion = tuple(tuple(int(n) for n in line) for line in data["confusion"])
@@ -186,7 +189,8 @@ def read_validation(path: Path) -> Validation | None:
     return Validation(classes, confusion, worst)
 
 
-def _signature(path: Path) -> object:
+def file_signature(path: Path) -> object:
+    """Changes when the file is replaced, grows or is written; None if it cannot be read."""
     try:
         status = os.stat(path)
     except OSError:

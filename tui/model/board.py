@@ -1,49 +1,27 @@
-"""From runs and a view to the lines of the leaderboard. Pure functions, fast enough for 10,000 runs a tick."""
+"""From runs and a view to the lines of the leaderboard.
+
+Pure functions. They run again whenever the results change, so they must be fast for 10,000 runs.
+"""
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from suite.ranking.leaderboard import COLUMNS, COSTS, Row, pareto_keys
+from suite.ranking.statistics import sample
+from tui.model.filters import Filter, Subject, lookup, parse
+from tui.model.snapshot import Key, Run
+from tui.model.view import View
 
-from suite.ranking.leaderboard import COLUMNS, COSTS, DEFAULT, Row, pareto_keys
-from tui.filters import Filter, Subject, lookup, parse
-from tui.snapshot import Key, Run
-
-EXTRA = ("flag", "curve", "power", "dataset", "host", "seeds")  # columns of the dashboard alone
-START = ("flag", *(key for key in DEFAULT if key not in ("tuned",)), "curve", "tuned")
-TOPS = (0, 10, 25, 50, 100)  # 0: all
-# Student's t, two-sided 95 %, by degrees of freedom; beyond the table the normal value is close enough
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
-
-
-class View(BaseModel):
-    """How the leaderboard is shown; what a saved view holds."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    columns: tuple[str, ...] = START
-    sort: str = "accuracy"
-    reverse: bool = False
-    cost: str = "flops"  # of the Pareto front
-    filter: str = ""
-    study: str | None = None  # None: all of them
-    top: int = 0
-    grouped: bool = False  # seeds of one configuration on one line
-
-    def sane(self) -> View:
-        """Without names that this version does not know."""
-        cost = self.cost if self.cost in COSTS else "flops"
-        return self.model_copy(update={"cost": cost, "top": max(0, self.top), "columns": self.columns or START})
+EXTRA = ("flag", "curve", "power", "dataset", "host", "seeds")  # columns that only the dashboard has
 
 
 @dataclass(frozen=True, slots=True)
 class BoardLine:
-    """One line: a run, or the seeds of one configuration with their mean and its interval."""
+    """One line: a run, or the mean over the seeds of one configuration with its interval."""
 
     row: Row
     runs: tuple[Run, ...]
@@ -55,18 +33,24 @@ class BoardLine:
 
 @dataclass(frozen=True, slots=True)
 class Board:
+    """The lines in order, and what they are a part of."""
+
     lines: tuple[BoardLine, ...] = ()
-    matched: int = 0
-    total: int = 0
-    front: frozenset[Key] = frozenset()
-    splits: int = 0  # different validation splits in view; above 1, accuracies are not of one kind
+    matched: int = 0  # runs that pass the filter
+    total: int = 0  # runs before the filter
+    front: frozenset[Key] = frozenset()  # lines on a Pareto front
+    splits: int = 0  # number of validation splits among the runs; above 1, not all accuracies are comparable
+
+    @property
+    def keys(self) -> list[Key]:
+        return [line.key for line in self.lines]
 
     def place(self, key: Key | None) -> int | None:
-        """On which line a run is."""
+        """Index of the line with this key, None if there is none."""
         return next((i for i, line in enumerate(self.lines) if line.key == key), None) if key else None
 
     def overlaps(self, place: int) -> bool:
-        """Whether a line's interval and that of the line above reach into each other: their order may be luck."""
+        """Whether the confidence intervals of a line and of the line above overlap."""
         if place < 1:
             return False
         row, above = self.lines[place].row, self.lines[place - 1].row
@@ -76,7 +60,7 @@ class Board:
 
 
 def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pinned: Collection[Key] = ()) -> Board:
-    """Filter, group, sort, rank and mark. Raises FilterError for a filter that cannot be read."""
+    """Filter, group and sort the runs as the view says; pinned ones come first. Raises FilterError."""
     wanted = parse(view.filter)
     within = [run for run in runs if view.study is None or run.row.study == view.study]
     kept = _filtered(within, wanted, view.cost, marked, pinned)
@@ -105,8 +89,13 @@ def _filtered(
     best = max((run for run in runs if run.row.state == "finished"), key=lambda r: r.row.accuracy or 0.0, default=None)
 
     def properties(run: Run) -> set[str]:
-        there = {"marked": run.key in marked, "pinned": run.key in pinned, "pareto": run.key in front}
-        return {name for name, holds in (there | {"best": run is best}).items() if holds}
+        tests = {
+            "marked": run.key in marked,
+            "pinned": run.key in pinned,
+            "pareto": run.key in front,
+            "best": run is best,
+        }
+        return {name for name, holds in tests.items() if holds}
 
     return [run for run in runs if wanted.matches(Subject(run.row, run.trial.dataset, properties(run)))]
 
@@ -117,7 +106,7 @@ def fronts(lines: Iterable[BoardLine], cost: str) -> frozenset[Key]:
 
 
 def order(row: Row, key: str, reverse: bool = False) -> tuple[Any, ...]:
-    """Sort key: finished before the rest, known before unknown, good before bad, then the number."""
+    """Sort key: finished runs first, then known values, then the better ones, then the lower number."""
     value = row_value(row, key)
     rest = (row.study, row.number)
     if isinstance(value, float) and not math.isfinite(value):
@@ -126,19 +115,20 @@ def order(row: Row, key: str, reverse: bool = False) -> tuple[Any, ...]:
         return (row.state != "finished", 2, 0, 0, *rest)
     if isinstance(value, str):
         text = value.casefold()
-        return (row.state != "finished", 1, _reversed(text) if reverse else text, 0, *rest)
+        return (row.state != "finished", 1, _descending(text) if reverse else text, 0, *rest)
     column = COLUMNS.get(key)
     sign = -1 if bool(column and column.best == "high") != reverse else 1
     tie = -(row.accuracy or 0.0) if key != "accuracy" else float(row.flops or 0)
     return (row.state != "finished", 0, sign * value, tie, *rest)
 
 
-def _reversed(text: str) -> tuple[int, ...]:
+def _descending(text: str) -> tuple[int, ...]:
+    """Sort key of a text in descending order."""
     return (*(-ord(letter) for letter in text), 1)
 
 
 def row_value(row: Row, key: str) -> Any:
-    """What a column sorts by; None where nothing is known."""
+    """The value that a column sorts by; None where it is unknown."""
     if key == "rank":
         key = "accuracy"
     if key == "curve":
@@ -155,7 +145,7 @@ def row_value(row: Row, key: str) -> Any:
 
 
 def configuration(run: Run) -> tuple[Any, ...]:
-    """What two runs share that differ in their seed alone."""
+    """Everything but the seed: equal for two runs that differ in their seed only."""
     t = run.trial
     recipe, strategy = t.recipe.model_dump_json(), t.strategy.model_dump_json()
     return (
@@ -174,7 +164,7 @@ def configuration(run: Run) -> tuple[Any, ...]:
 
 
 def grouped(runs: Iterable[Run]) -> list[BoardLine]:
-    """One line for each configuration: the mean over its finished seeds, with a 95 % t interval from two on."""
+    """One line a configuration: the mean over its finished seeds, with a 95 % t interval if there are two or more."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(configuration(run), []).append(run)
@@ -191,18 +181,11 @@ def _merged(runs: list[Run]) -> BoardLine:
     }
     accuracies = [run.row.accuracy for run in done if run.row.accuracy is not None]
     if len(accuracies) > 1:
-        half = t_half_width(accuracies)
-        values |= {"low": values["accuracy"] - half, "high": values["accuracy"] + half}
+        interval = sample(accuracies)
+        values |= {"low": interval.low, "high": interval.high}
     merged = row._replace(**values)
-    # the first is the one the line stands for: its key must not change while seeds come in
+    # The line has the identity of its first run, so that its key stays the same while seeds finish.
     return BoardLine(merged._replace(trial=runs[0].row.trial, number=runs[0].row.number), tuple(runs))
-
-
-def t_half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of a mean."""
-    degrees = len(values) - 1
-    factor = T95[degrees - 1] if degrees <= len(T95) else 1.96 + 2.5 / degrees
-    return factor * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -214,6 +197,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def known_columns(runs: Iterable[Run]) -> list[str]:
-    """All columns there are: the leaderboard's, the dashboard's own, and what was tuned in these runs."""
+    """All columns: the leaderboard's, the dashboard's own, and the hyperparameters searched in these runs."""
     tuned = sorted({key for run in runs for key in run.row.tuned})
     return [EXTRA[0], *COLUMNS, *EXTRA[1:], *(key for key in tuned if key not in COLUMNS)]

@@ -1,7 +1,8 @@
-"""Charts as text: series in, lines of styled pieces out. Pure, so that a chart can be tested without a screen.
+"""Charts as text: series in, lines of styled pieces out. Pure functions.
 
-Drawn here, not by a plotting library, because we want logarithmic axes, glyphs that read without colour and
-a few milliseconds for eight curves of a thousand points. Lines are braille (2 x 4 dots a cell), points are glyphs.
+Lines are drawn in braille characters (2 x 4 dots a cell), points as glyphs. The plotting libraries for terminals lack
+logarithmic axes or glyphs that can be told apart without colour, or take far more than the few milliseconds that
+eight curves of a thousand points may take here.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Piece = tuple[str, str]  # text, name of its style ("" is the plain one)
+Piece = tuple[str, str]  # text, name of its style; "": the default style
 GLYPHS = "●◆■▲▼✚○◇"
 STYLES = tuple(f"series-{i}" for i in range(8))
-LIMIT = 1e100  # beyond it, arithmetic with values overflows
+LIMIT = 1e100  # larger values are not drawn: arithmetic with them may overflow
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # braille bits by [x][y]
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points of one quantity. What is not finite, or not positive on a logarithmic axis, is left out."""
+    """Points (x, y) of one quantity. Points that are not `drawable` are left out."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -31,10 +32,12 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
+    """How the values of one axis are scaled and labelled."""
+
     title: str = ""
     log: bool = False
-    text: Callable[[float], str] = lambda v: f"{v:.4g}"
-    low: float | None = None
+    text: Callable[[float], str] = lambda v: f"{v:.4g}"  # the label of a tick
+    low: float | None = None  # lower limit; None: that of the data
     high: float | None = None
     labels: tuple[tuple[float, str], ...] = ()  # fixed ticks, for categories
     whole: bool = False  # ticks at whole numbers only
@@ -42,7 +45,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From values to a place between 0 and 1."""
+    """Maps values to positions between 0 and 1. With `log`, the limits are decimal logarithms."""
 
     low: float
     high: float
@@ -56,12 +59,12 @@ class Scale:
 
 
 def drawable(value: float, log: bool) -> bool:
-    """Whether a value has a place: finite, within reason, and positive where its logarithm is wanted."""
+    """Whether a value can be drawn: finite, its magnitude below LIMIT, and positive on a logarithmic axis."""
     return 1 / LIMIT < value < LIMIT if log else -LIMIT < value < LIMIT  # False for NaN, too
 
 
 def scale(values: Sequence[float], axis: Axis) -> Scale | None:
-    """The scale that holds all values, with a little room; None where there are none."""
+    """The scale that covers all values, with a margin; None if there are none."""
     usable = [v for v in values if drawable(v, axis.log)]
     usable += [v for v in (axis.low, axis.high) if v is not None]
     if not usable:
@@ -78,13 +81,13 @@ def scale(values: Sequence[float], axis: Axis) -> Scale | None:
 
 
 def ticks(scale: Scale, axis: Axis, count: int) -> list[tuple[float, str]]:
-    """At most `count` round values with their texts."""
+    """About `count` round values with their labels."""
     if axis.labels:
         step = max(1, math.ceil(len(axis.labels) / max(1, count)))
         return list(axis.labels[::step])
     values = _log_ticks(scale, count) if scale.log else _linear_ticks(scale, count, axis.whole)
     texts = [axis.text(value) for value in values]
-    if any(texts) and len(set(texts)) < len(texts):  # the format is too coarse for so small a range
+    if any(texts) and len(set(texts)) < len(texts):  # the axis's format is too coarse for this range
         texts = [f"{value:.6g}" for value in values]
     return list(zip(values, texts))
 
@@ -115,7 +118,7 @@ def _log_ticks(scale: Scale, count: int) -> list[float]:
 
 
 def thin(points: Sequence[tuple[float, float]], width: int) -> Sequence[tuple[float, float]]:
-    """First, lowest, highest and last of each of `width` stretches: looks the same and is drawn in no time."""
+    """Reduce a line to the first, lowest, highest and last point of each of `width` sections; it looks the same."""
     if len(points) <= 4 * width or width < 1:
         return points
     kept: list[tuple[float, float]] = []
@@ -129,16 +132,17 @@ def thin(points: Sequence[tuple[float, float]], width: int) -> Sequence[tuple[fl
 
 
 def column_of(place: float, width: int) -> int:
-    """The cell for a place between 0 and 1: that of its dot, so that glyphs, lines and ticks agree."""
+    """The column of a position between 0 and 1: that of its braille dot, so that glyphs, lines and ticks align."""
     return round(place * (2 * width - 1)) // 2
 
 
 def row_of(place: float, height: int) -> int:
+    """The row of a position between 0 (bottom) and 1 (top), likewise."""
     return round((1 - place) * (4 * height - 1)) // 4
 
 
 class Grid:
-    """Cells of braille dots and glyphs."""
+    """Cells that hold braille dots or a glyph."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -159,7 +163,7 @@ class Grid:
             self.styles[line][column] = style
 
     def line(self, x0: int, y0: int, x1: int, y1: int, style: str) -> None:
-        """Bresenham's line in dots."""
+        """Draw a line of dots (Bresenham, 1965, https://doi.org/10.1147/sj.41.0025)."""
         dx, dy = abs(x1 - x0), -abs(y1 - y0)
         sx, sy = (1 if x0 < x1 else -1), (1 if y0 < y1 else -1)
         error = dx + dy
@@ -176,6 +180,7 @@ class Grid:
                 y0 += sy
 
     def rows(self) -> list[list[Piece]]:
+        """The cells as pieces, neighbours of one style joined."""
         lines: list[list[Piece]] = []
         for dots, glyphs, styles in zip(self.dots, self.glyphs, self.styles):
             pieces: list[Piece] = []
@@ -192,7 +197,7 @@ class Grid:
 def draw(
     width: int, height: int, series: Sequence[Series], x: Axis, y: Axis, *, legend: bool = True
 ) -> list[list[Piece]]:
-    """The chart, exactly `height` lines of at most `width` cells; a sentence where there is nothing to draw."""
+    """Draw a chart as exactly `height` lines of at most `width` cells; a sentence if there is nothing to draw."""
     if width < 1 or height < 1:
         return []
     xs = scale([p[0] for s in series for p in s.points], x)
@@ -211,7 +216,7 @@ def draw(
         return _padded([], height)
     grid = Grid(room, inner)
     for one in series:
-        _trace(grid, one, xs, ys)
+        _draw_series(grid, one, xs, ys)
     lines = [*header, *_with_y_axis(grid, ys, marks, gutter)]
     if footer:
         lines += _x_axis(room, gutter, xs, x)
@@ -220,7 +225,7 @@ def draw(
     return _padded(lines, height)
 
 
-def _trace(grid: Grid, series: Series, xs: Scale, ys: Scale) -> None:
+def _draw_series(grid: Grid, series: Series, xs: Scale, ys: Scale) -> None:
     points = thin(series.points, grid.width * 2) if series.kind == "line" else series.points
     before: tuple[int, int] | None = None
     for a, b in points:

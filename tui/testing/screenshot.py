@@ -1,6 +1,6 @@
-"""A picture of the real program on real results, without a terminal: for the README and for reports.
+"""Screenshots of the dashboard as SVG, without a terminal, for the documentation.
 
-python -m tui.picture results board.svg --keys "2 l l" --size 120x36
+python -m tui.testing.screenshot results board.svg --keys "2 l l" --size 120x36
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 from suite.store.files import write_atomic
 from tui.app import Dashboard
 
-FONT_FACE = re.compile(r"@font-face\s*\{[^}]*\}\s*")  # fetches a font from the network: not in a file of ours
-PAUSE = 0.4  # seconds for the feed to look and the screen to follow
+FONT_FACE = re.compile(r"@font-face\s*\{[^}]*\}\s*")  # would fetch a font from the network
+PAUSE = 0.4  # seconds, enough for the feed to read and the screen to be drawn
 
 
-async def picture(results: Path, keys: list[str], size: tuple[int, int], theme: str) -> str:
-    """The screen after some keys, as SVG."""
+async def screenshot(results: Path, keys: list[str], size: tuple[int, int], theme: str) -> str:
+    """The screen after the given keys, as SVG. `size` is (width, height) in cells."""
     app = Dashboard(results, readonly=True, interval=0.1)
     async with app.run_test(size=size) as pilot:
         app.theme = theme
@@ -33,7 +33,7 @@ async def picture(results: Path, keys: list[str], size: tuple[int, int], theme: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A picture of the dashboard as SVG.")
+    parser = argparse.ArgumentParser(description="Write a screenshot of the dashboard as SVG.")
     parser.add_argument("results", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--keys", default="", help="keys to press first, separated by spaces")
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--theme", default="suite")
     given = parser.parse_args()
     width, height = (int(part) for part in given.size.split("x"))
-    svg = asyncio.run(picture(given.results.absolute(), given.keys.split(), (width, height), given.theme))
+    svg = asyncio.run(screenshot(given.results.absolute(), given.keys.split(), (width, height), given.theme))
     write_atomic(given.out, svg)
 
 

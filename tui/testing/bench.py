@@ -1,7 +1,7 @@
-"""How fast the dashboard is, measured on made-up studies: `mnist-suite bench tui`.
+"""Speed and memory of the dashboard on synthetic studies: `mnist-suite bench tui`.
 
-Seconds unless the name says otherwise. A tick is what the dashboard does at every turn of its feed: read what is
-new on disk, arrange the board, draw the screen.
+Values are in seconds unless the name tells another unit. A tick is what the dashboard does whenever its feed polls:
+read what is new on disk, arrange the board, draw the screen.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from pathlib import Path
 from suite.spec import Progress
 from suite.store.events import EventWriter
 from suite.store.study import StudyDir
-from tui.app import Dashboard, spare_the_collector
+from tui.app import Dashboard, collect_less_often
 from tui.messages import Polled
-from tui.synthetic import NOW, write_study
+from tui.testing.synthetic import NOW, write_study
 
-LIVE = 200  # runs that write at every tick
-RECORDS = 10_000
-TICKS = 20  # timed; the median counts
-LONG = 10_000  # ticks over which memory must not grow
-BUDGETS = {
+LIVE = 200  # running trials that write at every tick
+RECORDS = 10_000  # finished trials
+TICKS = 20  # timed ticks, of which the median is taken
+LONG = 10_000  # ticks of the memory measurement
+BUDGETS = {  # upper limits
     "first_paint": 1.0,
     "tick_200_live": 0.05,
     "tick_10000_records": 0.1,
     "quit": 1.0,
     "memory_growth_mib": 16.0,
 }
-SIZE = (160, 50)
+SIZE = (160, 50)  # of the terminal, in cells
 
 
 def bench(ticks: int = LONG, live: int = LIVE, records: int = RECORDS) -> dict[str, float]:
-    """All measurements, by name; `BUDGETS` says what they must stay below."""
-    spare_the_collector()
+    """All measurements by name, as in `BUDGETS`."""
+    collect_less_often()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_study(root / "small")
@@ -61,7 +61,7 @@ def bench(ticks: int = LONG, live: int = LIVE, records: int = RECORDS) -> dict[s
 
 
 def paint_and_quit(results: Path) -> tuple[float, float]:
-    """In a terminal of its own: from the start of Python to the first trial on the screen, and from `q` to the end."""
+    """Seconds from the start of Python to the first trial on the screen, and from `q` to the end, in a terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
     program = "import sys, pathlib; from tui.app import run; sys.exit(run(pathlib.Path(sys.argv[1]), False, False))"
@@ -94,7 +94,7 @@ def _read(master: int, timeout: float) -> bytes:
     try:
         return os.read(master, 65_536) if ready else b""
     except OSError:
-        return b""  # the other end has closed
+        return b""  # the other end is closed
 
 
 def _read_until(master: int, wanted: bytes, deadline: float) -> float:
@@ -106,29 +106,29 @@ def _read_until(master: int, wanted: bytes, deadline: float) -> float:
     return time.perf_counter()
 
 
-class HandTurned(Dashboard):
-    """A dashboard whose feed has no thread: it is turned by hand, at a fixed time."""
+class ManualDashboard(Dashboard):
+    """A dashboard without the feed's thread: it polls only when `poll` is called, and its clock stands still."""
 
     def __init__(self, results: Path, *, readonly: bool = False) -> None:
         super().__init__(results, readonly=readonly, clock=lambda: NOW)
         self.feed.start = lambda: None  # type: ignore[method-assign]
 
-    def turn(self) -> None:
+    def poll(self) -> None:
         """Read and show what is new."""
         snapshot, details = self.feed.poll(float("inf"))
         self.on_polled(Polled(snapshot, details, None))
 
     def paint(self) -> None:
-        """Compose the whole screen, as a terminal that shows nothing yet would need it."""
+        """Compose the whole screen, as for a terminal that shows nothing yet."""
         self.screen._compositor.render_update(full=True)
 
 
 async def tick(results: Path, live: int) -> float:
-    """Median of a tick in which `live` trials have written an event each."""
-    app = HandTurned(results)
+    """Median seconds of a tick in which `live` trials have written an event each."""
+    app = ManualDashboard(results)
     study = StudyDir(results, "mnist")
     async with app.run_test(size=SIZE) as pilot:
-        app.turn()
+        app.poll()
         await pilot.pause()
         running = [run for run in app.snapshot.runs if run.row.state == "running"][:live]
         writers = [EventWriter(study.trial(run.row.trial).events) for run in running]
@@ -140,7 +140,7 @@ async def tick(results: Path, live: int) -> float:
             for writer in writers:
                 writer.append(event)
             begin = time.perf_counter()
-            app.turn()
+            app.poll()
             app.paint()
             times.append(time.perf_counter() - begin)
         for writer in writers:
@@ -149,11 +149,11 @@ async def tick(results: Path, live: int) -> float:
 
 
 async def memory_growth(results: Path, ticks: int) -> float:
-    """Bytes by which the Python heap has grown over many ticks, all with news."""
-    app = HandTurned(results)
+    """Bytes by which the Python heap grows over the last 90 % of `ticks`, each of them with a new event."""
+    app = ManualDashboard(results)
     study = StudyDir(results, "mnist")
     async with app.run_test(size=(80, 24)) as pilot:
-        app.turn()
+        app.poll()
         await pilot.pause()
         run = next(run for run in app.snapshot.runs if run.row.state == "running")
         app.feed.follow([run.key])
@@ -164,7 +164,7 @@ async def memory_growth(results: Path, ticks: int) -> float:
             if i == ticks // 10:
                 before = tracemalloc.get_traced_memory()[0]
             writer.append(Progress(step=i, epoch=i / 100, loss=0.1, lr=0.1, images_per_second=9000.0, seconds=float(i)))
-            app.turn()
+            app.poll()
             if i % 50 == 0:
                 await pilot.pause()
         after = tracemalloc.get_traced_memory()[0]

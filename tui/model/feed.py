@@ -1,7 +1,7 @@
-"""Reads the results directory: a `Watcher` that knows what it has read, and one thread that polls it.
+"""Reads the results directory: a `Watcher` that reads incrementally, and a thread that polls it.
 
-Incremental: a settled trial is never opened again, a live one costs one `stat` and what is new in its log,
-and a directory is listed only when it changed. Polling, not inotify: results often lie on network disks.
+A trial with a result is never opened again. A trial without one costs a `stat` and the new lines of its log. A
+directory is listed only when it has changed. Polling, because inotify does not work on network disks.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from suite.spec import NAME, StudyFile
 from suite.store.events import EventReader
 from suite.store.study import STALE_SECONDS, StudyDir
 from suite.store.trial import TrialDir, TrialState
-from tui.detail import Detail, Follower
-from tui.snapshot import Key, Run, Snapshot, StudyView
+from tui.model.detail import Detail, Follower, file_signature
+from tui.model.snapshot import Key, Run, Snapshot, StudyView
 
 INTERVAL = 0.5  # seconds between polls
-SLICE = 0.25  # seconds of reading new trials before what is known is shown
-RELIST = 10.0  # seconds after which directories are listed even if their time did not change (network disks)
+SLICE = 0.25  # seconds of reading new trials, after which those read so far are shown
+RELIST = 10.0  # seconds after which a directory is listed in any case: network disks may cache its mtime
 
 
 @dataclass(slots=True)
 class Watched:
-    """One trial being followed, until its result is there."""
+    """One trial, polled until it has a result."""
 
     directory: TrialDir
     reader: EventReader
@@ -38,14 +38,14 @@ class Watched:
     began: float = 0.0
 
     def poll(self, study: str, now: float) -> bool:
-        """Read what is new; say whether the run changed."""
+        """Read what is new; return whether the run has changed."""
         if self.state is None:
             trial = self.directory.trial()
             if trial is None:
-                return False  # being written, or damaged: look again next time
+                return False  # being written, or damaged: read again at the next poll
             self.state = TrialState(self.directory.id, trial)
         state = self.state
-        # The result first: an event that arrives in between is then seen next time, never lost.
+        # The result is read before the events: an event written in between is then read at the next poll.
         record = self.directory.record()
         lines = self.reader.poll() if record is None else []
         state.update(lines)
@@ -75,28 +75,26 @@ class Watched:
 
 @dataclass(slots=True)
 class WatchedStudy:
+    """One study and what has been read of it."""
+
     directory: StudyDir
     view: StudyView
     signatures: dict[str, object] = field(default_factory=dict)
     trials: dict[str, Watched] = field(default_factory=dict)
-    live: list[str] = field(default_factory=list)  # read at least once, not settled
-    fresh: list[str] = field(default_factory=list)  # listed, not read yet
-    listed: float = 0.0
+    live: list[str] = field(default_factory=list)  # trials read at least once, without a result
+    unread: list[str] = field(default_factory=list)  # trials listed, not read yet
+    listed: float = 0.0  # when the trials were last listed, seconds since 1970
 
     def changed(self, name: str) -> bool:
-        """Whether a file or folder is not the one of the last look."""
-        try:
-            status = os.stat(self.directory.path / name)
-            signature: object = (status.st_ino, status.st_size, status.st_mtime_ns)
-        except OSError:
-            signature = None
+        """Whether a file or folder of the study has changed since the last call with this name."""
+        signature = file_signature(self.directory.path / name)
         before = self.signatures.get(name, "never")
         self.signatures[name] = signature
         return signature != before
 
 
 class Watcher:
-    """Follows one results directory. Not thread-safe: exactly one thread polls."""
+    """Reads one results directory incrementally. Not thread-safe: only one thread may poll."""
 
     def __init__(self, results: Path, clock: Callable[[], float] = time.time) -> None:
         self.results = results
@@ -106,13 +104,13 @@ class Watcher:
         self._last = Snapshot()
 
     def poll(self, budget: float = float("inf")) -> Snapshot:
-        """The present state; reading of new trials pauses after `budget` seconds."""
+        """Return the present state. After `budget` seconds, the rest of the new trials is left to the next poll."""
         deadline = time.monotonic() + budget
         changed = self._list_studies()
         loading = 0
         for study in self._studies.values():
             changed |= self._poll_study(study, deadline)
-            loading += len(study.fresh)
+            loading += len(study.unread)
         problem = None
         if not self._studies:
             there = self.results.is_dir()
@@ -144,9 +142,9 @@ class Watcher:
         file, status = view.file, view.status
         if study.changed("study.json"):
             file = directory.study()
-            if _another(view.file, file):  # deleted and started anew under the same name
+            if _replaced(view.file, file):
                 study.trials.clear()
-                study.live, study.fresh, study.listed = [], [], 0.0
+                study.live, study.unread, study.listed = [], [], 0.0
         if study.changed("status.json"):
             status = directory.status()
         changed = self._list_trials(study, now)
@@ -157,14 +155,14 @@ class Watcher:
             runs = tuple(w.run for w in study.trials.values() if w.run is not None)
         else:
             runs = view.runs
-        fresh = StudyView(directory.name, file, status, stopping, runs, stale)
-        if fresh == view:
-            return False  # keep the old one: it remembers its sums
-        study.view = fresh
+        new = StudyView(directory.name, file, status, stopping, runs, stale)
+        if new == view:
+            return False  # the old view stays, with its cached properties
+        study.view = new
         return True
 
     def _list_trials(self, study: WatchedStudy, now: float) -> bool:
-        """Notice new and removed trials; say whether one went."""
+        """Find new and removed trials; return whether one was removed."""
         overdue = not 0 <= now - study.listed < RELIST
         if not study.changed("trials") and not overdue:
             return False
@@ -178,7 +176,7 @@ class Watcher:
             directory = study.directory.trial(name)
             study.trials[name] = Watched(directory, EventReader(directory.events))
         study.live = [name for name in study.live if name in study.trials]
-        study.fresh = [name for name in study.fresh if name in study.trials] + new
+        study.unread = [name for name in study.unread if name in study.trials] + new
         return bool(gone)
 
     def _poll_trials(self, study: WatchedStudy, now: float, deadline: float) -> bool:
@@ -187,12 +185,12 @@ class Watcher:
         for name in study.live:
             changed |= self._poll_trial(study, name, live, now)
         read = 0
-        for name in study.fresh:
+        for name in study.unread:
             if time.monotonic() > deadline:
                 break
             changed |= self._poll_trial(study, name, live, now)
             read += 1
-        study.fresh = study.fresh[read:]
+        study.unread = study.unread[read:]
         study.live = live
         return changed
 
@@ -200,17 +198,22 @@ class Watcher:
     def _poll_trial(study: WatchedStudy, name: str, live: list[str], now: float) -> bool:
         watched = study.trials[name]
         changed = watched.poll(study.directory.name, now)
-        if watched.run is None or not watched.run.settled:
+        if watched.run is None or not watched.run.has_result:
             live.append(name)
         return changed
 
 
-def _another(before: StudyFile | None, now: StudyFile | None) -> bool:
+def _replaced(before: StudyFile | None, now: StudyFile | None) -> bool:
+    """Whether the study was deleted and a new one started under its name."""
     return before is not None and now is not None and before.created != now.created
 
 
 class Feed:
-    """One daemon thread: polls, then hands over. Nobody waits for it on the way out."""
+    """A daemon thread that polls a results directory and hands each state to `publish`.
+
+    `publish` is called in that thread with the snapshot, the details of the followed trials, and the reason why
+    reading failed, if it did. The thread is not joined at the end, so a hanging disk cannot delay quitting.
+    """
 
     def __init__(
         self,
@@ -238,11 +241,11 @@ class Feed:
         self._wake.set()
 
     def wake(self) -> None:
-        """Look at once instead of at the next turn."""
+        """Poll now instead of after the interval."""
         self._wake.set()
 
     def follow(self, keys: Iterable[Key]) -> None:
-        """Read the full logs of these trials, and of no others."""
+        """Read the complete logs of these trials, and of no others."""
         wanted = set(keys)
         with self._lock:
             kept = {key: follower for key, follower in self._followers.items() if key in wanted}
@@ -253,6 +256,7 @@ class Feed:
         self.wake()
 
     def poll(self, budget: float = SLICE) -> tuple[Snapshot, dict[Key, Detail]]:
+        """The state of everything, and in full that of the followed trials."""
         snapshot = self.watcher.poll(budget)
         with self._lock:
             followers = dict(self._followers)
@@ -264,7 +268,7 @@ class Feed:
             snapshot, details = Snapshot(), {}
             try:
                 snapshot, details = self.poll()
-            except Exception as error:  # whatever a file system thinks up: a label on the screen, then another try
+            except Exception as error:  # of any kind: it is shown, and reading is tried again
                 problem = f"Reading failed: {type(error).__name__}: {error}"
             if self._stop.is_set():
                 return

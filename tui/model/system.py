@@ -1,4 +1,4 @@
-"""What this machine is doing, and how everybody who writes below the results directory is."""
+"""Load of this machine, and the health of all processes that write to the results directory."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suite.store.study import STALE_SECONDS
-from tui.snapshot import Snapshot
+from tui.model.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
 class Gpu:
+    """Load of one GPU; None: the driver does not tell."""
+
     name: str
     busy: float | None  # 0 to 1
-    used: int | None  # bytes
-    total: int | None
+    used: int | None  # bytes of memory
+    total: int | None  # bytes of memory
     watts: float | None
     limit: float | None  # watts
     celsius: int | None
@@ -24,30 +26,30 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Sample:
-    """This machine, now."""
+    """Load of this machine at one time."""
 
     host: str
     cores: tuple[float, ...]  # 0 to 1 each
     load: tuple[float, float, float]
     used: int  # bytes of memory
-    total: int
-    free_disk: int | None  # bytes, where the results lie
+    total: int  # bytes of memory
+    free_disk: int | None  # bytes, on the disk of the results
     gpus: tuple[Gpu, ...]
 
 
 @dataclass(frozen=True)
 class Writer:
-    """One process that writes: a controller or a trial."""
+    """One process that writes to the results directory: a controller or a trial."""
 
     name: str
     host: str
     pid: int
     silent: float  # seconds since its last write
-    health: str  # "ok", "stale", "gone"
+    health: str  # "ok", "stale" (silent for long) or "gone" (no such process on this host)
 
 
 def writers(snapshot: Snapshot, now: float, here: str, alive: Callable[[int], bool]) -> list[Writer]:
-    """Everybody who should be writing. Judged by their own files, and by the pid where it is one of ours."""
+    """The processes that should be writing, by their files; on the host `here` their pid is checked with `alive`."""
     found: list[Writer] = []
 
     def add(name: str, host: str, pid: int, last: float) -> None:
@@ -65,11 +67,11 @@ def writers(snapshot: Snapshot, now: float, here: str, alive: Callable[[int], bo
 
 
 class Sampler:
-    """Asks psutil and, where there is one, NVIDIA's library. Slow the first time: call it off the UI thread."""
+    """Measures with psutil and, where present, NVML. Slow at first, so it is not to be called on the UI thread."""
 
     def __init__(self, results: Path, host: str) -> None:
         self.results, self.host = results, host
-        self._nvml: bool | None = None
+        self._nvml: bool | None = None  # whether NVML works; None: not tried yet
 
     def __call__(self) -> Sample:
         import psutil
@@ -99,7 +101,7 @@ class Sampler:
                 pynvml.nvmlInit()
                 self._nvml = True
             return tuple(self._gpu(pynvml, i) for i in range(pynvml.nvmlDeviceGetCount()))
-        except Exception:  # no driver, no library, no permission: there is no GPU to show
+        except Exception:  # no driver, no library or no permission: no GPU is shown
             self._nvml = False
             return ()
 
@@ -111,7 +113,7 @@ class Sampler:
             try:
                 return question()
             except nvml.NVMLError:
-                return None  # not every card tells everything
+                return None  # not every GPU supports every query
 
         name = nvml.nvmlDeviceGetName(handle)
         busy = ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)

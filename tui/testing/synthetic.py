@@ -1,6 +1,6 @@
-"""Made-up studies, for the benchmark and the tests: no figure in them was measured.
+"""Synthetic studies for benchmarks and tests; none of their figures was measured.
 
-Written with the store's own writers, from a fixed seed and at fixed times, so that every run is the same.
+They are written with the store's own functions, from fixed seeds and at fixed times, so that they are reproducible.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from suite.store.files import write_model
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir
 
-NOW = 1_800_000_000.0  # the present of all made-up studies, seconds since 1970
+NOW = 1_800_000_000.0  # the present time in all synthetic studies, seconds since 1970
 HOST = "made-up"
 STATES = ("finished", "finished", "finished", "pruned", "running", "failed", "stale", "stopped", "waiting", "finished")
 ARMS = {
@@ -67,7 +67,7 @@ def experiment(name: str, trials: int) -> Experiment:
 def write_study(
     results: Path, name: str = "mnist", states: Sequence[str] = STATES, *, running: bool = True, epochs: int = 5
 ) -> StudyDir:
-    """A study with one trial for each of `states`."""
+    """Write a study with a trial in each of `states`."""
     study = StudyDir(results, name)
     study.trials_path.mkdir(parents=True, exist_ok=True)
     write_model(
@@ -137,7 +137,7 @@ def make_trial(study: str, number: int, seed: int | None = None) -> Trial:
 
 
 def write_trial(study: StudyDir, number: int, state: str, *, epochs: int = 5, trial: Trial | None = None) -> TrialDir:
-    """One trial in one of the states that the store knows, or "stale"."""
+    """Write a trial, by default `make_trial`, in one of the states of `suite.store.trial.State`, or "stale"."""
     rng = random.Random(1000 + number)
     trial = trial or make_trial(study.name, number)
     directory = study.trial(trial.id)
@@ -257,7 +257,7 @@ def make_record(
 
 
 def validation(rng: random.Random) -> dict[str, object]:
-    """A validation.json."""
+    """The content of a validation.json."""
     confusion = [[480 if i == j else rng.choice((0, 0, 0, 1, 3)) for j in range(10)] for i in range(10)]
     worst = [
         {

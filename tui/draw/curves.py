@@ -1,26 +1,26 @@
-"""Training curves of one or several runs, against any measure of effort. Pure."""
+"""Training curves of one or several runs, against steps, epochs, time, energy or FLOPs. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from suite.ranking.leaderboard import COLUMNS
-from tui.cells import duration
-from tui.chart import STYLES, Axis, Series
-from tui.detail import Detail, Point
-from tui.figures import Figure, percent
-from tui.snapshot import Run
+from tui.draw.cells import duration
+from tui.draw.chart import STYLES, Axis, Series
+from tui.draw.figures import Figure, percent
+from tui.model.detail import Detail, Point
+from tui.model.snapshot import Run
 
 EFFORTS = ("epoch", "step", "seconds", "energy", "FLOPs")
 QUANTITIES = ("accuracy", "loss", "lr", "speed")
-SMOOTHINGS = (0.0, 0.6, 0.9, 0.97)
-Place = Callable[[Point], float]
+SMOOTHINGS = (0.0, 0.6, 0.9, 0.97)  # weights of the moving average
+Place = Callable[[Point], float]  # from a point to its x value
 
 
 def effort(run: Run, name: str) -> tuple[Place | None, Axis]:
-    """Where a point lies on an axis of effort; None where that was not measured.
+    """The x value of a point, and the axis; None instead of the former if the run did not measure it.
 
-    Joules and FLOPs are known for the whole training only: a point gets the part that its time or step has in it.
+    Energy and FLOPs are known for the whole training only. A point gets a share in proportion to its time or step.
     """
     cost = run.record.cost if run.record else None
     if name == "step":
@@ -39,7 +39,7 @@ def effort(run: Run, name: str) -> tuple[Place | None, Axis]:
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average without the pull towards zero at the start."""
+    """Exponential moving average with the bias correction of Adam (Kingma and Ba, 2014, arXiv:1412.6980)."""
     smoothed: list[float] = []
     mean = 0.0
     for i, value in enumerate(values, 1):
@@ -60,12 +60,12 @@ def _axis(quantity: str, values: Sequence[float]) -> Axis:
         return Axis("images/s", text=COLUMNS["speed"].text)
     if quantity == "lr":
         return Axis("learning rate", text=lambda v: f"{v:.3g}")
-    wide = bool(values) and min(values) > 0 and max(values) / min(values) > 20
-    return Axis("loss", log=wide, text=lambda v: f"{v:.3g}")
+    log = bool(values) and min(values) > 0 and max(values) / min(values) > 20
+    return Axis("loss", log=log, text=lambda v: f"{v:.3g}")
 
 
 def run_figure(run: Run, detail: Detail, quantity: str, against: str, weight: float) -> Figure:
-    """One quantity of one run. Smoothing is for what training reports, never for validation."""
+    """One quantity of one run. Only what training reports is smoothed, not validation."""
     place, x = effort(run, against)
     if place is None:
         return Figure((), x, Axis(), (f"{against} was not measured, or is not known before the end.",))

@@ -9,7 +9,7 @@ from platformdirs import user_config_path
 from pydantic import ValidationError
 
 from suite.store.files import write_atomic
-from tui.board import View
+from tui.model.view import View
 
 
 def views_path() -> Path:
@@ -17,7 +17,7 @@ def views_path() -> Path:
 
 
 def load_views(path: Path | None = None) -> dict[str, View]:
-    """All saved views; damaged ones are left out."""
+    """All saved views by name; damaged ones are left out."""
     try:
         data = json.loads((path or views_path()).read_bytes())
         items = data.items()
@@ -33,7 +33,7 @@ def load_views(path: Path | None = None) -> dict[str, View]:
 
 
 def save_view(name: str, view: View, path: Path | None = None) -> None:
-    """Add or replace one. Raises OSError."""
+    """Add or replace a view. Raises OSError."""
     path = path or views_path()
     views = load_views(path) | {name: view}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,9 @@ Terms stand beside each other and must all hold. A term is one of
     is:pareto    is:marked    is:pinned    is:live    is:best                           a property
     word         "several words"                                                        anything contains it
 
-and a leading '-' turns it round. Fields are the leaderboard's columns, short names for them (`acc`, `mem`,
+and a leading '-' negates it. Fields are the leaderboard's columns, short names for them (`acc`, `mem`,
 `data`, ...) and whatever the search tuned (`lr`, `batch_size`, ...). Numbers take `%`, `k M G T`, `ms s min h`,
-`KiB MiB GiB`. What is not known matches no comparison. Pure: text in, a `Filter` out.
+`KiB MiB GiB`. An unknown value matches no comparison, so that its negation holds.
 """
 
 from __future__ import annotations
@@ -59,12 +59,14 @@ NUMBER = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?P<u
 
 
 class FilterError(ValueError):
-    """The filter cannot be read; the message says where and what would work."""
+    """The filter cannot be read. The message says what is wrong, with an example that works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    field: str  # "" in a search for a word
+    """One condition of a filter."""
+
+    field: str  # "": search for a word in all text fields
     sign: str  # one of COMPARISONS, or ":"
     value: float | str
     negated: bool = False
@@ -76,7 +78,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a filter is asked about: a row, its data set, and the names of the properties that hold."""
+    """What a filter is applied to: a row, its data set, and the names of its properties (of `PROPERTIES`)."""
 
     row: Row
     dataset: str = ""
@@ -85,6 +87,8 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
+    """Terms that must all hold. `str` gives text that `parse` reads back."""
+
     terms: tuple[Term, ...] = ()
 
     def __str__(self) -> str:
@@ -95,6 +99,7 @@ class Filter:
 
     @property
     def about_pareto(self) -> bool:
+        """Whether a term needs the Pareto front."""
         return any(term.field == "is" and term.value == "pareto" for term in self.terms)
 
     def matches(self, subject: Subject) -> bool:
@@ -102,12 +107,12 @@ class Filter:
 
 
 def parse(text: str) -> Filter:
-    """The filter written in `text`. Raises FilterError."""
+    """Parse a filter. Raises FilterError."""
     return Filter(tuple(_term(token["token"]) for token in TOKEN.finditer(text.strip())))
 
 
 def number(text: str) -> float:
-    """'10M', '99%', '5min', '.01' as a float. Raises FilterError."""
+    """Parse a number with an optional unit: '10M', '99%', '5min', '.01'. Raises FilterError."""
     match = NUMBER.fullmatch(text.strip())
     if match is None:
         raise FilterError(f"'{text}' is not a number; write 0.99, 99%, 1e7, 10M, 5min or 1GiB")
@@ -118,7 +123,7 @@ def number(text: str) -> float:
 
 
 def lookup(row: Row, field: str) -> Any:
-    """A column's value, or what the search tuned under that name; None where nothing is known."""
+    """The value of a column, or of a searched hyperparameter by its path or the last part of it; None if unknown."""
     if field in COLUMNS or field in ("trial", "energy_source"):
         return getattr(row, field)
     tuned = row.tuned
@@ -152,7 +157,7 @@ def _term(token: str) -> Term:
             raise FilterError(f"{field} is text: write {field}:{text} or {field}={text}")
         return Term(field, sign, text, negated)
     if NUMBER.fullmatch(text) is None and field not in COLUMNS and sign in ("=", "!="):
-        return Term(field, sign, text, negated)  # a tuned word, as in optimizer=adamw
+        return Term(field, sign, text, negated)  # a hyperparameter with text values, as in optimizer=adamw
     return Term(field, sign, number(text), negated)
 
 

@@ -1,4 +1,4 @@
-"""A leaderboard cell as text and as the name of its style. Glyphs say everything that colours say."""
+"""Cells of the leaderboard as text, and the formats of single values. Glyphs show every state without colour."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Collection
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, text
-from tui.board import Board, BoardLine, View, row_value
-from tui.detail import clean
-from tui.snapshot import Key
+from tui.model.board import Board, BoardLine, row_value
+from tui.model.detail import clean
+from tui.model.snapshot import Key
+from tui.model.view import View
 
 GLYPHS = {
     "waiting": "○",
@@ -37,11 +38,11 @@ LEFT = frozenset(
     {"flag", "tuned", "dataset", "host", "curve", *(key for key, column in COLUMNS.items() if column.textual)}
 )
 BARS = "▁▂▃▄▅▆▇█"
-SPARK = 12  # points
+SPARK = 12  # points of a sparkline
 
 
 def title(key: str) -> str:
-    """A column's heading; what was tuned goes by the last part of its path."""
+    """A column's heading; for a hyperparameter the last part of its path."""
     if key in TITLES:
         return TITLES[key]
     return COLUMNS[key].title if key in COLUMNS else key.rpartition(".")[2]
@@ -57,7 +58,7 @@ def cell(
     marked: Collection[Key],
     pinned: Collection[Key],
 ) -> str:
-    """What a cell shows."""
+    """The text of a cell. `place` is the index of the line on the board."""
     row, run = line.row, line.runs[0]
     if key == "flag":
         keys = [member.key for member in line.runs]
@@ -93,14 +94,14 @@ def cell(
 
 
 def value_text(value: Any) -> str:
-    """A tuned value."""
+    """The value of a hyperparameter or of a setting."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def sparkline(values: tuple[float, ...], width: int = SPARK) -> str:
-    """The last points of a curve, scaled between their own extremes."""
+    """The last `width` points of a curve, scaled between their minimum and maximum."""
     shown = values[-width:]
     if not shown:
         return "-"
@@ -122,5 +123,5 @@ def duration(seconds: float | None) -> str:
 
 
 def joules(value: float | None) -> str:
-    """'3.4 kJ', or '-' where it was not measured."""
+    """'3.4kJ', or '-' if unknown."""
     return "-" if value is None else COLUMNS["energy"].text(value)

@@ -1,4 +1,4 @@
-"""Grey images and heatmaps in half-blocks: two pixels a cell, drawn with Rich styles. Pure."""
+"""Grey images in half-blocks, two pixels a cell, and confusion matrices, as Rich texts. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
-from tui.detail import Validation, Wrong
+from tui.model.detail import Validation, Wrong
 
 UPPER = "▀"
 
@@ -21,7 +21,7 @@ def _style(upper: int, lower: int) -> Style:
 
 
 def halfblocks(pixels: Sequence[Sequence[int]]) -> list[Text]:
-    """An image of grey levels 0 to 255, one cell for two pixels above each other."""
+    """An image, given as rows of grey levels 0 to 255; a cell shows two pixels, one above the other."""
     lines: list[Text] = []
     for top in range(0, len(pixels), 2):
         upper = pixels[top]
@@ -38,7 +38,7 @@ def _grey(value: int) -> int:
 
 
 def beside(blocks: Sequence[Sequence[Text]], width: int, gap: int = 2) -> list[Text]:
-    """Blocks of lines next to each other, as many in a row as fit."""
+    """Place blocks of lines side by side, as many in a row as fit into `width` cells."""
     lines: list[Text] = []
     row: list[Sequence[Text]] = []
     used = 0
@@ -68,7 +68,7 @@ def _joined(blocks: Sequence[Sequence[Text]], gap: int) -> list[Text]:
 
 
 def worst_digits(validation: Validation, width: int) -> list[Text]:
-    """The most confident mistakes, with what they are and what the model took them for."""
+    """The most confident misclassified images, each with its label, the prediction and its probability."""
     blocks: list[list[Text]] = []
     for wrong in validation.worst:
         caption = f"{_name(validation, wrong.label)} taken for {_name(validation, wrong.predicted)}"
@@ -79,7 +79,7 @@ def worst_digits(validation: Validation, width: int) -> list[Text]:
 
 
 def _small(wrong: Wrong) -> Sequence[Sequence[int]]:
-    """At most 28 pixels a side: larger images are drawn with every n-th pixel."""
+    """The image with at most 28 pixels a side; of larger ones every n-th pixel."""
     step = max(1, math.ceil(max(len(wrong.pixels), 1) / 28))
     return [line[::step] for line in wrong.pixels[::step]]
 
@@ -89,7 +89,7 @@ def _name(validation: Validation, index: int) -> str:
 
 
 def confusion_heatmap(validation: Validation, width: int) -> list[Text]:
-    """Rows are labels, columns predictions; mistakes are shaded by the logarithm of their number."""
+    """The confusion matrix: rows are labels, columns predictions; errors are shaded by the logarithm of their count."""
     classes, counts = validation.classes, validation.confusion
     most = max((n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j), default=0)
     name = min(12, max((len(c) for c in classes), default=1))

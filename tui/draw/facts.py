@@ -1,4 +1,4 @@
-"""What is known of a run as pairs of words, for the run and compare screens. Pure."""
+"""What is known of a run, as pairs of name and value, for the run and compare screens. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, text
-from tui.cells import duration, value_text
-from tui.snapshot import Key, Run, Snapshot
+from tui.draw.cells import duration, value_text
+from tui.model.snapshot import Key, Run, Snapshot
 
-Fact = tuple[str, str]
+Fact = tuple[str, str]  # name, value
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -22,14 +22,14 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def configuration(run: Run) -> list[Fact]:
-    """Everything needed to repeat the trial; what the search chose comes first and is marked."""
+    """Everything needed to repeat the trial; the searched hyperparameters come first, marked with '*'."""
     tuned = [(f"{key} *", value_text(value)) for key, value in run.trial.canonical_params.items()]
     fields = flat(run.trial.model_dump(mode="json", exclude={"params", "schema_version"}))
     return tuned + [(key, value_text(value)) for key, value in fields.items() if value not in (None, [], {}, ())]
 
 
 def costs(run: Run) -> list[Fact]:
-    """What the trial cost, each figure with how it was come by."""
+    """The costs of the trial, each with how it was obtained, and where the trial ran."""
     row, record = run.row, run.record
     cost = record.cost if record else None
     sources = {
@@ -79,7 +79,7 @@ def costs(run: Run) -> list[Fact]:
 
 
 def lineage(run: Run, snapshot: Snapshot) -> list[str]:
-    """From this run down to what it stands on, and what stands on it."""
+    """The chain of runs that this one took its initial weights from, and the runs that took theirs from this one."""
     lines = ["This run", f"  {_short(run)}"]
     seen = {run.key}
     current, depth = run, 1
@@ -89,11 +89,11 @@ def lineage(run: Run, snapshot: Snapshot) -> list[str]:
         key = parent_key(source)
         parent = snapshot.find(key)
         if key is None or parent is None or parent.key in seen:
-            where = "weights that came with the backbone" if source == "pretrained" else source
-            lines.append(f"{indent}└─ stands on {where}")
+            where = "published with the backbone" if source == "pretrained" else source
+            lines.append(f"{indent}└─ initial weights: {where}")
             break
         seen.add(parent.key)
-        lines.append(f"{indent}└─ stands on {_short(parent)}")
+        lines.append(f"{indent}└─ initial weights: {_short(parent)}")
         siblings = children(parent.key, snapshot)
         price = (f"{text(parent.row, 'train_flops')} FLOPs", text(parent.row, "seconds"), text(parent.row, "energy"))
         lines.append(f"{indent}     pretraining cost {', '.join(price)}")
@@ -102,20 +102,21 @@ def lineage(run: Run, snapshot: Snapshot) -> list[str]:
             lines.append(f"{indent}     shared by {len(siblings)} runs: {each} FLOPs each")
         current, depth = parent, depth + 1
     if run.trial.weights is None:
-        lines.append("  └─ starts from random weights")
-    standing = children(run.key, snapshot)
-    if standing:
-        lines += ["", f"On it stand {len(standing)} runs", *(f"  {_short(child)}" for child in standing[:50])]
+        lines.append("  └─ initial weights: random")
+    initialised = children(run.key, snapshot)
+    if initialised:
+        lines += ["", f"Initial weights of {len(initialised)} runs", *(f"  {_short(run)}" for run in initialised[:50])]
     return lines
 
 
 def parent_key(source: str) -> Key | None:
-    """The trial that a path below the results directory belongs to: study/trials/ID/best.safetensors."""
+    """The trial of a weights file, STUDY/trials/ID/best.safetensors; None for other sources of weights."""
     parts = source.split("/")
     return (parts[-4], parts[-2]) if len(parts) >= 4 and parts[-3] == "trials" else None
 
 
 def children(key: Key, snapshot: Snapshot) -> list[Run]:
+    """The runs that took their initial weights from this one."""
     return [r for r in snapshot.runs if r.trial.weights is not None and parent_key(r.trial.weights.source) == key]
 
 
@@ -126,14 +127,14 @@ def _short(run: Run) -> str:
 
 
 def life(run: Run, now: float) -> str:
-    """One line on how the run is doing."""
+    """One line on the state of the run."""
     row = run.row
     words = [row.state]
     if run.began:
         words.append(f"began {time.strftime('%Y-%m-%d %H:%M', time.localtime(run.began))}")
-    if not run.settled and run.last:
+    if not run.has_result and run.last:
         words.append(f"last sign {duration(now - run.last)} ago")
-    if run.started is not None and not run.settled:
+    if run.started is not None and not run.has_result:
         words.append(f"pid {run.started.pid} on {run.started.host}")
         if run.started.steps:
             words.append(f"step {run.step} of {run.started.steps}")
@@ -145,7 +146,7 @@ def life(run: Run, now: float) -> str:
 
 
 def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
-    """Only the parameters that differ, then results and costs."""
+    """The settings that differ between the runs, then results and costs: a name, and a value for each run."""
     fields = [flat(r.trial.model_dump(mode="json", exclude={"params", "schema_version", "number"})) for r in runs]
     rows: list[tuple[str, list[str]]] = []
     for key in dict.fromkeys(key for one in fields for key in one):

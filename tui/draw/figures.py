@@ -1,4 +1,4 @@
-"""From runs to what a chart shows. Pure: one function a figure, each returns a `Figure`."""
+"""The figures of the plots screen: one pure function each, from runs to a `Figure`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from suite.ranking.leaderboard import COLUMNS, pareto
-from tui.board import row_value
-from tui.cells import duration, title
-from tui.chart import GLYPHS, STYLES, Axis, Series
-from tui.snapshot import Run
+from tui.draw.cells import duration, title
+from tui.draw.chart import GLYPHS, STYLES, Axis, Series
+from tui.model.board import row_value
+from tui.model.snapshot import Run
 
 LINEAR_COSTS = frozenset({"latency"})
-MOST_LINES = 60  # curves of the intermediate values; the best ones are shown
+MOST_LINES = 60  # curves in the figure of intermediate values
 
 
 @dataclass(frozen=True)
 class Figure:
+    """What a chart shows."""
+
     series: tuple[Series, ...]
     x: Axis
     y: Axis
@@ -42,7 +44,7 @@ def _by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def pareto_figure(runs: Sequence[Run], cost: str) -> Figure:
-    """Accuracy against a cost, with the front and what each step along it costs."""
+    """Accuracy against a cost, with the Pareto front; the notes tell the cost of each step along the front."""
     done = [run for run in _finished(runs) if getattr(run.row, cost) is not None]
     front = pareto([run.row for run in done], cost)
     series = [
@@ -76,7 +78,7 @@ def _accuracy(name: str = "validation accuracy") -> Axis:
 
 
 def history_figure(runs: Sequence[Run]) -> Figure:
-    """Accuracy by trial number, and the best so far."""
+    """Accuracy by trial number, and the best of the finished trials up to there."""
     points, best = [], []
     top = -math.inf
     for run in sorted(runs, key=lambda run: (run.row.study, run.row.number)):
@@ -104,7 +106,7 @@ def history_figure(runs: Sequence[Run]) -> Figure:
 
 
 def intermediate_figure(runs: Sequence[Run]) -> Figure:
-    """Validation accuracy by epoch of every run; pruned ones end early."""
+    """Validation accuracy by epoch of the best MOST_LINES runs."""
     shown = sorted((r for r in runs if r.row.curve), key=lambda r: -(r.row.accuracy or 0.0))
     arms = {arm: i for i, arm in enumerate(_by_arm(runs))}
     named: set[str] = set()
@@ -127,7 +129,7 @@ def epochs(run: Run) -> list[tuple[float, float]]:
 
 
 def slice_figure(runs: Sequence[Run], key: str) -> Figure:
-    """Accuracy against one tuned value."""
+    """Accuracy against one hyperparameter."""
     points = {run.key: row_value(run.row, key) for run in runs}
     done = [run for run in runs if run.row.accuracy is not None and points[run.key] is not None]
     axis, place = _axis_of(key, [points[run.key] for run in done])
@@ -145,7 +147,10 @@ def slice_figure(runs: Sequence[Run], key: str) -> Figure:
 
 
 def _axis_of(key: str, values: Sequence[object]) -> tuple[Axis, Callable[[object], float]]:
-    """An axis for tuned values: logarithmic where they span a decade, categories where they are words."""
+    """An axis for the values of a hyperparameter, and the position of a value on it.
+
+    Numbers that span a decade or more get a logarithmic axis, values that are not numbers a category each.
+    """
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values) and values:
         numbers = [float(v) for v in values]  # type: ignore[arg-type]
         log = min(numbers) > 0 and max(numbers) / min(numbers) >= 10
@@ -157,7 +162,10 @@ def _axis_of(key: str, values: Sequence[object]) -> tuple[Axis, Callable[[object
 
 
 def parallel_figure(runs: Sequence[Run]) -> Figure:
-    """One vertical line a tuned value, one broken line a run; the best quarter stands out."""
+    """Parallel coordinates: an axis for each hyperparameter, a line for each run; the best quarter is highlighted.
+
+    Every axis is scaled to 0..1 by itself; the notes tell its ends.
+    """
     done = _finished(runs)
     keys = [key for key in tuned_keys(done) if sum(key in r.row.tuned for r in done) >= 2]
     if not keys:
@@ -199,7 +207,7 @@ def parallel_figure(runs: Sequence[Run]) -> Figure:
 
 
 def timeline_figure(runs: Sequence[Run], now: float) -> Figure:
-    """When each run ran: one horizontal bar a trial, coloured by state."""
+    """When each run was active: a horizontal bar for each, coloured by state."""
     begun = [run for run in runs if run.began]
     if not begun:
         return Figure((), Axis(), Axis(), ("No run has begun.",))
@@ -225,21 +233,25 @@ def timeline_figure(runs: Sequence[Run], now: float) -> Figure:
 
 @dataclass(frozen=True)
 class Importance:
+    """How strongly accuracy depends on one hyperparameter."""
+
     key: str
     strength: float  # 0 to 1
-    n: int
-    rising: bool | None  # more is better; None for words
+    n: int  # number of runs
+    rising: bool | None  # whether larger values are better; None for values that are not numbers
 
 
 def tuned_keys(runs: Sequence[Run]) -> list[str]:
+    """The hyperparameters that were searched in any of these runs."""
     return sorted({key for run in runs for key in run.row.tuned})
 
 
 def importances(runs: Sequence[Run]) -> list[Importance]:
-    """How strongly accuracy goes with each tuned value, one at a time, the strongest first.
+    """How strongly accuracy depends on each hyperparameter, one at a time, the strongest first.
 
-    Numbers: the absolute Spearman rank correlation. Words: the correlation ratio of the ranks (the square root
-    of the part of their variance that lies between the values). Neither sees interactions, and neither is causal.
+    For numbers, the absolute value of Spearman's rank correlation; for other values, the correlation ratio of the
+    ranks. Neither sees interactions, and neither implies a cause. Reports have fANOVA importances in addition; these
+    here need neither optuna nor scikit-learn, and are fast enough to follow a running study.
     """
     found: list[Importance] = []
     for key in tuned_keys(runs):
@@ -257,7 +269,11 @@ def importances(runs: Sequence[Run]) -> list[Importance]:
 
 
 def ranks(values: Sequence[float]) -> list[float]:
-    """Places in order from 1; equal values share the mean of theirs."""
+    """Ranks from 1; equal values share the mean of their ranks.
+
+    Instead of `scipy.stats.rankdata`, since importing scipy.stats takes longer than starting the dashboard; the
+    ranked method of `statistics.correlation` needs Python 3.12.
+    """
     indices = sorted(range(len(values)), key=lambda i: values[i])
     result = [0.0] * len(values)
     start = 0
@@ -272,7 +288,7 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 
 def correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Pearson's; 0 where one of the two does not vary."""
+    """Pearson's correlation; 0 if one of the two is constant."""
     try:
         return statistics.correlation(a, b)
     except statistics.StatisticsError:
@@ -280,6 +296,10 @@ def correlation(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def correlation_ratio(groups: Sequence[str], values: Sequence[float]) -> float:
+    """The correlation ratio eta, 0 to 1: the square root of the share of the variance that lies between the groups.
+
+    Source: https://en.wikipedia.org/wiki/Correlation_ratio
+    """
     mean = statistics.fmean(values)
     total = sum((v - mean) ** 2 for v in values)
     if total == 0:
@@ -292,7 +312,7 @@ def correlation_ratio(groups: Sequence[str], values: Sequence[float]) -> float:
 
 
 def importance_lines(runs: Sequence[Run], width: int) -> list[str]:
-    """The importances as bars."""
+    """The importances as a bar chart in text, `width` cells wide at most."""
     found = importances(runs)
     if not found:
         return ["At least three finished runs with differing tuned values are needed."]

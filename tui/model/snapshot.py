@@ -1,4 +1,4 @@
-"""What the dashboard knows at one moment: immutable, made by the feed, read by every screen."""
+"""The state of a results directory as the feed has read it: immutable, shared by all screens."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from functools import cached_property
 from suite.ranking.leaderboard import Row
 from suite.spec import Record, Started, Status, StudyFile, Trial
 
-Key = tuple[str, str]  # study, trial id: what a cursor, a mark or a pin holds on to
+Key = tuple[str, str]  # (study, trial id): identifies a run for cursor, marks and pins
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trial as its files tell it."""
+    """One trial as its files describe it."""
 
-    key: Key  # kept, not made anew: it is asked for 10,000 times a tick
+    key: Key  # a field, not a property: it is read for all of 10,000 runs at every update
     row: Row
     trial: Trial
     record: Record | None = None
     started: Started | None = None
     step: int = 0
-    began: float = 0.0  # seconds since 1970; 0: not yet
-    last: float = 0.0  # time of the newest sign of life
-    bad_lines: int = 0
+    began: float = 0.0  # first event, seconds since 1970; 0: not started
+    last: float = 0.0  # newest event, seconds since 1970
+    bad_lines: int = 0  # lines of its event log that could not be read
 
     @property
-    def settled(self) -> bool:
-        """Over, with a result that will not change."""
+    def has_result(self) -> bool:
+        """Whether the trial has ended with a result, which never changes."""
         return self.record is not None
 
     @property
     def host(self) -> str:
+        """The host that it runs or ran on; empty if unknown."""
         if self.started is not None:
             return self.started.host
         return self.record.provenance.host if self.record and self.record.provenance else ""
@@ -40,23 +41,25 @@ class Run:
 
 @dataclass(frozen=True)
 class StudyView:
-    """One study: what was asked, how its controller is, how far it came."""
+    """One study: its experiment, the status of its controller, and its runs."""
 
     name: str
     file: StudyFile | None  # None: study.json is damaged or of a newer schema
     status: Status | None
-    stopping: bool  # a stop was asked for and has not happened yet
+    stopping: bool  # a stop has been requested
     runs: tuple[Run, ...]
-    stale: bool = False  # the controller says "running", but has not written for a while
+    stale: bool = False  # the status is "running", but has not been written for STALE_SECONDS
 
     @property
     def planned(self) -> int:
+        """Number of trials that the study will have."""
         if self.status is not None:
             return self.status.planned
         return self.file.experiment.trials if self.file is not None else len(self.runs)
 
     @property
     def state(self) -> str:
+        """A state of `Status`, or "stopping", "stale" or "unknown"."""
         if self.status is None:
             return "unknown"
         if self.stale:
@@ -66,30 +69,32 @@ class StudyView:
         return self.status.state
 
     @cached_property
-    def settled(self) -> int:
-        return sum(run.settled for run in self.runs)
+    def done(self) -> int:
+        """Number of runs that have a result."""
+        return sum(run.has_result for run in self.runs)
 
     @cached_property
     def energy(self) -> float | None:
-        """Joules so far, of the trials that measured them."""
+        """Joules of all runs whose energy is known; None if there is none."""
         known = [run.row.energy for run in self.runs if run.row.energy is not None]
         return sum(known) if known else None
 
     @cached_property
     def best(self) -> Run | None:
+        """The finished run with the highest validation accuracy, the first of equal ones."""
         done = [run for run in self.runs if run.row.state == "finished" and run.row.accuracy is not None]
         return max(done, key=lambda run: (run.row.accuracy or 0.0, -run.row.number), default=None)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything below one results directory."""
+    """All studies of one results directory."""
 
-    version: int = 0  # grows only when something changed
-    time: float = 0.0
+    version: int = 0  # increases whenever something changes
+    time: float = 0.0  # when it was read, seconds since 1970
     studies: tuple[StudyView, ...] = ()
-    loading: int = 0  # trials seen but not read yet
-    problem: str | None = None  # why there is nothing, in words
+    loading: int = 0  # trials that are listed, but not read yet
+    problem: str | None = None  # why there is no study
 
     @cached_property
     def runs(self) -> list[Run]:

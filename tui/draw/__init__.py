@@ -1,0 +1,1 @@
+"""From the model to text: cells, charts, figures and images. Independent of Textual."""

@@ -1,0 +1,1 @@
+"""What the dashboard knows: reads the results directory, filters and sorts. Independent of Textual."""

@@ -1,0 +1,69 @@
+"""How the leaderboard is shown: columns, order, filter, grouping; and the next view for each key."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from suite.ranking.leaderboard import COSTS, DEFAULT
+
+DEFAULT_COLUMNS = ("flag", *(key for key in DEFAULT if key != "tuned"), "curve", "tuned")
+UNSORTABLE = ("flag", "rank")
+TOPS = (0, 10, 25, 50, 100)  # numbers of lines to choose from; 0: all
+
+
+class View(BaseModel):
+    """How the leaderboard is shown. Immutable; this is what a saved view holds."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    columns: tuple[str, ...] = DEFAULT_COLUMNS
+    sort: str = "accuracy"  # a column
+    reverse: bool = False  # the worst first
+    cost: str = "flops"  # of the Pareto front
+    filter: str = ""  # in the language of `tui.model.filters`
+    study: str | None = None  # None: all of them
+    top: int = 0  # number of lines; 0: all
+    grouped: bool = False  # seeds of one configuration on one line
+
+    def sane(self) -> View:
+        """The view without values that this version does not know, as a file of another version may hold."""
+        cost = self.cost if self.cost in COSTS else "flops"
+        return self.changed(cost=cost, top=max(0, self.top), columns=self.columns or DEFAULT_COLUMNS)
+
+    def changed(self, **fields: object) -> View:
+        return self.model_copy(update=fields)
+
+    def sorted_by_heading(self, column: str) -> View:
+        """After a click on a heading: sorted by it, or reversed where it already is. Some columns have no order."""
+        if column in UNSORTABLE:
+            return self
+        return self.changed(sort=column, reverse=column == self.sort and not self.reverse)
+
+    def sorted_by_neighbour(self, by: int) -> View:
+        """Sorted by the column `by` places to the right of the present one."""
+        keys = [key for key in self.columns if key not in UNSORTABLE] or ["accuracy"]
+        place = (keys.index(self.sort) + by) % len(keys) if self.sort in keys else 0
+        return self.changed(sort=keys[place], reverse=False)
+
+    def next_top(self) -> View:
+        return self.changed(top=TOPS[(TOPS.index(self.top) + 1) % len(TOPS)] if self.top in TOPS else 0)
+
+    def next_cost(self, by: int = 1) -> View:
+        return self.changed(cost=COSTS[(COSTS.index(self.cost) + by) % len(COSTS)])
+
+    def toggled_grouping(self) -> View:
+        """With seeds grouped or not; while they are, a column tells their number."""
+        columns = self.columns
+        if self.grouped:
+            columns = tuple(key for key in columns if key != "seeds")
+        elif "seeds" not in columns:
+            place = columns.index("accuracy") + 1 if "accuracy" in columns else len(columns)
+            columns = (*columns[:place], "seeds", *columns[place:])
+        return self.changed(grouped=not self.grouped, columns=columns)
+
+    def with_study_column(self) -> View:
+        """With the study's name among the default columns, for several studies in one table."""
+        if self.columns != DEFAULT_COLUMNS or self.study is not None:
+            return self
+        place = DEFAULT_COLUMNS.index("number") + 1
+        return self.changed(columns=(*DEFAULT_COLUMNS[:place], "study", *DEFAULT_COLUMNS[place:]))

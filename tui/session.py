@@ -1,0 +1,66 @@
+"""What a screen may use of the application, so that screens need not import `tui.app`, which imports them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from tui.model.board import Board
+from tui.model.detail import Detail
+from tui.model.snapshot import Key, Snapshot
+from tui.model.view import View
+
+
+class Session(Protocol):
+    """State that the screens share, and what they may ask of the application. `tui.app.Dashboard` implements it."""
+
+    results: Path
+    readonly: bool
+    clock: Callable[[], float]  # seconds since 1970
+    environment: dict[str, str]  # of child processes
+
+    snapshot: Snapshot
+    details: dict[Key, Detail]  # of the trials that are followed
+    problem: str | None  # why the last read failed
+
+    view: View
+    board: Board  # as the leaderboard shows it
+    marked: set[Key]
+    pinned: set[Key]
+    focus_key: Key | None  # the run under the leaderboard's cursor
+
+    def follow(self, keys: Iterable[Key]) -> None:
+        """Read the complete logs of these trials, and of no others."""
+        ...
+
+    def refresh_screen(self) -> None:
+        """Update the visible screen after a change of the shared state."""
+        ...
+
+    def action_mode(self, mode: str) -> None:
+        """Switch to one of the main screens: board, plots, studies, system or pad."""
+        ...
+
+    def start(self, words: list[str], log: Path, begun: str, done: str) -> bool:
+        """Start `mnist-suite WORDS` detached, its output appended to `log`; say whether it started.
+
+        `begun` is shown at once and `done` when the command has succeeded; a failure is shown with its last line.
+        """
+        ...
+
+    def ask_launch(self, study: str | None) -> None:
+        """Open the launch form, empty or filled in with the settings of `study`."""
+        ...
+
+    def ask_export(self, key: Key) -> None:
+        """Export a trial's model to a directory that the user is asked for."""
+        ...
+
+    def ask_stop(self, study: str) -> None:
+        """Request a clean stop of a study after a confirmation."""
+        ...
+
+    def ask_resume(self, study: str) -> None:
+        """Start a new controller for a study after a confirmation."""
+        ...

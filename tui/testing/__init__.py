@@ -1,0 +1,1 @@
+"""For tests, benchmarks and documentation only; the dashboard itself imports nothing from here."""
