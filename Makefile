@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY := demo
 
-.PHONY: demo test soak check format clean
+.PHONY: demo test test-fast soak check format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,9 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: .venv/ready  # without what kills processes, starts clusters, terminals or browsers, or takes seconds
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --ignore tests/faults
 
 SOAK ?= 500
 soak: .venv/ready  # the fault tests with so many kills, and as many examples for each fuzz test

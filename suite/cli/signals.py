@@ -24,7 +24,7 @@ def stopping(stop: Stop) -> Iterator[None]:
     """Within this context, signals request a clean stop by setting `stop.reason`.
 
     The signals are SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and, unless it is ignored as under nohup, SIGHUP. Before the work
-    has begun (`stop.heeded` is false) the first signal leaves the context. A second signal ends the process at once,
+    has begun (`stop.observed` is false) the first signal leaves the context. A second signal ends the process at once,
     which loses no data, since every file on disk is complete at any time.
     """
 
@@ -34,7 +34,7 @@ def stopping(stop: Stop) -> Iterator[None]:
                 os.write(2, b"\x1b[?25h\n")  # show the cursor again, which the progress bar hides
             os._exit(_exit_code(signal.Signals(number).name))
         stop.reason = signal.Signals(number).name
-        if not stop.heeded:
+        if not stop.observed:
             raise _Interrupted
 
     handled = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]

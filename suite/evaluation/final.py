@@ -246,7 +246,7 @@ def _evaluation(plan: Plan, runs: dict[str, list[TrialState]]) -> FinalEvaluatio
             "search_accuracy is the search's own best on validation: optimistic, since the search chose by it.",
             "Intervals over seeds are Student's t for the mean; the Wilson interval is for the first seed's model.",
             "McNemar compares the two arms' first models image by image, mid-p; the paired t test their seeds.",
-            "Seeds vary the training; models that stand on the same weights share them.",
+            "Seeds vary the training; models with the same initial weights share them.",
         ),
     )
 

@@ -168,7 +168,7 @@ class Controller:
         """The attempt's worker is gone: another attempt, or the end of the trial."""
         place = self.directory.trial(state.id)
         reason = reason_to_give_up(message, self.ledger.attempts(state.id))
-        if place.record() is None:  # else the worker died after its last act
+        if place.record() is None:  # else the worker died after it had written result.json
             record = self.source.lost(state, message.attempt, reason) if reason else None
             if record is None:
                 self.ledger.requeue(state, "waiting")

@@ -69,7 +69,7 @@ class Processes:
         return messages
 
     def _stop_overdue(self) -> list[Message]:
-        """Kill the workers whose attempt has used up its time: one that hangs would heed nothing else."""
+        """Kill the workers whose attempt has used up its time: a worker that hangs reacts to nothing else."""
         messages: list[Message] = []
         for worker in self._time_limit.exceeded(self._workers):
             self._workers.remove(worker)

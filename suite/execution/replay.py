@@ -64,7 +64,7 @@ def replay(
         source = FixedTrials(dict(ledger.made), prune_after)
         status = StatusWriter(directory, ledger, source.planned, workers=workers)
         controller = Controller(directory, results, source, ledger, executor, status, stop, command)
-        with stop.heed():
+        with stop.observe():
             yield from controller.run()
     if controller.failure:
         raise WorkError(f"{controller.failure[0].upper()}{controller.failure[1:]}; see {directory.path}.")

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 class Stop:
     """A request to end a run cleanly: every trial writes a checkpoint, and the study can be resumed.
 
-    `reason` is None until something asks to stop, then its name ("SIGTERM", "stop.request"). `heeded` says whether a
+    `reason` is None until something asks to stop, then its name ("SIGTERM", "stop.request"). `observed` says whether a
     controller polls `reason` at present. While none does there is nothing to checkpoint, so a signal handler may
     interrupt the process at once.
     """
 
     reason: str | None = None
-    heeded: bool = False
+    observed: bool = False
 
     @contextlib.contextmanager
-    def heed(self) -> Iterator[None]:
+    def observe(self) -> Iterator[None]:
         """Within this context, `reason` is polled."""
-        self.heeded = True
+        self.observed = True
         try:
             yield
         finally:
-            self.heeded = False
+            self.observed = False

@@ -71,7 +71,7 @@ def _run(opening: Opening, results: Path, options: Options, stop: Stop, executor
     directory, experiment = opening.directory, opening.file.experiment
     searches, notes = open_searches(opening, options, parallel=executor.slots > 1)
     opening.write()
-    with stop.heed():
+    with stop.observe():
         resolver = TrialResolver(experiment, directory.name, results, device=options.device, threads=executor.threads)
         notes += reconcile(opening, searches, resolver)
         ledger = Ledger(_on_device(state, options.device) for state in directory.states())
@@ -108,7 +108,7 @@ def _pretraining(
     yield from sweep(plan, results, options=alone, stop=stop, executor=shared)
     if stop.reason is None and not any(s.state == "finished" for s in done.states()):
         reasons = ", ".join(s.reason or s.state for s in done.states())
-        raise InputError(f"The pretraining that this experiment stands on did not finish: {reasons}.")
+        raise InputError(f"The pretraining that this experiment starts from did not finish: {reasons}.")
 
 
 @contextlib.contextmanager

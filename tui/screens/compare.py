@@ -12,18 +12,18 @@ from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
 from tui.draw.chart import STYLES
-from tui.draw.curves import EFFORTS, QUANTITIES, SMOOTHINGS, overlay_figure
+from tui.draw.curves import overlay_figure
 from tui.draw.facts import differences
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
-from tui.screens.base import LiveScreen
+from tui.screens.curves import CurvesScreen
 from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 
 MOST = len(STYLES)  # trials at a time, one style each
 
 
-class CompareScreen(LiveScreen):
+class CompareScreen(CurvesScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,backspace", "close", "Back"),
         Binding("x", "effort", "X axis"),
@@ -39,8 +39,6 @@ class CompareScreen(LiveScreen):
         super().__init__()
         self.left_out = max(0, len(keys) - MOST)
         self.followed = keys[:MOST]
-        self.effort, self.quantity, self.smoothing = EFFORTS[0], QUANTITIES[0], SMOOTHINGS[1]
-        self._shown: tuple[object, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
@@ -74,21 +72,6 @@ class CompareScreen(LiveScreen):
         body = self.query_one("#text-differences", Static)
         body.styles.width = max((cell_len(line) for line in lines), default=1) + 2
         body.update(Text("\n".join(lines) if runs else "None of these trials is there any more.", no_wrap=True))
-
-    def action_close(self) -> None:
-        self.dismiss()
-
-    def action_effort(self) -> None:
-        self.effort = EFFORTS[(EFFORTS.index(self.effort) + 1) % len(EFFORTS)]
-        self.redraw()
-
-    def action_quantity(self) -> None:
-        self.quantity = QUANTITIES[(QUANTITIES.index(self.quantity) + 1) % len(QUANTITIES)]
-        self.redraw()
-
-    def action_smooth(self) -> None:
-        self.smoothing = SMOOTHINGS[(SMOOTHINGS.index(self.smoothing) + 1) % len(SMOOTHINGS)]
-        self.redraw()
 
     def action_scroll(self, by: int) -> None:
         self.query_one("#differences").scroll_relative(y=2 * by, animate=False)

@@ -12,18 +12,18 @@ from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from tui.draw import facts
 from tui.draw.cells import GLYPHS
-from tui.draw.curves import EFFORTS, QUANTITIES, SMOOTHINGS, run_figure
+from tui.draw.curves import QUANTITIES, run_figure
 from tui.draw.images import confusion_heatmap, worst_digits
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Run, Snapshot
-from tui.screens.base import LiveScreen
+from tui.screens.curves import CurvesScreen
 from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 
 TABS = ("curves", "config", "cost", "log", "digits", "lineage")
 
 
-class RunScreen(LiveScreen):
+class RunScreen(CurvesScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,backspace", "close", "Back"),
         Binding("l,right,right_square_bracket", "tab(1)", "Next tab"),
@@ -47,8 +47,6 @@ class RunScreen(LiveScreen):
         super().__init__()
         self.key = key
         self.followed = (key,)
-        self.effort, self.quantity, self.smoothing = EFFORTS[0], QUANTITIES[0], SMOOTHINGS[1]
-        self._shown: tuple[object, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
@@ -136,23 +134,8 @@ class RunScreen(LiveScreen):
 
     # --- keys ---
 
-    def action_close(self) -> None:
-        self.dismiss()
-
     def action_tab(self, by: int) -> None:
         self.query_one(TabbedContent).active = TABS[(TABS.index(self.tab) + by) % len(TABS)]
-
-    def action_effort(self) -> None:
-        self.effort = EFFORTS[(EFFORTS.index(self.effort) + 1) % len(EFFORTS)]
-        self.redraw()
-
-    def action_quantity(self) -> None:
-        self.quantity = QUANTITIES[(QUANTITIES.index(self.quantity) + 1) % len(QUANTITIES)]
-        self.redraw()
-
-    def action_smooth(self) -> None:
-        self.smoothing = SMOOTHINGS[(SMOOTHINGS.index(self.smoothing) + 1) % len(SMOOTHINGS)]
-        self.redraw()
 
     def _pane(self) -> VerticalScroll | None:
         return self.query_one(f"#{self.tab}").query(VerticalScroll).first() if self.tab != "curves" else None
