@@ -129,13 +129,16 @@ def print_trial(study: str, state: TrialState, *, as_json: bool) -> None:
         print(dump_json(board.as_dict(row)))
         return
     low, high = 100 * (row.low or 0), 100 * (row.high or 0)
+    onward = f"mnist-suite finetune --from {study} ..."  # a head alone is no initial weights: its export is
+    if state.trial.strategy.kind == "head":
+        onward = "mnist-suite finetune --from model ..."
     out.print(
         f"{study}/{row.trial}: {board.text(row, 'accuracy')} on validation "
         f"(95% interval {low:.2f} to {high:.2f}), best of {len(row.curve)} epochs\n"
         f"{board.text(row, 'params')} parameters ({board.text(row, 'trainable')} trained), "
         f"{board.text(row, 'flops')} FLOPs per image, {board.text(row, 'seconds')} of training, "
         f"energy {board.text(row, 'energy') if row.energy is not None else row.energy_source}\n"
-        f"next: mnist-suite export {study} --to model   or   mnist-suite finetune --from {study} ..."
+        f"next: mnist-suite export {study} --to model   or   {onward}"
     )
 
 

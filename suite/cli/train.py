@@ -13,7 +13,7 @@ from suite.errors import InputError, WorkError, printable
 if TYPE_CHECKING:
     from suite.spec import Arm
 
-BACKBONES = "cnn, net, lean-s, lean-m, lean-l or timm:NAME."
+BACKBONE_HELP = "cnn, net, lean-s, lean-m, lean-l or timm:NAME."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,12 @@ class TrainingOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(TrainingOptions):
-    backbone: Annotated[str, typer.Option(help=BACKBONES)] = "cnn"
+    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "cnn"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainingOptions):
-    backbone: Annotated[str, typer.Option(help=BACKBONES)]
+    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)]
     strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit or scratch.")] = "full"
     source: Annotated[
         str | None, typer.Option("--from", help="Initial weights: a study, STUDY/TRIAL, a file or a folder.")

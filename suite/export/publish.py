@@ -24,9 +24,10 @@ from suite.export.card import CARD, WEIGHTS, Card, card_text, load_line
 from suite.export.predict import load
 from suite.models.assembly import load_trained
 from suite.models.backbones import TIMM
+from suite.models.heads import is_linear
 from suite.models.preprocessing import Preprocess, evaluation_preparer
 from suite.ranking.statistics import wilson
-from suite.spec import HeadOnly, HeadSpec, Linear, Logreg, Record, Ridge, Trial
+from suite.spec import HeadOnly, HeadSpec, Record, Trial
 from suite.store.files import sync_directory, write_atomic
 from suite.store.study import find_trial, open_study, split_reference
 from suite.training.checkpoint import save_tensors
@@ -123,7 +124,7 @@ def _card(trial: Trial, record: Record, info: Info, expects: Preprocess, name: s
 
 def _separate_head(trial: Trial) -> HeadSpec | None:
     """The head that replaces the backbone's classifier; None where the result is one linear layer all the same."""
-    if not isinstance(trial.strategy, HeadOnly) or isinstance(trial.strategy.head, Linear | Ridge | Logreg):
+    if not isinstance(trial.strategy, HeadOnly) or is_linear(trial.strategy.head):
         return None
     return trial.strategy.head
 

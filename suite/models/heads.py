@@ -132,6 +132,11 @@ class HeadKind:
     solve: Callable[[Any, Tensor, Tensor, int], tuple[AnyHead, int]] | None = None
 
 
+def is_linear(spec: HeadSpec) -> bool:
+    """Whether the finished head is one linear layer, which takes the place of the backbone's classifier."""
+    return HEADS[type(spec)].layers is _linear
+
+
 def by_gradient(spec: HeadSpec) -> bool:
     """Whether such a head is trained by gradient (`make`), as opposed to solved (`solve`)."""
     return HEADS[type(spec)].solve is None

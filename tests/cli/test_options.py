@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_type_hints
 
 import pytest
 import typer
@@ -155,3 +155,22 @@ def test_options_of_a_dataclass_reach_the_command_as_one_object() -> None:
     assert [*inspect.signature(command).parameters] == ["name", "seed"]  # its own options come first in --help
     command(seed=3, name="x")
     assert seen == [Own(seed=3, name="x")]
+
+
+def test_the_help_names_every_backbone_strategy_and_head() -> None:
+    """The texts are written out, because `--help` loads no torch; this keeps them complete."""
+    from suite.cli.train import FinetuneOptions
+    from suite.models.backbones import BACKBONES
+    from suite.models.heads import HEADS
+    from suite.models.strategies import TRAINED
+
+    texts = {
+        name: option.help or ""
+        for name, hint in get_type_hints(FinetuneOptions, include_extras=True).items()
+        for option in get_args(hint)
+        if isinstance(option, OptionInfo)
+    }
+    kinds = {kind.model_fields["kind"].default for kind in HEADS}
+    strategies = {kind.model_fields["kind"].default for kind in TRAINED} - {"pretrain"}
+    for option, names in (("backbone", set(BACKBONES)), ("head", kinds), ("strategy", strategies)):
+        assert names and names <= set(re.findall(r"[\w-]+", texts[option])), option

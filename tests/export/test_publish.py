@@ -15,9 +15,12 @@ from suite.export.card import CARD, WEIGHTS, load_line, read_card
 from suite.export.predict import load
 from suite.export.publish import export
 from suite.models.assembly import load_trained
-from suite.spec import Arm, Experiment, HeadOnly, Knn, Logreg, Mlp, Recipe
+from suite.models.heads import HEADS, is_linear
+from suite.spec import Arm, Experiment, HeadOnly, Recipe
 from suite.store.files import file_sha256
 from suite.store.study import StudyDir
+
+KINDS = {head: head.model_fields["kind"].default for head in HEADS}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def study(
 ) -> StudyDir:
     """One finished trial each: a whole network, heads that stay linear, heads that do not, and a model of timm's."""
     recipe = Recipe(epochs=1, batch_size=50, lr=0.05)
-    heads = {"logreg": Logreg(), "mlp": Mlp(hidden=16), "knn": Knn(k=3)}
+    heads = {kind: head() for head, kind in KINDS.items()}
     arms = {
         "whole": Arm(backbone="net", recipe=recipe),
         "timm": Arm(backbone="timm:test_vit", size=32, recipe=recipe),
@@ -50,9 +53,7 @@ def trial_of(study: StudyDir, arm: str) -> str:
     [
         ("whole", None, False),
         ("timm", None, True),
-        ("logreg", None, False),
-        ("mlp", "mlp", False),
-        ("knn", "knn", False),
+        *((kind, None if is_linear(head()) else kind, False) for head, kind in KINDS.items()),
     ],
 )
 def test_an_export_gives_the_trained_model_back(

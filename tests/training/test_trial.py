@@ -12,6 +12,7 @@ import torch
 
 from suite.data.datasets import search_splits
 from suite.hardware import device
+from suite.models import heads
 from suite.models.assembly import load_trained
 from suite.models.preprocessing import evaluation_preparer
 from suite.spec import Evaluated, Event, Mistakes, Record, Trial, Verdict, Weights
@@ -79,7 +80,7 @@ def whole_in_fp32(trial: Trial, place: Path) -> float:
     return evaluate(loaded.model, validation, evaluation_preparer(loaded.expects, CPU), CPU, torch.float32).accuracy
 
 
-HEADS = ("linear", "mlp", "ridge", "logreg", "knn")
+HEADS = [kind.model_fields["kind"].default for kind in heads.HEADS]
 
 
 @pytest.mark.parametrize("kind", HEADS)
