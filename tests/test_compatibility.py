@@ -42,6 +42,7 @@ def test_it_ranks_as_before(suite: Command, results: Callable[[str], Path], whic
         assert {key: now[key] for key in before} == before
 
 
+@pytest.mark.slow
 def test_nothing_is_wrong_with_it_and_it_reports(
     suite: Command, results: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -53,6 +54,7 @@ def test_nothing_is_wrong_with_it_and_it_reports(
     assert "84.91" in text and "82.75" in text  # test accuracies of its final evaluation
 
 
+@pytest.mark.slow
 def test_its_best_model_exports_and_predicts_as_before(
     suite: Command, results: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -72,6 +74,7 @@ def test_its_best_model_exports_and_predicts_as_before(
         assert answer["probabilities"] == pytest.approx(before["probabilities"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_it_resumes_to_exactly_its_trials(suite: Command, results: Callable[[str], Path]) -> None:
     """What was recorded stays to the letter. The stopped trial continues from its checkpoint; new ones follow."""
     before = {row["trial"]: row for row in facts(EXPECTED["unfinished"]["leaderboard"])}
@@ -86,6 +89,7 @@ def test_it_resumes_to_exactly_its_trials(suite: Command, results: Callable[[str
         assert rows[trial]["accuracy"] == pytest.approx(wanted[trial]["accuracy"], abs=0.01)  # of 300 images
 
 
+@pytest.mark.slow
 def test_a_final_evaluation_of_it_goes_on(suite: Command, results: Callable[[str], Path]) -> None:
     """Two seeds of which the first is there: one more training an arm, one more reading, the first figures kept."""
     results("finished")

@@ -231,6 +231,7 @@ LOOKS = [["leaderboard", "s"], ["leaderboard", "s", "--csv"], ["leaderboard", "s
          ["convert", "s", "--to", "tables"]]  # fmt: skip
 
 
+@pytest.mark.slow
 @quick
 @given(drawn=st.data(), name=st.sampled_from(FILES), look=st.sampled_from(LOOKS))
 def test_strange_values_in_a_study_are_shown_or_left_out(
@@ -293,6 +294,7 @@ option = st.one_of(
 TRAINING = [["sweep", "tutorial"], ["pretrain"], ["finetune", "--backbone", "cnn", "--strategy", "scratch"]]
 
 
+@pytest.mark.slow
 @quick
 @given(command=st.sampled_from(TRAINING), options=st.lists(option, min_size=1, max_size=3))
 def test_arbitrary_options_get_one_paragraph(

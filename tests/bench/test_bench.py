@@ -48,6 +48,7 @@ def test_the_registry_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_the_same_net_learns_as_well_in_both_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "IMAGES", 1920)
     found = figures(training.train())
@@ -55,12 +56,14 @@ def test_the_same_net_learns_as_well_in_both_loops(monkeypatch: pytest.MonkeyPat
     assert found["train.plain_accuracy"] > 0.8 and found["train.ours_accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_features_and_roofline_count_what_they_did() -> None:
     found = figures(training.frozen_features(size=32, images=64))
     assert found["features.ratio"] > 0
     assert found["features.ours"] > 0 and found["features.plain"] > 0
 
 
+@pytest.mark.slow
 def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cache_dir()
     found = figures(searches.head_sweep(trials=3, epochs=2, size=32, limit=200))
@@ -91,6 +94,7 @@ def test_the_plain_objective_searches_the_same_space() -> None:
     assert {k: v[0] if isinstance(v[0], list) else v for k, v in suggested.items()} == space
 
 
+@pytest.mark.slow
 def test_bench_prints_json_with_the_machine(suite: Callable[..., Any]) -> None:
     done = suite("bench", "startup", "--json")
     assert done.returncode == 0, done.stderr

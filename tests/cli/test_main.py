@@ -117,6 +117,7 @@ def test_bad_input_gets_one_paragraph_and_exit_code_2(
     assert not list((tmp_path / "results").glob("*/study.json"))
 
 
+@pytest.mark.slow
 def test_an_unwritable_results_directory(suite: Suite, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = suite("pretrain", *QUICK, "--results", tmp_path / "file" / "results")
@@ -124,6 +125,7 @@ def test_an_unwritable_results_directory(suite: Suite, tmp_path: Path) -> None:
     assert "Cannot write" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_standard_streams_nothing_is_written_into_other_files(suite: Suite, tmp_path: Path) -> None:
     """Started as a daemon may be, the first files opened would get the numbers of the missing streams."""
     code = (
@@ -149,6 +151,7 @@ def test_square_brackets_are_text(suite: Suite, tmp_path: Path) -> None:
     assert str(place) in done.stdout
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_found_before_anything_runs(suite: Suite, tmp_path: Path) -> None:
     done = suite("pretrain", *QUICK, MNIST_SUITE_CHECKPOINT_SECONDS="soon")
     assert done.returncode == 2
@@ -156,6 +159,7 @@ def test_a_wrong_setting_is_found_before_anything_runs(suite: Suite, tmp_path: P
     assert not list((tmp_path / "results").glob("*/study.json"))
 
 
+@pytest.mark.slow
 def test_a_network_disk_is_warned_about(tmp_path: Path) -> None:
     (tmp_path / "self").mkdir()
     # what the kernel says of mounts, as it would be there
@@ -179,6 +183,7 @@ def test_an_experiment_file_that_breaks(suite: Suite, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_from_pretraining_to_a_prediction(suite: Suite, tmp_path: Path) -> None:
     """pretrain -> finetune by every own-weights strategy -> leaderboard -> export -> predict."""
     made = suite("pretrain", "--study", "base", *QUICK, "--set", "lr=0.003", "--json")
@@ -255,6 +260,7 @@ def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
+@pytest.mark.slow
 def test_pictures_of_every_kind_are_predicted_alike(digits_model: Path, suite: Suite, tmp_path: Path) -> None:
     """Real validation digits as a person would send them: dark on light, large, coloured, off centre, transparent."""
     splits = search_splits("mnist", limit=40)
@@ -289,6 +295,7 @@ def test_pictures_of_every_kind_are_predicted_alike(digits_model: Path, suite: S
     assert all(count >= 17 for count in right.values()), right
 
 
+@pytest.mark.slow
 def test_pictures_that_are_none(digits_model: Path, suite: Suite, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.png").touch()
@@ -304,6 +311,7 @@ def test_pictures_that_are_none(digits_model: Path, suite: Suite, tmp_path: Path
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_tampered_export_is_refused(digits_model: Path, suite: Suite, tmp_path: Path) -> None:
     import shutil
 
@@ -320,6 +328,7 @@ def test_a_tampered_export_is_refused(digits_model: Path, suite: Suite, tmp_path
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_serve_answers_lines_and_survives_nonsense(digits_model: Path) -> None:
     pixels = search_splits("mnist", limit=40).validation.images[0, 0].tolist()
     lines = [json.dumps({"pixels": pixels}), "nonsense", json.dumps({"pixels": [[1]]}), json.dumps({"pixels": pixels})]
@@ -337,6 +346,7 @@ def test_serve_answers_lines_and_survives_nonsense(digits_model: Path) -> None:
     assert "error" in answers[3]
 
 
+@pytest.mark.slow
 def test_doctor_and_samples(suite: Suite, tmp_path: Path) -> None:
     report = json.loads(suite("doctor", "--json").stdout)
     assert report["data"]["mnist"] == "here"
@@ -349,6 +359,7 @@ def test_doctor_and_samples(suite: Suite, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "three.png").size == (28, 28)
 
 
+@pytest.mark.slow
 def test_watch_shows_the_leaderboard_until_interrupted(suite: Suite, tmp_path: Path) -> None:
     import signal
 

@@ -14,7 +14,7 @@ from suite.errors import InputError
 from suite.execution.options import Options
 from suite.execution.plan import check
 from suite.ranking.leaderboard import row
-from suite.reporting.report import importances
+from suite.reporting.importances import importances
 from suite.search.sampler import distribution
 from suite.spec import Arm, Choice, Experiment, LogFloat, Recipe, Trial, Uniform
 from suite.store.files import file_sha256, write_model
@@ -62,6 +62,7 @@ def make_old(study: StudyDir) -> dict[str, str]:
     return ids
 
 
+@pytest.mark.slow
 def test_an_older_study_resumes_under_canonical_names(search: Search, tmp_path: Path) -> None:
     """Its trials keep their names and files, the sampler learns from them, and tables show one column for both."""
     from suite.execution.stop import Stop

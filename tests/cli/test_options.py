@@ -78,6 +78,7 @@ INVALID = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.sampled_from(NUMERIC), value=INVALID)
 def test_numbers_out_of_bounds_get_one_message(run: Run, where: tuple[Any, ...], value: str) -> None:

@@ -59,6 +59,7 @@ def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_na
         assert np.array_equal(theirs.targets.numpy(), ours.labels)
 
 
+@pytest.mark.slow
 def test_mean_and_std_in_the_registry_are_those_of_the_images() -> None:
     for name in ("mnist", "fashion-mnist"):
         images = _read_part(name, "train")[0].images.astype(np.float64) / 255
@@ -124,6 +125,7 @@ def test_a_damaged_file_is_refused_by_name(cache: Path, damage: str) -> None:
         search_splits("mnist")
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_at_once_and_a_third_is_killed(tmp_path: Path) -> None:
     environment = {**os.environ, "MNIST_SUITE_CACHE": str(tmp_path)}
     command = [sys.executable, "-m", "suite.cli", "data", "fetch", "mnist", "-q"]
@@ -143,6 +145,7 @@ def test_two_processes_fetch_at_once_and_a_third_is_killed(tmp_path: Path) -> No
         assert file_sha256(path) in DATASETS["mnist"].sha256, (path, sha)
 
 
+@pytest.mark.slow
 def test_nothing_reachable_says_what_was_tried(suite: Suite, tmp_path: Path) -> None:
     done = suite("data", "fetch", "mnist", MNIST_SUITE_CACHE=str(tmp_path / "empty"), PATH=str(tmp_path))
     assert done.returncode == 1
@@ -151,6 +154,7 @@ def test_nothing_reachable_says_what_was_tried(suite: Suite, tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_files_placed_by_hand(cache: Path, suite: Suite, tmp_path: Path) -> None:
     by_hand = tmp_path / "hand"
     by_hand.mkdir()

@@ -292,6 +292,7 @@ def test_reading_data_loads_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_unreachable_sources_fail_soon_and_say_why(suite: Suite, tmp_path: Path) -> None:
     with socket.socket() as closed:  # bound but not listening: every connection is refused
         closed.bind(("127.0.0.1", 0))
@@ -319,6 +320,7 @@ def test_no_progress_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         fetch._run(["sleep", "60"], tmp_path, lambda *_: None, "nothing")
 
 
+@pytest.mark.slow
 def test_a_missing_package_list_is_not_the_end(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def every_way() -> dict[str, Arm]:
     }
 
 
+@pytest.mark.slow
 def test_a_search_works_where_there_are_no_test_files(
     tmp_path: Path, made: Callable[..., Any], search: Callable[..., StudyDir], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_search_works_where_there_are_no_test_files(
     assert {s.trial.arm: s.state for s in study.states()} == dict.fromkeys(arms, "finished")
 
 
+@pytest.mark.slow
 def test_without_final_it_refuses_and_says_why(small: Any, suite: Callable[..., Any]) -> None:
     refused = suite("evaluate", "small", "--results", small.results)
     assert refused.returncode == 2
@@ -227,6 +229,7 @@ def test_the_arm_is_represented_by_validation_not_by_test(small: Any, tmp_path: 
     assert "(optimistic)" in as_text(small.outcome)
 
 
+@pytest.mark.slow
 def test_every_reading_is_counted_and_none_is_repeated_needlessly(small: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results)
@@ -252,6 +255,7 @@ def test_every_reading_is_counted_and_none_is_repeated_needlessly(small: Any, tm
     assert "by this study: 2," in as_text(found)
 
 
+@pytest.mark.slow
 def test_answers_that_were_damaged_are_given_again(small: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results)

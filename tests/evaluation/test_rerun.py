@@ -48,6 +48,7 @@ def test_finished_and_pruned_trials_come_out_the_same(small: Any) -> None:
         assert answer["differs"] == {}
 
 
+@pytest.mark.slow
 def test_what_differs_is_named_and_the_exit_code_says_so(small: Any, tmp_path: Path, suite: Callable[..., Any]) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results)

@@ -60,6 +60,8 @@ def make(lasting_cluster) -> Iterator[Make]:
     environment.undo()
 
 
+pytestmark = pytest.mark.slow
+
 RAY = pytest.param("ray", marks=pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"))
 
 
@@ -156,6 +158,7 @@ def state_of(job: Job) -> TrialState:
     return next(state for state in study.states() if state.id == job.trial_id)
 
 
+@pytest.mark.slow
 def test_all_events_arrive_in_order_and_then_the_end(executor: Executor, submit: Submit) -> None:
     jobs: list[Job] = []
     while free := executor.free():
@@ -264,6 +267,7 @@ def test_a_trial_whose_worker_is_killed_is_lost_and_another_worker_resumes_it(
     assert state_of(job).state == "finished"
 
 
+@pytest.mark.slow
 def test_close_ends_all_workers_and_leaves_trials_that_can_be_resumed(
     make: Make, kind: str, executor: Executor, submit: Submit, results: Path
 ) -> None:

@@ -67,7 +67,7 @@ def test_one_at_a_time_no_trial_begins_after_the_gpu_is_lost(tmp_path: Path, mon
 
 def failing(count: int, patch: pytest.MonkeyPatch) -> Callable[..., dict[object, Exception]]:
     """Steps of a population of which `count` trials fail once two steps were taken, as the GPU is lost."""
-    take, steps_taken = Population.take, 0
+    take, steps_taken = Population.run_steps, 0
 
     def steps(self: Population, steps: list) -> dict[object, Exception]:
         nonlocal steps_taken
@@ -87,7 +87,7 @@ def test_of_trials_that_run_together_only_the_one_to_blame_fails(
     """Where the step of a stack has failed no single trial is to blame, so that none is recorded as failed."""
     failed = 1 if count == 1 else 0
     with monkeypatch.context() as patch:
-        patch.setattr(Population, "take", failing(count, patch))
+        patch.setattr(Population, "run_steps", failing(count, patch))
         with pytest.raises(WorkError, match=r"GPU no longer answers.*--resume"):
             run(tmp_path, population=TRIALS)
     assert ended(tmp_path) == ["failed"] * failed

@@ -35,6 +35,7 @@ def test_latency_is_capped_where_one_trial_runs_at_a_time(made: Callable[..., Ex
     assert best_workers(made(caps=CAPPED), "cpu") == 1
 
 
+@pytest.mark.slow
 def test_the_command_line_says_why_a_latency_cap_allows_one_worker(suite: Callable[..., object]) -> None:
     done = suite("sweep", "mnist", "--max-latency", "5", "--workers", "2", "--limit", "100")
     assert done.returncode == 2  # type: ignore[attr-defined]

@@ -32,6 +32,7 @@ def test_every_worker_finds_room_and_no_more_would_do(cpus: list[int], workers: 
     assert not fit(found + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "why"),
     [("127.0.0.1:1", "no Ray cluster answers there"), ("[::1]:99999", "answers"), ("ray://127.0.0.1:1", "own address")],
@@ -74,6 +75,7 @@ second.close()
 """
 
 
+@pytest.mark.slow
 def test_a_cluster_may_follow_one_whose_shutdown_takes_long(cluster, tmp_path) -> None:
     """A shutdown that goes on in the background after `close` does not end the connection that is made next."""
     if find_spec("ray") is None:

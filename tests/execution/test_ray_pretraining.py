@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from suite.store.events import EventReader
 from suite.store.study import StudyDir, studies
 
-pytest.importorskip("ray")
+# Not importorskip: Ray reads its settings as it is imported, and other tests of this process choose them.
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 
 EXPERIMENT = '''
 """A head on a network that is pretrained first."""

@@ -83,6 +83,7 @@ def check_complete(directory: StudyDir, trials: int) -> None:
         assert best.exists() == (state.state == "finished")
 
 
+@pytest.mark.slow
 def test_a_sweep_makes_exactly_its_trials_and_the_same_again(
     suite: Suite, tmp_path: Path, experiment: Callable[..., Path]
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_sweep_makes_exactly_its_trials_and_the_same_again(
     check_complete(study(tmp_path), 9)
 
 
+@pytest.mark.slow
 def test_trials_trained_together_come_to_the_same_and_are_pruned_within_an_epoch(
     suite: Suite, tmp_path: Path, experiment: Callable[..., Path]
 ) -> None:
@@ -151,6 +153,7 @@ def test_trials_trained_together_come_to_the_same_and_are_pruned_within_an_epoch
     assert not study(tmp_path, "third").exists()
 
 
+@pytest.mark.slow
 def test_trials_trained_together_are_stopped_and_resumed(tmp_path: Path, experiment: Callable[..., Path]) -> None:
     path = experiment(epochs=40)
     process = start(tmp_path, path, "--population", "3")
@@ -189,6 +192,7 @@ def steps_seen(directory: StudyDir) -> int:
     )
 
 
+@pytest.mark.slow
 def test_a_signal_stops_cleanly_and_resume_goes_on(
     tmp_path: Path, experiment: Callable[..., Path], suite: Suite
 ) -> None:
@@ -214,6 +218,7 @@ def test_a_signal_stops_cleanly_and_resume_goes_on(
     assert starts[1].step > 0  # it went on from its checkpoint
 
 
+@pytest.mark.slow
 def test_a_killed_controller_loses_nothing_even_without_its_database(
     tmp_path: Path, experiment: Callable[..., Path], suite: Suite
 ) -> None:
@@ -237,6 +242,7 @@ def test_a_killed_controller_loses_nothing_even_without_its_database(
     assert all(after[trial_id] == record for trial_id, record in before.items())
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_trial(tmp_path: Path, experiment: Callable[..., Path]) -> None:
     import psutil
 
@@ -258,6 +264,7 @@ def test_a_killed_worker_costs_no_trial(tmp_path: Path, experiment: Callable[...
     assert sorted(attempts) == [1, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_stop_request_from_another_process(tmp_path: Path, experiment: Callable[..., Path], suite: Suite) -> None:
     path = experiment(epochs=12, limit=2000)
     process = start(tmp_path, path, "--trials", "4", "--workers", "2", "--arms", "net-scratch")
@@ -270,6 +277,7 @@ def test_stop_request_from_another_process(tmp_path: Path, experiment: Callable[
     assert {s.state for s in directory.states()} <= {"stopped", "finished", "pruned"}
 
 
+@pytest.mark.slow
 def test_trials_that_all_fail_stop_the_study_with_the_reason(
     tmp_path: Path, experiment: Callable[..., Path], suite: Suite
 ) -> None:

@@ -149,6 +149,7 @@ def test_a_hub_out_of_reach_fails_fast_and_names_what_was_tried(no_hub: None, ca
     assert same(model.state_dict(), before)
 
 
+@pytest.mark.slow
 def test_hf_hub_offline_prevents_requests() -> None:
     """In a process of its own, because the variables are read at import."""
     code = (

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.data.splits import split
+from suite.data.splits import split_indices
 from suite.ranking.leaderboard import Row, rank, row
 from suite.spec import Cost, Record, Trial
 from suite.store.trial import TrialState
@@ -69,6 +69,6 @@ def test_the_validation_split_depends_on_labels_and_limit_alone(
     labels: list[int], fraction: float, seed: int, limit: int | None
 ) -> None:
     """What `validation_set` relies on."""
-    _, wanted = split(np.array(labels), limit=limit)
-    _, found = split(np.array(labels), fraction=fraction, seed=seed, limit=limit)
+    _, wanted = split_indices(np.array(labels), limit=limit)
+    _, found = split_indices(np.array(labels), fraction=fraction, seed=seed, limit=limit)
     assert (found == wanted).all()

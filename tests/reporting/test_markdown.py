@@ -77,6 +77,7 @@ def as_read(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(text=hostile)
 @example("![a](b) <i>x</i> | `c` &amp; www.e.org")
@@ -133,6 +134,7 @@ def named(small: Any, tmp_path: Path) -> Callable[..., StudyDir]:
 HOSTILE = "Is <img src=x onerror=alert(1)> [safe](javascript:alert(1)) | *really*?\n\n# Not a heading"
 
 
+@pytest.mark.slow
 def test_a_hostile_study_forms_no_markup(named: Callable[..., StudyDir], tmp_path: Path) -> None:
     """The question, and in a trial's record the host's hardware and the command, as a report quotes them."""
     study = named(question=HOSTILE)

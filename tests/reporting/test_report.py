@@ -82,6 +82,7 @@ def html(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return to
 
 
+@pytest.mark.slow
 def test_it_is_one_file_that_needs_no_network(html: Path) -> None:
     page = Page(html.read_text())
     assert [p.name for p in html.parent.iterdir()] == ["report.html"]
@@ -106,11 +107,13 @@ def test_every_section_is_there(html: Path, small: Any) -> None:
     assert small.study.study().data_hash in page.text
 
 
+@pytest.mark.slow
 def test_the_same_study_gives_the_same_pictures(html: Path, small: Any, tmp_path: Path) -> None:
     report.write(small.results, small.study, tmp_path / "again.html")
     assert Page((tmp_path / "again.html").read_text()).sources == Page(html.read_text()).sources
 
 
+@pytest.mark.slow
 def test_markdown_has_its_pictures_beside_it(small: Any, tmp_path: Path) -> None:
     name = os.fsdecode(b"our r\xe9port")  # a space would end the link, and what is no text cannot be written
     report.write(small.results, small.study, tmp_path / f"{name}.md")
@@ -302,6 +305,7 @@ def names(section: Any) -> set[str]:
     return {p.name for p in pictures}
 
 
+@pytest.mark.slow
 def test_arms_that_differ_in_their_labels_alone_are_drawn_against_them(
     tmp_path: Path, search: Callable[..., StudyDir], small: Any
 ) -> None:

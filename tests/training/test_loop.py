@@ -104,6 +104,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert all(torch.equal(whole.best_state[k], second.best_state[k]) for k in whole.best_state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 def test_the_scale_of_half_precision_is_resumed(mnist: tuple[Examples, Examples], clip_norm: float) -> None:
     recipe = Recipe(lr=0.02, epochs=2, batch_size=50, clip_norm=clip_norm)

@@ -138,6 +138,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("what", ["net", Linear(), Mlp(hidden=16)], ids=["net", "linear", "mlp"])
 def test_every_member_ends_with_the_weights_of_training_alone(
@@ -174,6 +175,7 @@ def test_frozen_parameters_are_each_members_own(
         equal(a, b, tolerance=1e-8)
 
 
+@pytest.mark.slow
 def test_members_may_join_late_have_different_seeds_and_leave_early(sets: tuple[Examples, Examples]) -> None:
     short, long = RECIPES["sgd"].model_copy(update={"epochs": 1}), RECIPES["sgd"]
     plans = [(0, long, 1), (1, short, 2), (2, long, 3)]
@@ -189,6 +191,7 @@ def test_members_may_join_late_have_different_seeds_and_leave_early(sets: tuple[
         equal(a, b, tolerance=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_a_member_trains_alone_before_and_after_another(
@@ -207,6 +210,7 @@ def test_a_member_trains_alone_before_and_after_another(
         equal(a, b, tolerance=1e-8 if device == "cpu" else 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_saved_member_continues_alone(sets: tuple[Examples, Examples], name: str) -> None:
     recipe = RECIPES[name]
@@ -330,6 +334,7 @@ CASES: list[Callable[[], None]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the process's data as Linux does")
 @pytest.mark.parametrize("case", CASES)
 def test_short_memory_makes_smaller_stacks_with_the_same_weights(case: Callable[[], None]) -> None:

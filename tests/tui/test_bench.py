@@ -7,6 +7,7 @@ from tui.testing.bench import BUDGETS, bench
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.slow
 def test_everything_with_a_budget_is_measured() -> None:
     measured = bench(ticks=300, live=10, records=50)
     assert measured.keys() == BUDGETS.keys()

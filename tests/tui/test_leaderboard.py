@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from textual.widgets import Input
 
 from suite.ranking.leaderboard import COSTS
@@ -65,6 +66,7 @@ def test_the_cursor_stays_on_its_trial_while_rows_move(results, drive, screen_te
     drive(results, script, size=(80, 16))
 
 
+@pytest.mark.slow
 def test_filter_as_you_type(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("slash", *"acc>.98")
@@ -80,6 +82,7 @@ def test_filter_as_you_type(results, drive, screen_text) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_sorting(results, drive) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("s")
@@ -102,6 +105,7 @@ def test_sorting(results, drive) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_columns(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("C", "j", "space", "J", "enter")
@@ -117,6 +121,7 @@ def test_columns(results, drive, screen_text) -> None:
     drive(results, script, size=(200, 40))
 
 
+@pytest.mark.slow
 def test_marks_pins_top_and_groups(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("space", "space")
@@ -140,6 +145,7 @@ def test_marks_pins_top_and_groups(results, drive, screen_text) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_one_study_or_all(results, drive, screen_text) -> None:
     write_study(results, "other", ["finished"])
 
@@ -153,6 +159,7 @@ def test_one_study_or_all(results, drive, screen_text) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_to_every_screen_and_back(results, drive) -> None:
     async def script(app, pilot) -> None:
         for key, kind in (("2", PlotsScreen), ("3", StudiesScreen), ("4", SystemScreen), ("5", PadScreen)):
@@ -195,6 +202,7 @@ def test_preview(results, drive, screen_text) -> None:
     drive(results, script, size=(150, 40))
 
 
+@pytest.mark.slow
 def test_saved_views(results, drive) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("v")  # there are none: a notification, no dialogue
@@ -206,6 +214,7 @@ def test_saved_views(results, drive) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_stop_and_resume_ask_first(results, drive, monkeypatch) -> None:
     started = []
 
@@ -229,6 +238,7 @@ def test_stop_and_resume_ask_first(results, drive, monkeypatch) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_export(results, drive, monkeypatch, screen_text) -> None:
     started = []
 
@@ -253,6 +263,7 @@ def test_export(results, drive, monkeypatch, screen_text) -> None:
     drive(results, script, size=(140, 40))
 
 
+@pytest.mark.slow
 def test_readonly_changes_nothing(results, drive) -> None:
     async def script(app, pilot) -> None:
         for key in ("n", "N", "x", "R", "e", "V"):
@@ -281,6 +292,7 @@ def test_the_palette_has_every_key(results, drive) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_help_can_be_narrowed(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("question_mark")
@@ -304,6 +316,7 @@ def test_themes_and_screenshots(results, drive, tmp_path: Path, monkeypatch) -> 
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_the_mouse_moves_the_cursor_and_opens_a_run(results, drive) -> None:
     async def script(app, pilot) -> None:
         await pilot.click(RunTable, offset=(20, 3))
@@ -314,6 +327,7 @@ def test_the_mouse_moves_the_cursor_and_opens_a_run(results, drive) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_replay(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("w")

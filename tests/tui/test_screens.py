@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from textual.widgets import Input, Static, TabbedContent
 
 from suite.store.study import StudyDir
@@ -26,6 +27,7 @@ async def look(app, pilot) -> None:
     await pilot.pause()
 
 
+@pytest.mark.slow
 def test_run_screen(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("enter")
@@ -66,6 +68,7 @@ def test_run_screen(results, drive, screen_text) -> None:
     drive(results, script, size=(100, 34))
 
 
+@pytest.mark.slow
 def test_run_screen_shows_all_curves_where_there_is_room(results, drive) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("enter")
@@ -78,6 +81,7 @@ def test_run_screen_shows_all_curves_where_there_is_room(results, drive) -> None
     drive(results, script, size=(140, 50))
 
 
+@pytest.mark.slow
 def test_every_state_has_a_run_screen(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("enter")
@@ -92,6 +96,7 @@ def test_every_state_has_a_run_screen(results, drive, screen_text) -> None:
     drive(results, script, size=(80, 24))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_deleted_while_its_screen_is_open(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("enter")
@@ -130,6 +135,7 @@ def test_lineage_shows_where_weights_come_from_and_go_to(results, drive, screen_
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_compare(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("space", "space", "space", "c")
@@ -144,6 +150,7 @@ def test_compare(results, drive, screen_text) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_plots(results, drive, screen_text) -> None:
     wanted = {
         "pareto": "FLOPs/img",
@@ -170,6 +177,7 @@ def test_plots(results, drive, screen_text) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_studies(results, drive, screen_text, monkeypatch) -> None:
     write_study(results, "leaving", ["finished", "pruned"], running=False)
     started = []
@@ -200,6 +208,7 @@ def test_studies(results, drive, screen_text, monkeypatch) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_system(results, drive, screen_text, monkeypatch) -> None:
     sample = Sample("here", (0.5, 0.7), (1.0, 1.0, 1.0), 2**30, 2**32, 2**20, (Gpu("H", 0.5, 1, 2, 300.0, 700.0, 60),))
 
@@ -227,6 +236,7 @@ def test_a_dead_writer_is_gone_and_a_silent_one_stale(results) -> None:
     assert sorted(elsewhere) == ["ok", "ok", "stale"]
 
 
+@pytest.mark.slow
 def test_pad_draws_by_keys_and_mouse(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("5")
@@ -254,6 +264,7 @@ def test_pad_draws_by_keys_and_mouse(results, drive, screen_text) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_launch_form(results, drive, screen_text, monkeypatch) -> None:
     started = []
 
@@ -317,6 +328,7 @@ def test_a_command_that_fails_is_reported(results, drive, tmp_path: Path) -> Non
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_no_terminal_is_too_small(results, drive) -> None:
     """Every screen and dialogue is drawn in tiny and in large terminals."""
 
@@ -334,6 +346,7 @@ def test_no_terminal_is_too_small(results, drive) -> None:
     drive(results, script)
 
 
+@pytest.mark.slow
 def test_an_empty_directory_tells_how_to_launch_a_sweep(tmp_path: Path, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         assert "Press n to launch" in screen_text(app)

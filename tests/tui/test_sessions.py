@@ -160,6 +160,7 @@ def wait_for_end(study: StudyDir, seconds: float = 120, trials: int = 2) -> None
     assert status.state == "done" and status.finished + status.pruned == trials
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", ["q", "SIGKILL"])
 def test_a_sweep_outlives_the_dashboard(terminal: Terminal, leave: str) -> None:
     study = StudyDir(terminal.results, "quick")
@@ -176,6 +177,7 @@ def test_a_sweep_outlives_the_dashboard(terminal: Terminal, leave: str) -> None:
     wait_for_end(study)
 
 
+@pytest.mark.slow
 def test_start_watch_and_export(terminal: Terminal) -> None:
     launch(terminal)  # too short to be seen running for certain; other tests check that
     terminal.until("✓ 2 finished", 150)
@@ -193,6 +195,7 @@ def test_start_watch_and_export(terminal: Terminal) -> None:
     terminal.keys("q")
 
 
+@pytest.mark.slow
 def test_a_running_sweep_is_stopped(terminal: Terminal) -> None:
     (terminal.folder / "quick.py").write_text(EXPERIMENT.replace("epochs=2", "epochs=2000"))
     study = StudyDir(terminal.results, "quick")
@@ -219,6 +222,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_two_dashboards_show_the_same_and_write_nothing(
     terminal: Terminal, other: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
@@ -253,6 +257,7 @@ def test_two_dashboards_show_the_same_and_write_nothing(
     check_independence(other, terminal)
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_is_resumed_by_keys(terminal: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]) -> None:
     study = StudyDir(terminal.results, "quick")
     process = sweep({"epochs=2": "epochs=20", "trials=2": "trials=3"}, "--seed", "7", "--set", "batch_size=50")

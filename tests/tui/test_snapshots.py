@@ -26,6 +26,7 @@ async def both_sizes(app, pilot, screen_text, snapshot) -> None:
         assert screen_text(app) == snapshot(name=f"{width}x{height}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     ["", "enter", "enter l l", "enter l l l l", "space space c", "2", "2 l l l l", "3", "question_mark", "x"],
