@@ -1,0 +1,1 @@
+"""Pretrain, fine-tune, search and compare small vision models."""

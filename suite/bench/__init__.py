@@ -1,0 +1,1 @@
+"""Benchmarks: the suite beside a plain implementation, in one run, as ratios."""

@@ -1,0 +1,1 @@
+"""Data sets: registry, cache, fetching, splits, folders of images, decoding."""

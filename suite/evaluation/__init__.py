@@ -1,0 +1,1 @@
+"""The final evaluation on test images, and the repetition of a trial."""

@@ -1,0 +1,1 @@
+"""The controller of a study and the executors that run its trials."""

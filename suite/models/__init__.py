@@ -1,0 +1,1 @@
+"""Backbones, heads, strategies, pretrained weights, preprocessing, frozen features."""

@@ -1,0 +1,1 @@
+"""Reports with plots, and tables for other tools."""

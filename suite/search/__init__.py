@@ -1,0 +1,1 @@
+"""The Optuna adapter: sampler, pruning, storage."""

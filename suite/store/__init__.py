@@ -1,0 +1,1 @@
+"""The files of a study: atomic writes, event logs, locks, repair. No torch."""

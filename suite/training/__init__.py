@@ -1,0 +1,1 @@
+"""The training loop, one trial from set-up to record, checkpoints, stacks of trials."""
