@@ -1,6 +1,5 @@
 """Heads on frozen features, and the cache the features come from."""
 
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -12,8 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from suite.data.datasets import search_splits
 from suite.errors import InputError
-from suite.models import backbones, features, heads
-from suite.models.preprocessing import preprocess
+from suite.models import heads
 from suite.spec import HeadSpec, Knn, Linear, Logreg, Mlp, Ridge
 from suite.training.evaluation import Examples
 
@@ -147,36 +145,3 @@ def test_knn_allocates_no_tensor_larger_than_similarities_and_scores() -> None:
     value, index = similarity.topk(k, dim=1)
     votes = F.one_hot(labels[index], classes) * (value / 0.07).softmax(1)[:, :, None]
     torch.testing.assert_close(scores, votes.sum(1).clamp_min(1e-8).log())
-
-
-def test_features_are_cached_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path))
-    images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
-    expects = preprocess("cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False)
-    model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
-
-    def get(**changes: object) -> tuple[torch.Tensor, bool]:
-        facts: dict[str, object] = {"images_hash": "a"} | changes
-        work = features.cached(model, images, expects, torch.float32, **facts)  # type: ignore[arg-type]
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                return end.value
-
-    found, hit = get()
-    first = found.clone()  # the file is mapped, and about to be damaged
-    assert not hit
-    assert first.shape == (40, 128)
-    again, hit = get()
-    assert hit
-    assert torch.equal(first, again)
-    assert not get(images_hash="b")[1]
-    assert again is get()[0]  # one tensor for all trials of a process, mapped: copied here before the file is damaged
-    first = first.clone()
-    for path in (tmp_path / "features").glob("*.npy"):
-        path.write_bytes(path.read_bytes()[:-10])
-    assert torch.equal(get()[0], first)  # a damaged cache is computed anew
-    with torch.no_grad():
-        next(model.parameters()).add_(1)
-    assert not get()[1]
