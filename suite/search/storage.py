@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import MultipleResultsFound, NoResultFound, SQLAlchemyError
 
 from suite.errors import InputError
+from suite.store.repair import unused_path
 
 BUSY_SECONDS = 60.0  # how long SQLite waits for another process's lock
 
@@ -134,8 +134,7 @@ def set_aside(path: Path) -> Path:
 
     The name is free: copies that were set aside before stay.
     """
-    names = itertools.chain([f"{path.name}.damaged"], (f"{path.name}.damaged.{n}" for n in itertools.count(2)))
-    kept = next(free for name in names if not (free := path.with_name(name)).exists())
+    kept = unused_path(path.with_name(f"{path.name}.damaged"))
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():

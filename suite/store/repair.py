@@ -41,7 +41,7 @@ class Finding:
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged file, keeping those that were set aside before; returns its new path."""
-    kept = _unused(path.with_name(f"{path.name}.damaged"))
+    kept = unused_path(path.with_name(f"{path.name}.damaged"))
     os.replace(path, kept)
     return kept
 
@@ -50,12 +50,12 @@ def move_to_damaged(study: StudyDir, trial: TrialDir) -> Path:
     """Move a trial that cannot be used from `trials` to `damaged`; returns its new path."""
     folder = study.path / "damaged"
     folder.mkdir(exist_ok=True)
-    kept = _unused(folder / trial.id)
+    kept = unused_path(folder / trial.id)
     os.replace(trial.path, kept)
     return kept
 
 
-def _unused(path: Path) -> Path:
+def unused_path(path: Path) -> Path:
     """The path, or with .2, .3 and so on appended where it exists."""
     number, found = 1, path
     while os.path.lexists(found):
