@@ -5,7 +5,7 @@ Nothing in `suite.spec` imports torch or Optuna, so that `--help` and the dashbo
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -34,6 +34,21 @@ class Spec(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Fields that older versions lack. While such a field has its default, it enters no hash, so that the ids of older
+    trials and the names of older studies stay the same."""
+
+    def unhashed(self) -> dict[str, Any]:
+        """The `added` fields that have their defaults, at any depth, in the form that `model_dump(exclude=...)` takes."""
+        found: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in self.added and value == field.get_default(call_default_factory=True):
+                found[name] = True
+            elif isinstance(value, Spec) and (inner := value.unhashed()):
+                found[name] = inner
+        return found
 
 
 def first_error(error: ValueError) -> str:

@@ -51,7 +51,8 @@ class Trial(Spec):
     @property
     def id(self) -> str:
         """The number, then a hash of all fields but `UNHASHED`: equal trainings have equal hashes."""
-        canonical = json.dumps(self.model_dump(mode="json", exclude=set(UNHASHED)), sort_keys=True)
+        left_out = {**dict.fromkeys(UNHASHED, True), **self.unhashed()}
+        canonical = json.dumps(self.model_dump(mode="json", exclude=left_out), sort_keys=True)
         return f"{self.number:04d}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
     @property
