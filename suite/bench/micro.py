@@ -115,7 +115,7 @@ EXPERIMENT = Experiment(
 
 def fill(root: Path, size: int) -> None:
     """Add synthetic trials that fit the experiment TINY to its study, until there are `size`."""
-    from suite.data.datasets import search_splits
+    from suite.data.datasets import describe
     from suite.search import pruning
     from suite.spec import Trial, resolved
     from suite.spec.load import load_experiment
@@ -124,7 +124,7 @@ def fill(root: Path, size: int) -> None:
 
     experiment = load_experiment(str(root / "tiny.py"))
     study = StudyDir(root, "tiny")
-    info = search_splits(experiment.dataset, limit=experiment.limit).info
+    info = describe(experiment.dataset, limit=experiment.limit).info
     arm = experiment.arms["net"]
     for number in range(len(study.trial_ids()), size):
         rng = random.Random(number)

@@ -73,7 +73,7 @@ def time_to_99(seeds: int = 10, middle_seeds: int = 5) -> Iterator[Figure]:
     place = prepared_device()
     splits = search_splits("mnist")
     arms = load_experiment("accuracy").arms
-    test = examples(test_split("mnist")[0], place)
+    test = examples(test_split("mnist"), place)
 
     def trainings(arm: str, count: int) -> tuple[list[float], list[float]]:
         """Seconds and test accuracy of each seed, after a warm-up with another seed."""

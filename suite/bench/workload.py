@@ -7,13 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from suite.data.datasets import info
 from suite.data.fetch import fetch
 from suite.data.splits import Labelled, Splits
 from suite.hardware import autotune, device
 from suite.hardware.memory import keep_memory
 from suite.models import backbones
-from suite.models.preprocessing import Preprocess, preprocess
-from suite.spec import Progress, Recipe
+from suite.models.preprocessing import preprocess
+from suite.spec import Preprocess, Progress, Recipe
 from suite.training import loop
 from suite.training import state as training_state
 from suite.training.augment import Prepare, training_preparer
@@ -37,9 +38,7 @@ def examples(part: Labelled, place: torch.device, most: int | None = None) -> Ex
 
 def mnist_model(backbone: str, place: torch.device, seed: int, size: int | None = None) -> tuple[nn.Module, Preprocess]:
     """A new model for MNIST on the device, and the input that it takes."""
-    expects = preprocess(
-        backbone, channels=1, native_size=28, mean=(0.1307,), std=(0.3081,), size=size, pretrained=False
-    )
+    expects = preprocess(backbone, info("mnist"), size=size)
     return backbones.build(backbone, classes=10, channels=1, size=expects.size, seed=seed).to(place), expects
 
 

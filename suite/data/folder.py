@@ -1,94 +1,202 @@
-"""Data sets that are folders of images, one folder a class."""
+"""Data sets of a person's own pictures: what is known of them, and their pictures as a model takes them."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from suite.data.pictures import FORMATS, load_square
-from suite.data.registry import FOLDER_PREFIX
-from suite.data.splits import Labelled, TrainingPool, split_indices
-from suite.errors import InputError, expand_user
+from suite.data.inspection import (
+    Facts,
+    OnProgress,
+    Summary,
+    are_wide,
+    inspect,
+    native_size,
+    note_faults,
+    summarize,
+)
+from suite.data.listing import TEST, TRAIN, VALIDATION, Listing, list_pictures
+from suite.data.rows import Rows
+from suite.data.views import decoded
+from suite.errors import InputError, WorkError, printable
+from suite.spec import Fit, View
+from suite.store.files import cache_dir, write_atomic
+
+NAMED = 10  # broken files that a message names
+
+FEWEST = 2  # pictures of a class for training and validation together
 
 
-def root_of(name: str) -> Path:
-    """The path in "folder:PATH"."""
-    return expand_user(name.removeprefix(FOLDER_PREFIX))
+def silent(done: int, total: int, what: str) -> None:
+    """Shows no progress."""
 
 
-def list_part(root: Path, *, test: bool) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
-    """The image files of one part, their labels (N,) int64, and the classes. No image is opened.
+@dataclass(frozen=True)
+class OwnPictures:
+    """The readable pictures of a data set. Those of the test part are listed, but no search opens them."""
 
-    The parts are root/train/CLASS/ and root/test/CLASS/. Where there is only root/CLASS/, a tenth of each class is
-    the test part. Raises InputError.
-    """
-    if not root.is_dir():
-        raise InputError(f"There is no folder {root}; folder:PATH takes one that holds a folder of images a class.")
-    has_parts = (root / "train").is_dir() and (root / "test").is_dir()
-    known = _class_files(root / "train" if has_parts else root)
-    if set(known) <= {"train", "test", "val", "valid", "validation"}:
-        raise InputError(
-            f"{root} holds {' and '.join(known)}, which look like parts and not like classes; name the parts train "
-            "and test (validation is taken from train), or give the folder that holds one folder a class."
-        )
-    classes = tuple(known)
-    files = _class_files(root / "test") if has_parts and test else known
-    if unknown := sorted(set(files) - set(classes)):
-        raise InputError(f"{root / 'test'} has classes that {root / 'train'} lacks: {', '.join(unknown)}.")
-    found = [path for paths in files.values() for path in paths]
-    labels = np.array([classes.index(name) for name, paths in files.items() for _ in paths], dtype=np.int64)
-    if not has_parts:
-        training_rows, test_rows = split_indices(labels)
-        rows = test_rows if test else training_rows
-        found, labels = [found[i] for i in rows], labels[rows]
-    if not test and min(np.bincount(labels, minlength=len(classes))) < 2:
-        raise InputError(f"Every class in {root} needs at least three images, so that train and validation have some.")
-    return found, labels, classes
+    name: str
+    listing: Listing
+    kept: np.ndarray  # (N,) indices into the listing: not of the test part, and not broken
+    facts: tuple[Facts, ...]  # of those, in their order
+    broken: Mapping[Path, str]  # files outside the test part that cannot be read, and why
+    data_hash: str  # SHA-256 over the contents, labels and parts of the kept files, and the classes
+    summary: Summary
+    size: int  # native, in pixels
+    fit: Fit
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 of the kept files."""
+        return self.listing.labels[self.kept]
+
+    @property
+    def own_validation(self) -> np.ndarray | None:
+        """(N,) bool, which of the kept files are in the person's own validation part; None where there is none."""
+        return self.listing.parts[self.kept] == VALIDATION if self.listing.own_validation else None
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.listing.files[i] for i in self.kept]
+
+    def notes(self) -> list[str]:
+        """What a person should know about the data set: files that were left out, and pictures that occur twice."""
+        found = [f"left out: {', '.join(self.listing.left_out)}"] if self.listing.left_out else []
+        if self.broken:
+            found.append(f"left out: {len(self.broken)} files that cannot be read")
+        counts = Counter(f.sha256 for f in self.facts)
+        if twice := sum(count - 1 for count in counts.values()):
+            found.append(f"{twice} of the {len(self.facts)} pictures are copies of others")
+        return found
+
+    def refuse_broken(self) -> None:
+        """Raises InputError, which names the broken files."""
+        if self.broken:
+            raise InputError(broken_files(self.listing.root, self.broken))
+
+    def pictures(self, rows: np.ndarray, view: View, on_progress: OnProgress = silent) -> tuple[Rows, int]:
+        """The pictures of some of the kept files as a view shows them, and how many of them are of one colour.
+
+        Raises InputError, which names the files that cannot be decoded; they are known to be broken from then on.
+        """
+        files, facts = self.files, self.facts
+        done = decoded([files[i] for i in rows], [facts[i] for i in rows], view, on_progress)
+        if done.rows is None:
+            note_faults(self.name, done.broken)
+            raise InputError(broken_files(self.listing.root, done.broken))
+        return done.rows, done.blank
 
 
-def _class_files(base: Path) -> dict[str, list[Path]]:
-    """Class -> its image files, sorted; hidden files and folders are left out. Raises InputError."""
-    from PIL import Image
-
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
-    found: dict[str, list[Path]] = {}
-    for folder in sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        paths = [p for p in folder.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".")]
-        found[folder.name] = sorted(p for p in paths if p.is_file())
-    empty = [name for name, paths in found.items() if not paths]
-    if len(found) < 2 or empty:
-        wrong = f"{', '.join(empty)} of them without any image" if empty else "no two to tell apart"
-        raise InputError(
-            f"{base} holds {len(found)} class folders, {wrong}; it takes at least two folders, one a class, with image "
-            f"files ({', '.join(FORMATS)})."
-        )
-    return found
-
-
-def read_folder(root: Path) -> TrainingPool:
-    """All images but the test part, decoded to FOLDER_SIZE x FOLDER_SIZE pixels.
-
-    They are grey if every image is, else RGB. Raises InputError.
-    """
-    paths, labels, classes = list_part(root, test=False)
-    pixels = [load_square(path, "RGB") for path in paths]
-    grey = all((p[0] == p[1]).all() and (p[1] == p[2]).all() for p in pixels)
-    images = np.stack([p[:1] if grey else p for p in pixels])
-    data_hash = hashlib.sha256(images.tobytes() + labels.tobytes() + " ".join(classes).encode()).hexdigest()
-    scaled = images.astype(np.float32) / 255
-    return TrainingPool(
-        Labelled(images, labels),
-        data_hash,
-        classes,
-        channels=images.shape[1],
-        mean=tuple(round(float(v), 4) for v in scaled.mean((0, 2, 3))),
-        std=tuple(round(max(float(v), 1e-3), 4) for v in scaled.std((0, 2, 3))),
+def broken_files(root: Path, broken: Mapping[Path, str]) -> str:
+    """A message that names broken files."""
+    shown = [f"{_relative(path, root)} ({_short(why, path)})" for path, why in list(broken.items())[:NAMED]]
+    more = f", and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+    return (
+        f"{len(broken)} of the pictures in {root} cannot be read: {', '.join(shown)}{more}. "
+        "Mend or remove them, or leave them out with --skip-broken."
     )
 
 
-def read_folder_test(root: Path, mode: str) -> Labelled:
-    """The test part in the mode ("L" or "RGB") of the training part. Raises InputError."""
-    paths, labels, _ = list_part(root, test=True)
-    return Labelled(np.stack([load_square(path, mode) for path in paths]), labels)
+def _relative(path: Path, root: Path) -> str:
+    return printable(str(path.relative_to(root) if path.is_relative_to(root) else path))
+
+
+def _short(why: str, path: Path) -> str:
+    """The reason without the path that the decoder's message begins with."""
+    return why.removeprefix(f"{path} ").removeprefix("cannot be read as an image: ").rstrip(".")[:120]
+
+
+_read: dict[str, tuple[object, OwnPictures]] = {}  # by the name of the data set; the last two
+
+
+def read(name: str, on_progress: OnProgress = silent) -> OwnPictures:
+    """List the pictures of a data set and gather what is known of them. Files that cannot be read are left out.
+
+    Raises InputError.
+    """
+    listing = list_pictures(name)
+    search = np.flatnonzero(listing.parts != TEST)
+    files = [listing.files[i] for i in search]
+    facts = inspect(name, files, on_progress)
+    state = (listing.files, listing.parts.tobytes(), facts)
+    if name in _read and _read[name][0] == state:
+        return _read[name][1]
+    found = _own_pictures(name, listing, search, facts, on_progress)
+    while len(_read) >= 2:
+        del _read[next(iter(_read))]
+    _read[name] = (state, found)
+    return found
+
+
+def _own_pictures(
+    name: str, listing: Listing, search: np.ndarray, facts: Mapping[Path, Facts], on_progress: OnProgress
+) -> OwnPictures:
+    broken = {path: fault for i in search if (fault := facts[path := listing.files[i]].fault) is not None}
+    kept = np.array([i for i in search if listing.files[i] not in broken], dtype=np.int64)
+    _check_enough(listing, kept, broken)
+    known = tuple(facts[listing.files[i]] for i in kept)
+    train = [i for i, row in enumerate(kept) if listing.parts[row] == TRAIN]
+    content = [
+        (f.sha256, int(listing.labels[row]), int(listing.parts[row])) for f, row in zip(known, kept, strict=True)
+    ]
+    data_hash = hashlib.sha256(json.dumps([content, listing.classes]).encode()).hexdigest()
+    of_training = [known[i] for i in train]
+    return OwnPictures(
+        name=name,
+        listing=listing,
+        kept=kept,
+        facts=known,
+        broken=broken,
+        data_hash=data_hash,
+        summary=_summary(data_hash, [listing.files[kept[i]] for i in train], of_training, on_progress),
+        size=native_size(of_training),
+        fit="pad" if are_wide(of_training) else "crop",
+    )
+
+
+def _check_enough(listing: Listing, kept: np.ndarray, broken: Mapping[Path, str]) -> None:
+    """Raises InputError where broken files leave too few pictures of a class. Without them, `listing` has checked."""
+    if not broken:
+        return
+    counts = np.bincount(listing.labels[kept], minlength=len(listing.classes))
+    few = [f"{c} has {n}" for c, n in zip(listing.classes, counts, strict=True) if n < FEWEST]
+    if few:
+        raise InputError(f"{broken_files(listing.root, broken)} Without them there are too few: {', '.join(few)}.")
+
+
+def _summary(data_hash: str, files: Sequence[Path], facts: Sequence[Facts], on_progress: OnProgress) -> Summary:
+    """`summarize`, kept in the cache under the hash of the data."""
+    place = cache_dir() / "pictures" / "summaries" / f"{data_hash[:32]}.json"
+    try:
+        known = json.loads(place.read_bytes())
+        return Summary(known["channels"], tuple(known["mean"]), tuple(known["std"]), known["white"])
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    found = summarize(files, facts, on_progress)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(place, json.dumps(asdict(found)), durable=False)
+    except (OSError, WorkError):  # a read-only cache
+        pass
+    return found
+
+
+def read_test(name: str, view: View, on_progress: OnProgress = silent) -> tuple[Rows, np.ndarray]:
+    """The test part as a view shows it, and its labels (N,). Raises InputError."""
+    listing = list_pictures(name)
+    rows = np.flatnonzero(listing.parts == TEST)
+    files = [listing.files[i] for i in rows]
+    facts = inspect(f"{name} test", files, on_progress)
+    broken = {path: fault for path in files if (fault := facts[path].fault) is not None}
+    if not broken:
+        done = decoded(files, [facts[path] for path in files], view, on_progress)
+        if done.rows is not None:
+            return done.rows, listing.labels[rows]
+        broken = done.broken
+    raise InputError(broken_files(listing.root, broken).replace(", or leave them out with --skip-broken", ""))

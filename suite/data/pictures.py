@@ -1,43 +1,61 @@
-"""Decoding of image files into arrays of a data set's form.
+"""Decoding of image files. Training, evaluation, prediction and exports all read pictures here.
 
-`load_square` serves data sets that are folders of images, `load_as` serves prediction. Both open files by `opened`.
+A file becomes an upright 8-bit image, then an array as a `View` describes it, or a placed glyph.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from suite.data import glyphs
 from suite.errors import InputError
+from suite.spec import Preprocess, View
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FOLDER_SIZE = 64  # pixels; the side to which the user's own images are resized
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # none that starts an interpreter, as EPS does
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # none that starts an interpreter, as EPS does
+MAX_PIXELS = 50_000_000  # of one decoded image; a larger one is refused as a possible decompression bomb
 
-MAX_PIXELS = 50_000_000  # of one image; a larger one is refused as a possible decompression bomb
+MAX_PIXELS_VARIABLE = "MNIST_SUITE_MAX_PIXELS"  # environment variable that sets another limit
 
-FOREGROUND = 64  # grey level, of 255, above which a pixel counts as a part of the glyph
+SCALED_JPEG = 5  # times MAX_PIXELS: the limit for JPEG files that are decoded at a fraction of their size
+
+REDUCED = 4  # a JPEG is decoded at 1/2, 1/4 or 1/8 where it keeps so many times the pixels a side that are needed
+
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")  # of Pillow: grey values of more than 8 bits
+
+
+def max_pixels() -> int:
+    """The largest number of pixels of one decoded image. Raises InputError for a value that is no number."""
+    text = os.environ.get(MAX_PIXELS_VARIABLE, "").replace("_", "").replace(",", "")
+    if text and not (text.isdecimal() and int(text) > 0):
+        raise InputError(f"{MAX_PIXELS_VARIABLE} is {text[:40]!r}; it is a number of pixels, such as 200000000.")
+    return int(text) if text else MAX_PIXELS
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Image]:
+def opened(path: Path, *, needed: int | None = None) -> Iterator[Image]:
     """The image in a file, upright by its EXIF orientation. Pixels are decoded when they are first used.
+
+    `needed` is the size in pixels to which the image will be reduced: large JPEG files are then decoded at a fraction
+    of their size, which takes a fraction of the time and memory.
 
     Whatever the decoder raises, in the body of the `with` statement too, becomes an InputError that names the file.
     """
     from PIL import Image, ImageOps
 
+    Image.MAX_IMAGE_PIXELS = None  # the check below takes its place
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"{path} has {image.width} x {image.height} pixels; {MAX_PIXELS:,} is the most.")
+            _check_size(path, image, needed)
             yield ImageOps.exif_transpose(image)
     except InputError:
         raise
@@ -47,117 +65,110 @@ def opened(path: Path) -> Iterator[Image]:
         raise InputError(f"{path} cannot be read as an image: {error}.") from None
 
 
+def _check_size(path: Path, image: Image, needed: int | None) -> None:
+    """Choose the scale at which a JPEG is decoded. Raises InputError for an image that is too large."""
+    width, height = image.size
+    limit = max_pixels()
+    if image.format == "JPEG" and needed is not None and width * height <= SCALED_JPEG * limit:
+        image.draft(None, (REDUCED * needed, REDUCED * needed))
+    if image.width * image.height > limit:
+        raise InputError(
+            f"{path} has {width:,} x {height:,} pixels; {limit:,} are the most. Set {MAX_PIXELS_VARIABLE} to a larger "
+            "number if you trust the file."
+        )
+    if min(image.size) < 1:
+        raise InputError(f"{path} is an empty image.")
+
+
+def check_plain(path: Path) -> None:
+    """Raises InputError for a path that is neither missing nor a regular file: opening a pipe would block."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no plain file, so it is no image.")
+
+
+def stored_picture(path: Path, expects: Preprocess) -> np.ndarray:
+    """The picture in a file as a model's stored input: (channels, stored, stored) uint8.
+
+    Raises InputError, for pictures of glyphs also where nothing stands out.
+    """
+    check_plain(path)
+    view = expects.view()
+    if expects.placement is None:
+        return viewed(path, view)
+    with opened(path) as image:
+        try:
+            return glyphs.place(_8_bit(image, view.white), expects.stored, centred=expects.placement == "centred")[None]
+        except glyphs.Blank as blank:
+            raise InputError(f"{path}: {blank}") from None
+
+
+def viewed(path: Path, view: View) -> np.ndarray:
+    """The picture in a file as `view` describes it: (channels, side, side) uint8. Raises InputError."""
+    with opened(path, needed=view.scaled) as image:
+        return fitted(flattened(_8_bit(image, view.white), "L" if view.channels == 1 else "RGB"), view)
+
+
+def fitted(image: Image, view: View) -> np.ndarray:
+    """An image in mode "L" or "RGB" resized with antialias, then cropped or padded at its centre."""
+    import torch
+    from torch.nn import functional as F
+
+    pixels = torch.from_numpy(np.atleast_3d(np.array(image, dtype=np.uint8)))
+    batch = pixels.permute(2, 0, 1)[None]  # (1, C, H, W) in channels-last memory format, the fastest for resizing
+    size = _resized(image.height, image.width, view)
+    if size != (image.height, image.width):
+        batch = F.interpolate(batch, size=size, mode=view.interpolation, align_corners=False, antialias=True)
+    resized = batch[0].numpy()
+    side = view.side
+    if view.fit == "pad":
+        canvas = np.empty((view.channels, side, side), np.uint8)
+        canvas[:] = np.array(view.fill, np.uint8)[:, None, None]
+        height, width = min(side, size[0]), min(side, size[1])
+        top, left = (side - height) // 2, (side - width) // 2
+        canvas[:, top : top + height, left : left + width] = _centre(resized, height, width)
+        return canvas
+    return np.ascontiguousarray(_centre(resized, side, side))
+
+
+def _resized(height: int, width: int, view: View) -> tuple[int, int]:
+    """(height, width) before the crop or the padding, rounded as torchvision's and timm's transforms do."""
+    short, long = sorted((height, width))
+    if view.fit == "squeeze":
+        return view.scaled, view.scaled
+    if view.fit == "pad":
+        ratio = long / view.scaled
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+    other = int(view.scaled * long / short)
+    return (view.scaled, other) if height <= width else (other, view.scaled)
+
+
+def _centre(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    top, left = round((pixels.shape[1] - height) / 2), round((pixels.shape[2] - width) / 2)
+    return pixels[:, top : top + height, left : left + width]
+
+
 def flattened(image: Image, mode: str) -> Image:
-    """The image on a white background, in the given mode ("L" or "RGB")."""
+    """The image without transparency, in the given mode ("L" or "RGB").
+
+    The ground is white, or black where what is visible is light, so that white shapes do not vanish.
+    """
     from PIL import Image
 
     if "A" in image.mode or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        visible = np.asarray(rgba.getchannel("A"), dtype=np.float64)
+        light = float((np.asarray(rgba.convert("L")) * visible).sum()) > 200 * float(visible.sum())
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black" if light else "white"), rgba)
     return image.convert(mode)
 
 
-def as_array(image: Image) -> np.ndarray:
-    """(C, H, W) uint8 of an image in the mode "L" or "RGB"."""
-    pixels = np.array(image, dtype=np.uint8)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-# --- folders of images ----------------------------------------------------------------------------------------------
-
-
-def load_square(path: Path, mode: str) -> np.ndarray:
-    """The centre square of an image file, resized: (C, FOLDER_SIZE, FOLDER_SIZE) uint8. Raises InputError."""
-    from PIL import Image, ImageOps
-
-    with opened(path) as image:
-        flat = flattened(_full_range_to_8_bit(image), mode)
-        return as_array(ImageOps.fit(flat, (FOLDER_SIZE, FOLDER_SIZE), Image.Resampling.BICUBIC))
-
-
-def _full_range_to_8_bit(image: Image) -> Image:
-    """16-bit and floating-point grey as 8 bits. `Image.convert` would clip instead of scale.
-
-    16-bit values are divided by 65535, floating-point values by their maximum.
-    """
+def _8_bit(image: Image, white: float | None) -> Image:
+    """16-bit and floating-point grey as 8 bits, with `white` as 255. `Image.convert` would clip instead of scale."""
     from PIL import Image
 
-    if image.mode[0] not in "IF":
+    if image.mode not in DEEP_MODES:
         return image
     values = np.asarray(image, dtype=np.float32)
-    full = 65535.0 if image.mode[0] == "I" else max(1.0, float(values.max()))
-    return Image.fromarray((np.clip(values / full, 0, 1) * 255).round().astype(np.uint8))
-
-
-# --- prediction -----------------------------------------------------------------------------------------------------
-
-
-def load_as(path: Path, *, channels: int, size: int, centred: bool) -> np.ndarray:
-    """An image file in the form of a data set's images: (channels, size, size) uint8.
-
-    RGB images are cropped to their centre square and resized. Grey data sets show light on dark: an image with a
-    light border is inverted, and then, like a dark one of another size, cropped to what stands out and placed as the
-    data set places it (see `_placed`). A dark image of the right size is returned as it is. Raises InputError.
-
-    Args:
-        path: the file, of one of FORMATS.
-        channels: 1 or 3.
-        size: the side of the data set's images in pixels.
-        centred: whether glyphs are centred by their mass, as in MNIST.
-    """
-    from PIL import Image, ImageOps
-
-    if path.exists() and not path.is_file():  # opening a pipe would block
-        raise InputError(f"{path} is no plain file, so it is no image.")
-    with opened(path) as decoded:
-        image = flattened(_stretched_to_8_bit(decoded), "L" if channels == 1 else "RGB")
-    if min(image.size) < 1:
-        raise InputError(f"{path} is an empty image.")
-    if channels != 1:
-        return as_array(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
-    pixels = np.asarray(image)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    if np.median(border) > 127:
-        image = ImageOps.invert(image)
-    elif image.size == (size, size):
-        return as_array(image)
-    return as_array(_placed(image, size, centred=centred))
-
-
-def _stretched_to_8_bit(image: Image) -> Image:
-    """16-bit and floating-point grey as 8 bits, divided by the maximum of the image."""
-    from PIL import Image
-
-    if image.mode not in ("I", "I;16", "F"):
-        return image
-    values = np.asarray(image, dtype=np.float32)
-    return Image.fromarray((values / max(1.0, float(values.max())) * 255).astype(np.uint8))
-
-
-def _placed(image: Image, size: int, *, centred: bool) -> Image:
-    """The light part of a grey image on a black square of `size` pixels.
-
-    Centred glyphs are scaled to a box of 20/28 of the side and placed with their centre of mass in the middle, as
-    MNIST was made (LeCun et al., 1998, http://yann.lecun.com/exdb/mnist/). Other things fill the square.
-    """
-    from PIL import Image, ImageOps
-
-    image = ImageOps.autocontrast(image)
-    pixels = np.asarray(image).astype(np.float32)
-    rows, columns = np.nonzero(pixels > FOREGROUND)
-    canvas = Image.new("L", (size, size))
-    if len(rows) == 0:
-        return canvas
-    crop = image.crop((int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1))
-    box = round(size * 20 / 28) if centred else size
-    scale = box / max(crop.size)
-    width, height = max(1, round(crop.width * scale)), max(1, round(crop.height * scale))
-    crop = crop.resize((width, height), Image.Resampling.LANCZOS)
-    x, y = (size - width) / 2, (size - height) / 2
-    if centred:
-        mass = np.asarray(crop).astype(np.float32)
-        total = float(mass.sum()) or 1.0
-        x = size / 2 - float((mass.sum(0) * (np.arange(width) + 0.5)).sum()) / total
-        y = size / 2 - float((mass.sum(1) * (np.arange(height) + 0.5)).sum()) / total
-    canvas.paste(crop, (round(min(max(x, 0), size - width)), round(min(max(y, 0), size - height))))
-    return canvas
+    if white is None:
+        white = 65535.0 if image.mode != "F" else max(1.0, float(values.max(initial=0)))
+    return Image.fromarray((np.nan_to_num(np.clip(values / white, 0, 1)) * 255).round().astype(np.uint8))

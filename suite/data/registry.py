@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from suite.errors import InputError
+from suite.spec import Placement
 
 FOLDER_PREFIX = "folder:"  # "folder:PATH" names the user's own images
 
@@ -48,6 +49,13 @@ class DatasetEntry:
     centred: bool = False  # whether each glyph is centred by its mass in a box, as in MNIST
     sha256: tuple[str | None, ...] = (None, None, None, None)  # of the four files
     package: Package | None = None  # a package registry's copy, used where torchvision's mirrors fail
+
+    @property
+    def placement(self) -> Placement | None:
+        """How pictures from elsewhere are brought into the form of the images: all grey data sets are of glyphs."""
+        if self.channels != 1:
+            return None
+        return "centred" if self.centred else "filled"
 
 
 DATASETS: dict[str, DatasetEntry] = {
@@ -145,7 +153,10 @@ DATASETS: dict[str, DatasetEntry] = {
     ),
 }
 
-CENTRED = {name for name, known in DATASETS.items() if known.centred}
+
+def is_own(name: str) -> bool:
+    """Whether a data set is a person's own pictures: its images are files, decoded to the size that a model takes."""
+    return name.startswith((FOLDER_PREFIX, CSV_PREFIX))
 
 
 def entry(name: str) -> DatasetEntry:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from suite.data.rows import Rows
+from suite.spec import Fit, Placement
+
 VALIDATION_FRACTION = 0.1  # of the official training images
 
 SPLIT_SEED = 1998  # of the validation split; constant, so that figures of different studies stay comparable
@@ -13,20 +16,19 @@ SPLIT_SEED = 1998  # of the validation split; constant, so that figures of diffe
 
 @dataclass(frozen=True)
 class Labelled:
-    images: np.ndarray  # (N, C, H, W) uint8, C-contiguous
+    images: np.ndarray | Rows  # (N, C, H, W) uint8
     labels: np.ndarray  # (N,) int64
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True)
 class TrainingPool:
-    """The images that train and validation are drawn from, and what describes them."""
+    """The images that train and validation are drawn from."""
 
     labelled: Labelled
-    data_hash: str  # SHA-256 over the files, or over the decoded images of a folder
-    classes: tuple[str, ...]
-    channels: int
-    mean: tuple[float, ...]  # of the images scaled to 0..1, one a channel
-    std: tuple[float, ...]
+    data_hash: str  # SHA-256 over the files
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Info:
     std: tuple[float, ...]
     data_hash: str  # SHA-256 over the training files' own
     split_hash: str  # SHA-256 over the indices of train and validation
+    decoded: bool = False  # images are files of their own, decoded to the size that a model takes
+    fit: Fit = "crop"  # how pictures of other shapes become square
+    placement: Placement | None = None  # how pictures of glyphs from elsewhere are brought into the data set's form
+    white: float | None = None  # value of 16-bit and floating-point pictures that is white; None: there are none
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,18 @@ class Splits:
 
 
 def split_indices(
-    labels: np.ndarray, *, fraction: float = 1.0, seed: int = 0, limit: int | None = None
+    labels: np.ndarray,
+    *,
+    fraction: float = 1.0,
+    seed: int = 0,
+    limit: int | None = None,
+    validation: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of train and validation, stratified by class.
 
     Args:
         labels: (N,) integers.
+        validation: (N,) bool, which of them are for validation; None: a tenth of each class.
         fraction: the share of the training labels to keep, in (0, 1]. Smaller shares are subsets of larger ones.
         seed: chooses which training labels are kept. It does not affect validation.
         limit: the most indices in each part, taken evenly from the classes.
@@ -65,16 +77,20 @@ def split_indices(
     validation_order = np.random.Generator(np.random.PCG64(SPLIT_SEED))
     train_order = np.random.Generator(np.random.PCG64([SPLIT_SEED, seed]))
     train: list[np.ndarray] = []
-    validation: list[np.ndarray] = []
+    held_out: list[np.ndarray] = []
     present, counts = np.unique(labels, return_counts=True)
     for label, count in zip(present, _validation_counts(counts), strict=True):
         rows = validation_order.permutation(np.flatnonzero(labels == label))
-        held_out = min(max(1, count), max(len(rows) - 1, 0))
-        rest = train_order.permutation(rows[held_out:])
+        if validation is None:
+            first = min(max(1, count), max(len(rows) - 1, 0))
+            own, rest = rows[:first], rows[first:]
+        else:
+            own, rest = rows[validation[rows]], rows[~validation[rows]]
+        rest = train_order.permutation(rest)
         kept = min(len(rest), max(1, round(fraction * len(rest))))
-        validation.append(rows[:held_out])
+        held_out.append(own)
         train.append(rest[:kept])
-    return _limited(train, limit), _limited(validation, limit)
+    return _limited(train, limit), _limited(held_out, limit)
 
 
 def _validation_counts(counts: np.ndarray) -> list[int]:

@@ -22,13 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from suite.data.datasets import test_split
+from suite.data.datasets import describe, test_split
 from suite.errors import InputError, WorkError
 from suite.execution.replay import content, find, replay
 from suite.execution.stop import Stop
 from suite.hardware import device
 from suite.models.assembly import load_trained
-from suite.models.preprocessing import evaluation_preparer
+from suite.models.preprocessing import evaluation_preparer, of_trial
+from suite.models.streaming import on_device
 from suite.ranking.final import (
     EVALUATION_FILE,
     READINGS_FILE,
@@ -163,14 +164,18 @@ def _test(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None
         return
     dataset = new[0].trial.dataset
     _record_reading(plan, dataset, new)  # before the images are opened, so that a crash cannot hide the reading
-    test, info = test_split(dataset)
-    digest = hashlib.sha256(test.images.tobytes() + test.labels.tobytes()).hexdigest()
+    known = describe(dataset).info
     where = device.pick(plan.place)
-    examples = Examples(torch.from_numpy(test.images).to(where), torch.from_numpy(test.labels).to(where))
+    loaded: dict[View, Examples] = {}
     for done, state in enumerate(new):
         on_model(done, len(new))
-        assembled = load_trained(directory.trial(state.id), state.trial, info, plan.results)
-        prepare = evaluation_preparer(assembled.expects, where)
+        expects = of_trial(state.trial, known)
+        view = expects.view()
+        if view not in loaded:
+            loaded = {view: _test_images(dataset, view, where)}
+        examples = loaded[view]
+        assembled = load_trained(directory.trial(state.id), state.trial, expects, len(known.classes), plan.results)
+        prepare = evaluation_preparer(expects, where)
         scores = evaluate(assembled.model.to(where), examples, prepare, where, torch.float32)
         path = directory.trial(state.id).path
         correct = scores.logits.argmax(1) == examples.labels.cpu()
@@ -179,10 +184,24 @@ def _test(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None
             "accuracy": scores.accuracy,
             "loss": scores.loss,
             "images": len(examples),
-            "test_sha256": digest,
-            **find_mistakes(scores.logits, examples, info.classes).model_dump(mode="json"),
+            "test_sha256": _digest(examples),
+            **find_mistakes(scores.logits, examples, known.classes).model_dump(mode="json"),
         }
         write_atomic(path / TEST_FILE, json.dumps(facts))
+
+
+def _test_images(dataset: str, view: View, where: torch.device) -> Examples:
+    test = test_split(dataset, view)
+    return Examples(on_device(test.images, where), torch.from_numpy(test.labels).to(where))
+
+
+def _digest(examples: Examples) -> str:
+    """SHA-256 over the images and the labels."""
+    digest = hashlib.sha256()
+    for start in range(0, len(examples), 1000):
+        digest.update(examples.inputs[start : start + 1000].cpu().numpy())
+    digest.update(examples.labels.cpu().numpy())
+    return digest.hexdigest()
 
 
 def _record_reading(plan: Plan, dataset: str, models: Sequence[TrialState]) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite.data.datasets import search_splits
+from suite.data.datasets import describe
 from suite.errors import InputError
 from suite.execution.options import Options
 from suite.execution.resolution import check_fit
@@ -44,7 +44,7 @@ def check_study(directory: StudyDir, experiment: Experiment, results: Path, opti
         _check_resumable(directory, old, experiment, results, options)
     elif lost:
         _check_trials(directory, experiment, options)
-    info = search_splits(experiment.dataset, limit=experiment.limit).info
+    info = describe(experiment.dataset, limit=experiment.limit).info
     if old is not None and old.data_hash != info.data_hash:
         raise InputError(f"The data of '{experiment.dataset}' have changed since study '{directory.name}' began.")
     file = StudyFile(

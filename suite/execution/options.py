@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from suite.data.datasets import search_splits
+from suite.data.datasets import describe
 from suite.errors import InputError
 from suite.execution.inline import Inline
 from suite.execution.job import Executor, Limits
 from suite.execution.processes import Processes
 from suite.execution.stacked import Together
 from suite.hardware import autotune, device
-from suite.models.assembly import build_for
+from suite.models.assembly import build
+from suite.models.preprocessing import preprocess
 from suite.spec import Experiment
 
 AUTO_POPULATION_CPU = 8  # heads only, whose stacked training is one product; more would search without feedback
@@ -71,12 +72,13 @@ def best_workers(experiment: Experiment, place: str) -> int:
     """
     if device.pick(place).type != "cpu" or caps_latency(experiment):
         return 1
-    info = search_splits(experiment.dataset, limit=experiment.limit).info
+    info = describe(experiment.dataset, limit=experiment.limit).info
     found = [device.cores()]
     for arm in experiment.arms.values():
         if arm.strategy.kind == "head":
             continue
-        model, expects = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=experiment.seed)
+        expects = preprocess(arm.backbone, info, size=arm.size)
+        model = build(arm.backbone, expects, classes=len(info.classes), seed=experiment.seed)
         dtype = device.precision(arm.recipe.precision, device.pick(place), model, training=True)
         found.append(autotune.workers(model, expects.shape, dtype)[0])
     return min(found)

@@ -6,13 +6,14 @@ import hashlib
 import os
 from pathlib import Path
 
-from suite.data.datasets import search_splits
-from suite.data.splits import Info, Splits
+from suite.data.datasets import describe
+from suite.data.splits import Info
 from suite.errors import InputError
 from suite.execution.options import Options, caps_latency
 from suite.execution.weights import weights_of
 from suite.models import backbones
-from suite.models.assembly import build_for
+from suite.models.assembly import build
+from suite.models.preprocessing import preprocess
 from suite.models.pretrained import load_pretrained
 from suite.models.weight_sources import find_pretrained
 from suite.search.storage import open_storage
@@ -29,14 +30,14 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
         open_storage(results, options.storage)
     for name, arm in experiment.arms.items():
         backbones.exists(arm.backbone)
-        splits = search_splits(experiment.dataset, fraction=arm.fraction, limit=experiment.limit)
+        data = describe(experiment.dataset, fraction=arm.fraction, limit=experiment.limit)
         if arm.weights == "pretrained":
             find_pretrained(arm.backbone)
         elif arm.weights not in (None, "experiment"):
             given = weights_of(arm.weights, results)
             if os.path.isabs(given.source):  # a file from elsewhere: refused here rather than in every trial
-                _check_weights(arm, splits.info, given.source)
-        _check_batch_size(experiment, name, splits)
+                _check_weights(arm, data.info, given.source)
+        _check_batch_size(experiment, name, len(data.train_labels))
 
 
 def _check_latency_cap(experiment: Experiment, options: Options) -> None:
@@ -53,8 +54,8 @@ def _check_latency_cap(experiment: Experiment, options: Options) -> None:
         )
 
 
-def _check_batch_size(experiment: Experiment, name: str, splits: Splits) -> None:
-    arm, images = experiment.arms[name], len(splits.train.labels)
+def _check_batch_size(experiment: Experiment, name: str, images: int) -> None:
+    arm = experiment.arms[name]
     choices = {**experiment.space, **arm.space}.get("batch_size")
     sizes = [v for v in getattr(choices, "values", ()) if isinstance(v, int)] or [arm.recipe.batch_size]
     if max(sizes) > images:
@@ -66,7 +67,7 @@ def _check_batch_size(experiment: Experiment, name: str, splits: Splits) -> None
 
 def _check_weights(arm: Arm, info: Info, source: str) -> None:
     """Raises InputError where the weights cannot be read, or do not fit the arm's architecture."""
-    model, _ = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=0)
+    model = build(arm.backbone, preprocess(arm.backbone, info, size=arm.size), classes=len(info.classes), seed=0)
     load_pretrained(arm.backbone, model, source)
 
 

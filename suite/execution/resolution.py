@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from suite.data.datasets import search_splits
+from suite.data.datasets import describe
 from suite.data.splits import Info
 from suite.errors import InputError
 from suite.execution.plan import pretraining_of
 from suite.execution.weights import weights_of
+from suite.models.preprocessing import preprocess
+from suite.models.pretrained import PRETRAINED
 from suite.search.pruning import rungs
 from suite.spec import FROM_RANDOM, Arm, Experiment, Params, Trial, Weights, first_error, resolved
 from suite.spec.seeds import mix
@@ -55,12 +57,13 @@ class TrialResolver:
             threads=self.threads,
             rungs=rungs(experiment.pruning, arm.recipe.epochs) if searched else (),
             caps=experiment.caps,
+            preprocess=preprocess(arm.backbone, info, size=arm.size, pretrained=arm.weights == PRETRAINED),
         )
 
     def _info(self, fraction: float) -> Info:
         if fraction not in self._infos:
-            splits = search_splits(self.experiment.dataset, fraction=fraction, limit=self.experiment.limit)
-            self._infos[fraction] = splits.info
+            experiment = self.experiment
+            self._infos[fraction] = describe(experiment.dataset, fraction=fraction, limit=experiment.limit).info
         return self._infos[fraction]
 
     def _weights(self, arm: Arm) -> Weights | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from suite.data.registry import DATASETS
 from suite.errors import InputError
-from suite.spec import Cost, Count, HeadSpec, Positive, Provenance, Spec, Trial, Unit
+from suite.spec import Cost, Count, HeadSpec, Preprocess, Provenance, Spec, Trial, Unit
 
 CARD = "mnist-suite.json"
 
@@ -24,12 +25,7 @@ class Card(Spec):
     head: HeadSpec | None = None  # None where the classifier is the backbone's own linear layer
     dataset: str
     classes: tuple[str, ...] = Field(min_length=1, max_length=100_000)
-    channels: int = Field(ge=1, le=16)
-    native_size: int = Field(ge=1, le=1024)  # pixels, of the data set's images
-    size: int = Field(ge=1, le=1024)  # pixels, of the model's input
-    mean: tuple[float, ...] = Field(min_length=1)
-    std: tuple[Positive, ...] = Field(min_length=1)
-    interpolation: Literal["none", "bilinear", "bicubic"]
+    preprocess: Preprocess  # from a picture to the model's input
     trial: str  # "STUDY/TRIAL"
     strategy: str
     accuracy: Unit  # on validation
@@ -40,11 +36,19 @@ class Card(Spec):
     cost: Cost | None
     provenance: Provenance | None
 
-    @model_validator(mode="after")
-    def _normalisation_fits_channels(self) -> Card:
-        if not {len(self.mean), len(self.std)} <= {1, self.channels}:
-            raise ValueError(f"mean and std need {self.channels} figures each")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_versions(cls, card: Any) -> Any:
+        """Cards of older versions state the input without a model of its own, and not how pictures become square."""
+        if not isinstance(card, dict) or "preprocess" in card or "native_size" not in card:
+            return card
+        card = dict(card)
+        fields = ("channels", "size", "mean", "std", "interpolation")
+        stated = {name: card.pop(name, None) for name in fields}
+        known = DATASETS.get(card.get("dataset", ""))
+        return card | {
+            "preprocess": stated | {"stored": card.pop("native_size"), "placement": known and known.placement}
+        }
 
 
 def load_line(card: Card, folder: str) -> str:
@@ -57,7 +61,7 @@ def load_line(card: Card, folder: str) -> str:
 def card_text(card: Card, trial: Trial, folder: str) -> str:
     """README.md in Markdown: the model, its accuracy, its cost, its provenance and how to load it."""
     low, high = (100 * bound for bound in card.interval)
-    cost, made = card.cost, card.provenance
+    cost, made, expects = card.cost, card.provenance, card.preprocess
     lines = [
         f"# {card.backbone} on {card.dataset}",
         "",
@@ -65,8 +69,8 @@ def card_text(card: Card, trial: Trial, folder: str) -> str:
         "",
         f"- Validation accuracy {100 * card.accuracy:.2f} % on {card.images} images (95 % Wilson interval "
         f"{low:.2f} to {high:.2f}). The search chose by this figure, so it is optimistic; it is not a test figure.",
-        f"- Input: {card.channels} x {card.size} x {card.size}, pixels scaled to 0..1, then (x - {list(card.mean)}) / "
-        f"{list(card.std)}.",
+        f"- Input: {expects.channels} x {expects.size} x {expects.size}, pixels scaled to 0..1, then "
+        f"(x - {list(expects.mean)}) / {list(expects.std)}.",
         f"- Classes, in order: {', '.join(card.classes)}.",
     ]
     if cost is not None:

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suite.data.pictures import load_as
-from suite.data.registry import CENTRED
+from suite.data.pictures import stored_picture
 from suite.errors import InputError
 from suite.export.card import WEIGHTS, read_card
 from suite.hardware.device import pick
-from suite.models import backbones, heads
-from suite.models.assembly import classifier_name
-from suite.models.preprocessing import Preprocess, evaluation_preparer
+from suite.models import heads
+from suite.models.assembly import build, classifier_name
+from suite.models.preprocessing import evaluation_preparer
 from suite.models.state_dicts import read_tensors
 from suite.store.files import file_sha256
 
@@ -34,7 +33,7 @@ def load(folder: str | Path) -> nn.Module:
     tensors = read_tensors(path)
     if file_sha256(path) != card.sha256:
         raise InputError(f"{path} is not the file its card describes (SHA-256 differs); export the model again.")
-    model = backbones.build(card.backbone, classes=len(card.classes), channels=card.channels, size=card.size, seed=0)
+    model = build(card.backbone, card.preprocess, classes=len(card.classes), seed=0)
     try:
         if card.head is not None:
             name = classifier_name(model)
@@ -61,19 +60,15 @@ class Predictor:
         self.card = card = read_card(folder)
         self.device = pick(device)
         self.model = load(folder).to(self.device)
-        self.prepare = evaluation_preparer(
-            Preprocess(card.channels, card.size, card.mean, card.std, card.interpolation), self.device
-        )
+        self.prepare = evaluation_preparer(card.preprocess, self.device)
 
     def file(self, path: Path) -> dict[str, Any]:
         """`image` (the path), `label` and `probabilities` of one image file. Raises InputError."""
-        card = self.card
-        pixels = load_as(path, channels=card.channels, size=card.native_size, centred=card.dataset in CENTRED)
-        return {"image": str(path), **self.pixels(torch.from_numpy(pixels))}
+        return {"image": str(path), **self.pixels(torch.from_numpy(stored_picture(path, self.card.preprocess)))}
 
     @torch.inference_mode()
     def pixels(self, image: Tensor) -> dict[str, Any]:
-        """`label` and `probabilities` of one (C, native_size, native_size) uint8 image. Raises InputError."""
+        """`label` and `probabilities` of one (C, stored, stored) uint8 image. Raises InputError."""
         scores = self.model(self.prepare(image[None].to(self.device)))[0].float().softmax(0)
         if not scores.isfinite().all():
             raise InputError("The model gives no finite scores for this picture.")
@@ -89,18 +84,18 @@ def serve(folder: Path, device: str) -> None:
     model cannot be loaded.
     """
     predictor = Predictor(folder, device)
-    card = predictor.card
+    expects = predictor.card.preprocess
 
     def write(answer: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
-    write({"ready": True, "classes": list(card.classes), "size": card.native_size})
+    write({"ready": True, "classes": list(predictor.card.classes), "size": expects.stored})
     for line in sys.stdin:
         try:
             pixels = torch.tensor(json.loads(line)["pixels"]).clamp(0, 255).to(torch.uint8)
-            if pixels.shape != (card.native_size, card.native_size):
-                raise ValueError(f"pixels must be {card.native_size} rows of {card.native_size} numbers")
-            write(predictor.pixels(pixels[None].expand(card.channels, -1, -1)))
+            if pixels.shape != (expects.stored, expects.stored):
+                raise ValueError(f"pixels must be {expects.stored} rows of {expects.stored} numbers")
+            write(predictor.pixels(pixels[None].expand(expects.channels, -1, -1)))
         except (ValueError, KeyError, TypeError, RuntimeError, InputError) as error:
             write({"error": str(error).splitlines()[0]})

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suite.data.datasets import search_splits
+from suite.data.datasets import describe, search_splits
 from suite.data.splits import Info
 from suite.errors import InputError, WorkError, printable
 from suite.export.card import CARD, WEIGHTS, Card, card_text, load_line
@@ -25,9 +25,9 @@ from suite.export.predict import load
 from suite.models.assembly import load_trained
 from suite.models.backbones import TIMM
 from suite.models.heads import is_linear
-from suite.models.preprocessing import Preprocess, evaluation_preparer
+from suite.models.preprocessing import evaluation_preparer, of_trial
 from suite.ranking.statistics import wilson
-from suite.spec import HeadOnly, HeadSpec, Record, Trial
+from suite.spec import HeadOnly, HeadSpec, Preprocess, Record, Trial
 from suite.store.files import sync_directory, write_atomic
 from suite.store.study import find_trial, open_study, split_reference
 from suite.training.checkpoint import save_tensors
@@ -57,8 +57,9 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
     state = find_trial(study, trial_id)
     directory, trial = study.trial(state.id), state.trial
     _refuse_used_folder(to)
-    splits = search_splits(trial.dataset, fraction=trial.fraction, limit=trial.limit)
-    assembled = load_trained(directory, trial, splits.info, results)
+    known = describe(trial.dataset, fraction=trial.fraction, limit=trial.limit).info
+    expects = of_trial(trial, known)
+    assembled = load_trained(directory, trial, expects, len(known.classes), results)
     record = directory.record()
     assert record is not None  # load_trained has checked it
 
@@ -68,12 +69,15 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
     try:
         weights = {name: tensor.contiguous() for name, tensor in assembled.model.state_dict().items()}
         sha256 = save_tensors(building / WEIGHTS, weights, {"format": "pt"})
-        card = _card(trial, record, splits.info, assembled.expects, f"{study.name}/{state.id}", sha256)
+        card = _card(trial, record, known, expects, f"{study.name}/{state.id}", sha256)
         write_atomic(building / CARD, card.model_dump_json(indent=1) + "\n")
         if card.timm:
             _write_timm_config(building, assembled.model, card)
-        images = torch.from_numpy(splits.validation.images[:COMPARED])
-        _check(building, assembled.model, assembled.expects, images, card.timm)
+        validation = search_splits(
+            trial.dataset, fraction=trial.fraction, limit=trial.limit, view=expects.view()
+        ).validation
+        images = torch.from_numpy(validation.images[:COMPARED])
+        _check(building, assembled.model, expects, images, card.timm)
         write_atomic(building / "README.md", card_text(card, trial, printable(to.name)))
         _rename_into_place(building, to)
     except BaseException:
@@ -104,12 +108,7 @@ def _card(trial: Trial, record: Record, info: Info, expects: Preprocess, name: s
         head=head,
         dataset=trial.dataset,
         classes=info.classes,
-        channels=expects.channels,
-        native_size=info.size,
-        size=expects.size,
-        mean=expects.mean,
-        std=expects.std,
-        interpolation=expects.interpolation,
+        preprocess=expects,
         trial=name,
         strategy=trial.strategy.kind,
         accuracy=record.accuracy,
@@ -133,16 +132,18 @@ def _write_timm_config(folder: Path, model: nn.Module, card: Card) -> None:
     """The config.json that timm.create_model("local-dir:...") reads."""
     from timm.models._hub import save_config_for_hf
 
+    expects = card.preprocess
     save_config_for_hf(
         model,
         str(folder / "config.json"),
         model_config={"num_classes": len(card.classes), "label_names": list(card.classes)},
         data_config={
-            "input_size": (card.channels, card.size, card.size),
-            "mean": card.mean,
-            "std": card.std,
-            "interpolation": "bilinear" if card.interpolation == "none" else card.interpolation,
-            "crop_pct": 1.0,
+            "input_size": expects.shape,
+            "mean": expects.mean,
+            "std": expects.std,
+            "interpolation": expects.view().interpolation,
+            "crop_pct": expects.crop_share,
+            "crop_mode": {"crop": "center", "pad": "border", "squeeze": "squash"}[expects.fit],
         },
     )
 

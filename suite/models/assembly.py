@@ -8,12 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from suite.data.splits import Info
 from suite.errors import InputError
 from suite.models import backbones, heads, pretrained
-from suite.models.preprocessing import Preprocess, preprocess
 from suite.models.state_dicts import read_tensors
-from suite.spec import FROM_RANDOM, HeadOnly, Trial
+from suite.spec import FROM_RANDOM, HeadOnly, Preprocess, Trial, Weights
 from suite.store.files import file_sha256
 from suite.store.trial import TrialDir
 
@@ -27,49 +25,40 @@ class Assembled:
     provenance: pretrained.Provenance | None  # None for random weights
 
 
-def build_for(
-    info: Info, backbone: str, *, size: int | None, pretrained: bool, seed: int
-) -> tuple[nn.Module, Preprocess]:
-    """Build a backbone for the images and classes of a data set, with random weights that depend on `seed` alone.
+def build(backbone: str, expects: Preprocess, *, classes: int, seed: int) -> nn.Module:
+    """A backbone for inputs as in `expects`, with random weights that depend on `seed` alone.
 
-    `size` is the input size in pixels, None for the backbone's default. `pretrained` says whether public weights will
-    be loaded, which bring their own normalisation. Returns the model and the input that it expects. Raises InputError
-    for an unknown backbone and where it cannot take images of that size.
+    Raises InputError for an unknown backbone and where it cannot take images of that size.
     """
-    expects = preprocess(
-        backbone,
-        channels=info.channels,
-        native_size=info.size,
-        mean=info.mean,
-        std=info.std,
-        size=size,
-        pretrained=pretrained,
-    )
-    model = backbones.build(backbone, classes=len(info.classes), channels=info.channels, size=expects.size, seed=seed)
-    return model, expects
+    return backbones.build(backbone, classes=classes, channels=expects.channels, size=expects.size, seed=seed)
 
 
-def assemble(trial: Trial, info: Info, results: Path) -> Assembled:
+def assemble(trial: Trial, expects: Preprocess, classes: int, results: Path) -> Assembled:
     """The trial's backbone with its initial weights, on the CPU; paths of weights are below `results`.
 
     Raises InputError where the weights cannot be found or read, are not those the trial was planned with, or do not
     fit the backbone.
     """
-    given = trial.weights
-    public = given is not None and given.source == pretrained.PRETRAINED
-    model, expects = build_for(info, trial.backbone, size=trial.size, pretrained=public, seed=trial.seed)
+    model = build(trial.backbone, expects, classes=classes, seed=trial.seed)
     provenance = None
-    if given is not None:
-        source = given.source if public else str(results / given.source)
-        if given.sha256 is not None and Path(source).is_file() and file_sha256(Path(source)) != given.sha256:
-            raise InputError(
-                f"The weights in {source} are not the ones this trial was planned with (their SHA-256 differs). "
-                "Start a new study, or put the old file back."
-            )
-        provenance = pretrained.load_pretrained(trial.backbone, model, source)
+    if trial.weights is not None:
+        provenance = pretrained.load_pretrained(trial.backbone, model, _weights_source(trial.weights, results))
     if trial.strategy.kind not in FROM_RANDOM:
         zero_classifier(model)
     return Assembled(model, expects, provenance)
+
+
+def _weights_source(given: Weights, results: Path) -> str:
+    """What `load_pretrained` takes. Raises InputError where the file is not the one that the trial was planned with."""
+    if given.source == pretrained.PRETRAINED:
+        return given.source
+    source = results / given.source
+    if given.sha256 is not None and source.is_file() and file_sha256(source) != given.sha256:
+        raise InputError(
+            f"The weights in {source} are not the ones this trial was planned with (their SHA-256 differs). "
+            "Start a new study, or put the old file back."
+        )
+    return str(source)
 
 
 def classifier_name(model: nn.Module) -> str:
@@ -111,11 +100,13 @@ def attach(model: nn.Module, head: heads.AnyHead) -> nn.Module:
     return model
 
 
-def load_trained(directory: TrialDir, trial: Trial, info: Info, results: Path) -> Assembled:
+def load_trained(directory: TrialDir, trial: Trial, expects: Preprocess, classes: int, results: Path) -> Assembled:
     """The best model of a finished trial, in evaluation mode on the CPU.
 
+    The trial's initial weights are needed only where they are not all in its artifact: for heads on frozen features.
+
     Raises InputError where the trial is not finished, its weights are missing or damaged, or the weights that its
-    frozen features came from are no longer the same.
+    frozen features came from are gone or no longer the same.
     """
     record = directory.record()
     if record is None or record.state != "finished" or record.artifact is None:
@@ -125,17 +116,17 @@ def load_trained(directory: TrialDir, trial: Trial, info: Info, results: Path) -
         raise InputError(f"The weights of trial {directory.id} are gone: {path} is missing.")
     if file_sha256(path) != record.artifact_sha256:
         raise InputError(f"{path} is damaged: its SHA-256 is not the one in result.json.")
-    assembled = assemble(trial, info, results)
-    model = assembled.model
     tensors = read_tensors(path)
-    if isinstance(trial.strategy, HeadOnly):
-        trained_on = record.provenance.weights_sha256 if record.provenance else None
-        if assembled.provenance is not None and trained_on not in (None, assembled.provenance.sha256):
-            raise InputError(
-                f"Trial {directory.id} trained a head on the features of other weights than those found now "
-                f"({assembled.provenance.source}); put the old ones back."
-            )
-        model = attach(model, heads.restore(trial.strategy.head, tensors, len(info.classes)))
-    else:
+    if not isinstance(trial.strategy, HeadOnly):
+        model = build(trial.backbone, expects, classes=classes, seed=trial.seed)
         model.load_state_dict(tensors)
-    return Assembled(model.eval(), assembled.expects, assembled.provenance)
+        return Assembled(model.eval(), expects, None)
+    assembled = assemble(trial, expects, classes, results)
+    trained_on = record.provenance.weights_sha256 if record.provenance else None
+    if assembled.provenance is not None and trained_on not in (None, assembled.provenance.sha256):
+        raise InputError(
+            f"Trial {directory.id} trained a head on the features of other weights than those found now "
+            f"({assembled.provenance.source}); put the old ones back."
+        )
+    model = attach(assembled.model, heads.restore(trial.strategy.head, tensors, classes))
+    return Assembled(model.eval(), expects, assembled.provenance)

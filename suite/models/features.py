@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import Generator
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 
 from suite.hardware.device import synchronize
 from suite.models.backbones import embed
-from suite.models.preprocessing import Preprocess, evaluation_preparer
+from suite.models.preprocessing import evaluation_preparer
+from suite.models.streaming import Streamed
+from suite.spec import Preprocess
 from suite.store.files import cache_dir
 
 VERSION = 1  # to be raised when the same inputs give other features
@@ -33,7 +34,9 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def extract(model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.dtype) -> Generator[int, None, Tensor]:
+def extract(
+    model: nn.Module, images: Tensor | Streamed, expects: Preprocess, dtype: torch.dtype
+) -> Generator[int, None, Tensor]:
     """Features (N, D) float32 of images (N, C, H, W) uint8, both on the model's device.
 
     Yields the number of images done so far, about twice a second.
@@ -55,14 +58,22 @@ def extract(model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.
 
 
 def cached(
-    model: nn.Module, images: Tensor, expects: Preprocess, dtype: torch.dtype, *, images_hash: str
+    model: nn.Module, images: Tensor | Streamed, expects: Preprocess, dtype: torch.dtype, *, images_hash: str
 ) -> Generator[int, None, tuple[Tensor, bool]]:
     """Features (N, D) as by `extract`, and whether they were in the cache.
 
     `images_hash` identifies the pixels. Where several processes need the same features, one computes them and the
     others wait, yielding -1 meanwhile.
     """
-    facts = [VERSION, fingerprint(model), images_hash, len(images), asdict(expects), str(dtype), images.device.type]
+    facts = [
+        VERSION,
+        fingerprint(model),
+        images_hash,
+        list(images.shape),
+        expects.model_dump(),
+        str(dtype),
+        images.device.type,
+    ]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     folder = cache_dir() / "features"
     folder.mkdir(parents=True, exist_ok=True)

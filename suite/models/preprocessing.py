@@ -3,66 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from suite.data.splits import Info
+from suite.errors import InputError
 from suite.models.backbones import BACKBONES, exists, timm_config
+from suite.models.pretrained import PRETRAINED
+from suite.spec import Preprocess, Trial
 
 SMALL_SIZE = 64  # pixels; default input size of convolutional timm models for images that are smaller
 
 
-@dataclass(frozen=True)
-class Preprocess:
-    """The input of a model: images resized to `size`, scaled to 0..1, then normalised as (x - mean) / std."""
-
-    channels: int
-    size: int  # pixels, height and width alike
-    mean: tuple[float, ...]  # one per channel
-    std: tuple[float, ...]  # one per channel
-    interpolation: Literal["none", "bilinear", "bicubic"]  # "none": images already have that size
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return (self.channels, self.size, self.size)
-
-
-def preprocess(
-    name: str,
-    *,
-    channels: int,
-    native_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    size: int | None,
-    pretrained: bool,
-) -> Preprocess:
+def preprocess(name: str, info: Info, *, size: int | None = None, pretrained: bool = False) -> Preprocess:
     """The input that the backbone `name` expects of a data set.
 
-    `channels`, `native_size` (pixels), `mean` and `std` describe the data set. The suite's own backbones take images
-    at their native size. A timm model without a fixed input size takes them at `SMALL_SIZE`, or at their native size
-    where that is larger, but at no more than timm's size for the model; a model with a fixed input size takes that
-    size. `size` overrides this choice. Pretrained weights bring their own mean and standard deviation; for grey images
-    these are averaged over the colours, as the weights of the first convolution are summed over them.
+    The suite's own backbones take images at their native size. A timm model without a fixed input size takes them at
+    `SMALL_SIZE`, or at their native size where that is larger, but at no more than timm's size for the model; a model
+    with a fixed input size takes that size. `size` overrides this choice. Pictures in files are decoded to exactly
+    the size of the input.
+
+    Pretrained weights bring their own mean and standard deviation; for grey images these are averaged over the
+    colours, as the weights of the first convolution are summed over them. They also bring the central crop that timm
+    evaluates them with.
 
     Raises InputError for an unknown name.
     """
     exists(name)
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean, std, share = info.mean, info.std, 1.0
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic" if info.decoded else "bilinear"
     if name in BACKBONES:
-        size = size or native_size
+        size = size or info.size
     else:
         config = timm_config(name)
         largest: int = config.input_size[-1]
-        size = size or (largest if config.fixed_input_size else min(max(SMALL_SIZE, native_size), largest))
+        size = size or (largest if config.fixed_input_size else min(max(SMALL_SIZE, info.size), largest))
         interpolation = "bilinear" if config.interpolation == "bilinear" else "bicubic"
         if pretrained:
-            mean, std = _per_channel(config.mean, channels), _per_channel(config.std, channels)
-    return Preprocess(channels, size, tuple(mean), tuple(std), "none" if size == native_size else interpolation)
+            mean, std = _per_channel(config.mean, info.channels), _per_channel(config.std, info.channels)
+            share = config.crop_pct if info.decoded and info.fit == "crop" else 1.0
+    return Preprocess(
+        channels=info.channels,
+        size=size,
+        stored=size if info.decoded else info.size,
+        fit=info.fit,
+        crop_share=float(share),
+        interpolation=interpolation,
+        mean=tuple(float(value) for value in mean),
+        std=tuple(float(value) for value in std),
+        placement=info.placement,
+        white=info.white,
+    )
+
+
+def of_trial(trial: Trial, info: Info) -> Preprocess:
+    """The input of a trial's model, as the trial states it; trials of older versions do not, so that it is derived.
+
+    Raises InputError for a trial of an older version on a folder of pictures, which it read in another way.
+    """
+    if trial.preprocess is not None:
+        return trial.preprocess
+    if info.decoded:
+        raise InputError(
+            f"Trial {trial.id} was trained by an older version, which read the pictures of {trial.dataset} at 64 "
+            "pixels and does not say how. Train it again with this version."
+        )
+    public = trial.weights is not None and trial.weights.source == PRETRAINED
+    return preprocess(trial.backbone, info, size=trial.size, pretrained=public)
 
 
 def _per_channel(values: Sequence[float], channels: int) -> Sequence[float]:

@@ -38,6 +38,7 @@ from suite.spec.experiment import (
     key_path,
     resolved,
 )
+from suite.spec.preprocess import Fit, Interpolation, Placement, Preprocess, View
 from suite.spec.recipe import (
     FROM_RANDOM,
     Augment,
@@ -106,9 +107,11 @@ __all__ = [
     "Experiment",
     "Failed",
     "Finished",
+    "Fit",
     "Full",
     "HeadOnly",
     "HeadSpec",
+    "Interpolation",
     "Knn",
     "Line",
     "Linear",
@@ -122,7 +125,9 @@ __all__ = [
     "NormOnly",
     "Params",
     "Partial",
+    "Placement",
     "Positive",
+    "Preprocess",
     "Pretrain",
     "Pretraining",
     "Progress",
@@ -146,6 +151,7 @@ __all__ = [
     "Uniform",
     "Unit",
     "Verdict",
+    "View",
     "Weights",
     "assignments",
     "canonical_name",

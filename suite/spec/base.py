@@ -40,7 +40,7 @@ class Spec(BaseModel):
     trials and the names of older studies stay the same."""
 
     def unhashed(self) -> dict[str, Any]:
-        """The `added` fields that have their defaults, at any depth, in the form that `model_dump(exclude=...)` takes."""
+        """The `added` fields that have their defaults, at any depth, as `model_dump(exclude=...)` takes them."""
         found: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)

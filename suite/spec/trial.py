@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from suite.spec.base import SCHEMA, Count, Epoch, Name, Spec
 from suite.spec.experiment import Caps
+from suite.spec.preprocess import Preprocess
 from suite.spec.recipe import Recipe, Strategy
 from suite.spec.space import Params, canonical_params
 
@@ -47,6 +48,9 @@ class Trial(Spec):
     threads: Count = Field(description="CPU threads; 0: all")
     rungs: tuple[Epoch, ...] = ()  # epochs at which the controller may prune
     caps: Caps | None = None
+    preprocess: Preprocess | None = None  # None in trials of older versions: see `models.preprocessing.of_trial`
+
+    added: ClassVar[frozenset[str]] = frozenset({"preprocess"})
 
     @property
     def id(self) -> str:

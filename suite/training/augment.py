@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suite.models.preprocessing import Preprocess, normalizer, resize
-from suite.spec import Augment
+from suite.models.preprocessing import normalizer, resize
+from suite.spec import Augment, Preprocess
 
 
 class Prepare(Protocol):

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from suite.models.streaming import Streamed
+
 
 @dataclass(frozen=True)
 class Examples:
     """Inputs and labels, both on the device that computes with them.
 
-    inputs: (N, C, H, W) uint8 images, or (N, D) float32 features. labels: (N,) int64.
+    inputs: (N, C, H, W) uint8 images, or (N, D) float32 features; images that are too many for the memory are read
+    when they are asked for. labels: (N,) int64.
     """
 
-    inputs: Tensor
+    inputs: Tensor | Streamed
     labels: Tensor
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from suite.hardware.device import device_time
+from suite.models.streaming import Streamed
 from suite.spec import Evaluated, Progress, Recipe
 from suite.spec.seeds import mix
 from suite.training import cuda_graphs
@@ -111,6 +112,8 @@ def training_loop(
             reporter.rate = learning_rate(recipe, tally.step, total)
             step = Step(training, recipe, train, rows, mix(seed, 2, tally.step), reporter.rate, prepare)
             asked = time.perf_counter()
+            if isinstance(train.inputs, Streamed) and batch + 1 < per_epoch:
+                step.following = order[(batch + 1) * recipe.batch_size : (batch + 2) * recipe.batch_size]
             yield step
             now = time.perf_counter()
             if step.seconds is not None:  # the device is idle at both times, see Step.seconds

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from suite.spec import Bin, Mistake, Mistakes
 from suite.training.evaluation import Examples
 
 MOST_CONFIDENT = 16  # number of mistakes kept with their pixels
+
+LARGEST = 64  # pixels a side of these
 
 
 def find_mistakes(logits: Tensor, examples: Examples, classes: tuple[str, ...]) -> Mistakes:
@@ -36,11 +39,20 @@ def find_mistakes(logits: Tensor, examples: Examples, classes: tuple[str, ...]) 
                 label=int(labels[i]),
                 predicted=int(predicted[i]),
                 probability=round(float(probability[i]), 6),
-                pixels=_rows(examples.inputs[i].float().mean(0).round().int()),
+                pixels=_rows(_small(examples.inputs[int(i)])),
             )
             for i in worst
         ),
     )
+
+
+def _small(image: Tensor) -> Tensor:
+    """An image (C, H, W) as grey levels (H', W') of at most LARGEST pixels a side."""
+    grey = image.float().mean(0, keepdim=True)
+    if (longest := max(grey.shape[-2:])) > LARGEST:
+        size = [max(1, round(side * LARGEST / longest)) for side in grey.shape[-2:]]
+        grey = F.interpolate(grey[None], size=size, mode="area")[0]
+    return grey[0].round().int()
 
 
 def _rows(table: Tensor) -> tuple[tuple[int, ...], ...]:

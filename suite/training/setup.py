@@ -11,14 +11,16 @@ import torch
 from torch import nn
 
 from suite.data.datasets import search_splits
-from suite.data.splits import Info, Labelled
+from suite.data.registry import is_own
+from suite.data.splits import Info
 from suite.errors import InputError
 from suite.hardware import autotune, device, memory
 from suite.models import assembly, strategies
 from suite.models.assembly import Assembled
-from suite.models.preprocessing import Preprocess
+from suite.models.preprocessing import of_trial
 from suite.models.pretrained import Provenance as WeightsProvenance
-from suite.spec import HeadOnly, Trial
+from suite.models.streaming import on_device
+from suite.spec import HeadOnly, Preprocess, Trial, View
 from suite.training import checkpoint
 from suite.training.checkpoint import Saved
 from suite.training.evaluation import Examples
@@ -34,15 +36,20 @@ class Loaded:
 
 
 @lru_cache(maxsize=2)
-def load_examples(dataset: str, fraction: float, limit: int | None, where: str) -> Loaded:
-    """Training and validation images on the device `where`; kept for the next trial in this process."""
-    splits = search_splits(dataset, fraction=fraction, limit=limit)
+def load_examples(
+    dataset: str, fraction: float, limit: int | None, where: str, view: View | None = None, training: View | None = None
+) -> Loaded:
+    """Training and validation images for the device `where`; kept for the next trial in this process.
+
+    `view` and `training` are how the user's own pictures are decoded, see `search_splits`.
+    """
+    splits = search_splits(dataset, fraction=fraction, limit=limit, view=view, training_view=training)
     target = torch.device(where)
-
-    def on_device(part: Labelled) -> Examples:
-        return Examples(torch.from_numpy(part.images).to(target), torch.from_numpy(part.labels).to(target))
-
-    return Loaded(on_device(splits.train), on_device(splits.validation), splits.info)
+    parts = [
+        Examples(on_device(part.images, target), torch.from_numpy(part.labels).to(target))
+        for part in (splits.train, splits.validation)
+    ]
+    return Loaded(parts[0], parts[1], splits.info)
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,21 @@ class Setup:
     saved: Saved | None  # the last checkpoint of an earlier attempt
 
 
+def views(trial: Trial) -> tuple[View | None, View | None]:
+    """How the user's own pictures are decoded for a trial: for evaluation, and for training where it crops at random.
+
+    (None, None) for trials of older versions, and for data sets that are no files of pictures.
+    """
+    if trial.preprocess is None or not is_own(trial.dataset):
+        return None, None
+    crops = not isinstance(trial.strategy, HeadOnly) and getattr(trial.recipe.augment, "crop", 0.0)
+    return trial.preprocess.view(), trial.preprocess.training_view() if crops else None
+
+
 def load_images(trial: Trial, where: torch.device) -> Loaded:
     """The trial's images on the device `where`. Raises InputError where they are not those that it was planned with."""
-    images = load_examples(trial.dataset, trial.fraction, trial.limit, str(where))
+    view, training = views(trial)
+    images = load_examples(trial.dataset, trial.fraction, trial.limit, str(where), view, training)
     if images.info.data_hash != trial.data_hash or images.info.split_hash != trial.split_hash:
         raise InputError(f"The data of '{trial.dataset}' are not the ones this trial was planned with.")
     return images
@@ -78,7 +97,8 @@ def set_up(trial: Trial, images: Loaded, where: torch.device, results: Path, dir
         torch.set_num_threads(trial.threads)
     memory.keep_memory()
     torch.manual_seed(trial.seed)
-    assembled = assembly.assemble(trial, images.info, results)
+    expects = of_trial(trial, images.info)
+    assembled = assembly.assemble(trial, expects, len(images.info.classes), results)
     model, saved = assembled.model.to(where), checkpoint.load(directory)
     keep_frozen = None
     if isinstance(trial.strategy, HeadOnly):

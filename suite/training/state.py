@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from suite.models.streaming import Streamed
 from suite.spec import Recipe
 from suite.training import cuda_graphs
 from suite.training.augment import Prepare
@@ -86,12 +87,16 @@ class Step:
     # Set where steps of several trainings are carried out together: this training's share of the time. The device must
     # be idle before and after such a step.
     seconds: float | None = None
+    following: Tensor | None = None  # the rows of the next step, to be read ahead where inputs are streamed
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Prepared inputs (B, ...) and labels (B,)."""
         generator = self.training.generator
         generator.manual_seed(self.seed)
-        return self.prepare(self.source.inputs[self.rows], generator), self.source.labels[self.rows]
+        images = self.source.inputs[self.rows]
+        if self.following is not None and isinstance(self.source.inputs, Streamed):
+            self.source.inputs.expect(self.following)
+        return self.prepare(images, generator), self.source.labels[self.rows]
 
     def note(self, loss: Tensor) -> None:
         """Record the mean loss of the step, a scalar on the device, and update the weight average."""
