@@ -1,0 +1,326 @@
+"""Pictures of glyphs in the form of MNIST and its relatives: light on dark, scaled and centred alike.
+
+`place` finds the ink in a photo, a scan or a drawing. A picture that has the data set's form already stays as it is, so
+that the same step can stand before training and before prediction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from suite.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WORKING = 256  # pixels; the longest side of the reduced copy on which ink is sought
+FINE = 96  # pixels; a glyph that is smaller on the reduced copy is sought again, larger
+COARSE = 16  # cells a side of the grid on which ground and light are estimated
+SPAN = 0.35  # of the picture's side; a structure that is wider than this is ground, a narrower one is ink
+DARK = 16  # grey level up to which a pixel counts as dark ground
+DARKEST_LIGHT = 24.0  # grey levels added to the light, so that black ground divides nothing by zero
+LEAST = 0.03  # contrast, as a part of the light, below which nothing is ink
+SIGMAS = 6.0  # of the ground's noise; 65,000 normal values hardly ever exceed 5
+OVERSAMPLED = 4  # strokes are measured and widened at this multiple of the final size
+THINNEST = 1.7 / 28  # of the side; 5 % of MNIST's digits have thinner strokes
+
+
+class Blank(InputError):
+    """Nothing in the picture stands out from its ground."""
+
+
+class _Ink(NamedTuple):
+    strength: np.ndarray  # (h, w) float32, 0 for ground, about 1 for ink; cropped to the glyph
+    box: tuple[float, float, float, float]  # left, top, right, bottom of the glyph, in parts of the picture's sides
+
+
+def place(image: Image, size: int, *, centred: bool) -> np.ndarray:
+    """A picture of one glyph in the form of a data set's images: (size, size) uint8, light on dark.
+
+    A picture in that form already is returned unchanged. Otherwise centred glyphs are scaled to a box of 20/28 of the
+    side and placed with their centre of mass in the middle, as MNIST was made (LeCun et al., 1998,
+    http://yann.lecun.com/exdb/mnist/). Other things fill the square, as in Fashion-MNIST (arXiv:1708.07747).
+
+    Args:
+        image: upright, 8 bits a channel, in mode L, LA, RGB or RGBA.
+        size: the side of the data set's images in pixels.
+        centred: whether glyphs are centred by their mass, as in MNIST.
+
+    Raises:
+        Blank: nothing stands out.
+    """
+    if image.size == (size, size):
+        grey = _grey(image)
+        if grey is not None:
+            for pixels in (grey, 255 - grey):
+                if _in_form(pixels, centred=centred):
+                    return pixels
+    ink = _find(image, centred=centred)
+    if ink is None:
+        raise Blank("Nothing stands out in this picture: it is blank, or too faint to tell from noise.")
+    return _arranged(ink.strength, size, centred=centred)
+
+
+# --- pictures in form -----------------------------------------------------------------------------------------------
+
+
+def _grey(image: Image) -> np.ndarray | None:
+    """(H, W) uint8 of a picture that has one channel in truth: grey, opaque colour without colours, or alpha alone."""
+    channels = np.asarray(image)
+    if channels.ndim == 2:
+        return channels
+    colours, alpha = channels[..., :3], channels[..., -1]
+    if image.mode in ("LA", "RGBA"):
+        colours = channels[..., :-1]
+        shown = colours[alpha > 0]
+        if len(shown) and (shown == shown[0]).all() and alpha.min() < alpha.max():
+            return alpha
+        if alpha.min() < 255:
+            return None
+    return colours[..., 0] if (colours == colours[..., :1]).all() else None
+
+
+def _in_form(pixels: np.ndarray, *, centred: bool) -> bool:
+    """Whether a square grey picture has dark ground and its glyph where the data sets have theirs.
+
+    The tolerances hold for all of MNIST (box of 20 px, centre of mass in the middle) and Fashion-MNIST (fills the
+    square), and allow for glyphs centred by their box (EMNIST) and those that fill the frame (KMNIST, USPS).
+    """
+    size = len(pixels)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
+    if np.sort(border)[len(border) // 4] > DARK:
+        return False
+    if (pixels > 127).sum() > (0.5 if centred else 1) * pixels.size:
+        return False
+    lit = pixels > DARK // 2
+    extents = []  # first and last pixel of the glyph, down and across
+    for along in (lit.any(1), lit.any(0)):
+        there = np.flatnonzero(along)
+        if not len(there):
+            return False
+        extents.append((there[0], there[-1] + 1))
+    side = max(last - first for first, last in extents)
+    if side >= 0.85 * size:
+        return True
+    if not centred or side < 0.6 * size:
+        return False
+    mass = np.maximum(pixels.astype(np.float64) - DARK // 2, 0)
+    steps = np.arange(size) + 0.5
+    centres = [(mass.sum(1 - axis) * steps).sum() / mass.sum() for axis in (0, 1)]
+    off_mass = max(abs(centre - size / 2) for centre in centres)
+    off_box = max(abs((first + last) / 2 - size / 2) for first, last in extents)
+    return bool(min(off_mass, off_box) <= 0.06 * size)
+
+
+# --- finding the ink ------------------------------------------------------------------------------------------------
+
+
+def _find(image: Image, *, centred: bool) -> _Ink | None:
+    """The ink of a picture; None where nothing stands out. A small glyph on a large picture is looked at twice."""
+    factor = -(-max(image.size) // WORKING)
+    reduced = image.reduce(factor) if factor > 1 else image
+    ink = _ink(_channels(reduced), centred=centred)
+    if ink is None or factor == 1 or max(ink.strength.shape) >= FINE:
+        return ink
+    left, top, right, bottom = ink.box
+    width, height = image.size
+    margin = max((right - left) * width, (bottom - top) * height) / 2
+    crop = image.crop(
+        (
+            max(0, round(left * width - margin)),
+            max(0, round(top * height - margin)),
+            min(width, round(right * width + margin)),
+            min(height, round(bottom * height + margin)),
+        )
+    )
+    return _find(crop, centred=centred) or ink
+
+
+def _channels(image: Image) -> np.ndarray:
+    """(H, W, C) float32: grey or colours, and alpha where it varies.
+
+    What transparent pixels hide gets the mean colour of what is seen, so that it adds no contrast of its own.
+    """
+    channels = np.asarray(image, dtype=np.float32)
+    if channels.ndim == 2:
+        return channels[..., None]
+    if image.mode not in ("LA", "RGBA"):
+        return channels
+    colours, alpha = channels[..., :-1], channels[..., -1:]
+    if alpha.min() == alpha.max():
+        return colours if alpha.max() > 0 else np.zeros_like(alpha)
+    seen = alpha / 255
+    mean = (colours * seen).sum((0, 1)) / seen.sum()
+    return np.concatenate([colours * seen + mean * (1 - seen), alpha], axis=2)
+
+
+def _ink(channels: np.ndarray, *, centred: bool) -> _Ink | None:
+    height, width, _ = channels.shape
+    coarse = _shrunk(channels)
+    ground = _coarse_ground(coarse, centred=centred)
+    grey = channels @ _direction(coarse - ground)
+    light = _enlarged(ground.mean(2), (height, width)) + DARKEST_LIGHT
+    if centred:
+        span = max(3, round(SPAN * max(height, width)))
+        # A square that is wider than strokes fits anywhere on the ground, in hard shadows and on the table too.
+        strength = (grey - ndimage.grey_opening(grey, (span, span), mode="nearest")) / light
+    else:
+        strength = (grey - _enlarged(_plane(_shrunk(grey[..., None])), (height, width))[..., 0]) / light
+    strength -= np.median(strength)
+    noise = 1.4826 * float(np.median(np.abs(strength)))
+    floor = max(LEAST, SIGMAS * noise)
+    strong = strength[strength > floor]
+    if not len(strong):
+        return None
+    peak = float(np.percentile(strong, 90))
+    mask = _components(strength > max(floor * 0.7, 0.3 * peak), strength > max(floor, 0.55 * peak))
+    if not mask.any():
+        return None
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    if centred:  # antialiased edges belong to the ink
+        strength = np.where(ndimage.binary_dilation(mask, np.ones((3, 3))), strength, 0)
+        peak = float(np.percentile(strength[mask], 70))
+    else:
+        peak = float(np.percentile(strength[mask], 99))
+    strength = np.clip(strength[top:bottom, left:right] / peak, 0, 1).astype(np.float32)
+    return _Ink(strength, (left / width, top / height, right / width, bottom / height))
+
+
+def _shrunk(channels: np.ndarray) -> np.ndarray:
+    """(h, w, C) means of the cells of a grid of at most COARSE cells a side."""
+    height, width, _ = channels.shape
+    rows = np.linspace(0, height, min(COARSE, height) + 1).astype(int)[:-1]
+    columns = np.linspace(0, width, min(COARSE, width) + 1).astype(int)[:-1]
+    sums = np.add.reduceat(np.add.reduceat(channels, rows, axis=0), columns, axis=1)
+    counts = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
+    return sums / counts[..., None]
+
+
+def _enlarged(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A grid of cells, interpolated bilinearly to (H, W[, C])."""
+    for axis in (0, 1):
+        cells, length = grid.shape[axis], shape[axis]
+        at = np.clip((np.arange(length) + 0.5) * cells / length - 0.5, 0, cells - 1)
+        below = np.minimum(at.astype(int), max(0, cells - 2))
+        part = (at - below).astype(np.float32)
+        part = part.reshape((-1,) + (1,) * (grid.ndim - axis - 1))
+        grid = grid.take(below, axis) * (1 - part) + grid.take(np.minimum(below + 1, cells - 1), axis) * part
+    return grid
+
+
+def _coarse_ground(coarse: np.ndarray, *, centred: bool) -> np.ndarray:
+    """The ground in each cell: (h, w, C).
+
+    Ink covers less than half of any large window, so its median is the ground. Odd reflection at the border keeps a
+    falling light falling. A thing that fills the picture leaves ground at the border alone.
+    """
+    if not centred:
+        return _plane(coarse)
+    reach = min(5, min(coarse.shape[:2]) - 1)
+    if reach < 1:
+        return np.broadcast_to(np.median(coarse, (0, 1)), coarse.shape)
+    padded = np.pad(coarse, ((reach, reach), (reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1), (0, 1))
+    return np.median(windows.reshape(*coarse.shape, -1), -1)
+
+
+def _plane(coarse: np.ndarray) -> np.ndarray:
+    """The plane through the cells at the border, by least absolute deviations: (h, w, C)."""
+    height, width, count = coarse.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    terms = np.stack([np.ones_like(x), x, y], -1).reshape(-1, 3)
+    border = (np.maximum(abs(x), abs(y)) > 1 - 1e-6).ravel()
+    levels = coarse.reshape(-1, count)
+    planes = []
+    for channel in range(count):
+        weights = np.ones(border.sum())
+        for _ in range(10):
+            scaled = terms[border] * weights[:, None]
+            plane = np.linalg.lstsq(scaled, levels[border, channel] * weights, rcond=None)[0]
+            weights = 1 / np.sqrt(np.maximum(abs(levels[border, channel] - terms[border] @ plane), 1))
+        planes.append((terms @ plane).reshape(height, width))
+    return np.stack(planes, -1)
+
+
+def _direction(deviation: np.ndarray) -> np.ndarray:
+    """(C,) float32 of length 1: from the colour of the ground to the colour of the ink.
+
+    Frames, tables and fingers lie at the border, so a cell counts more the nearer it is to the middle.
+    """
+    height, width, count = deviation.shape
+    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])[..., None]
+    vectors = (deviation * window).reshape(-1, count)
+    direction = np.linalg.eigh(vectors.T @ vectors)[1][:, -1]
+    along = vectors @ direction
+    return (direction if (along**3).sum() >= 0 else -direction).astype(np.float32)
+
+
+def _components(weak: np.ndarray, strong: np.ndarray) -> np.ndarray:
+    """The parts of the ink: connected pixels of `weak` that hold `strong` ones, without specks and frames."""
+    labels, count = ndimage.label(weak, np.ones((3, 3)))
+    areas = np.bincount(labels[strong], minlength=count + 1)
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    at_border = np.bincount(border, minlength=count + 1)
+    framing = at_border > 0.15 * len(border)
+    framing[0] = False
+    areas[0] = 0
+    inside = np.where(framing, 0, areas)
+    if inside.max() >= 0.02 * areas.max():
+        areas = inside
+    return (areas >= max(1, 0.03 * areas.max()))[labels]
+
+
+# --- placing it -----------------------------------------------------------------------------------------------------
+
+
+def _arranged(strength: np.ndarray, size: int, *, centred: bool) -> np.ndarray:
+    """The ink on a dark square."""
+    box = round(size * 20 / 28) if centred else size
+    if centred:
+        large = _stretched(_resized(strength, box * OVERSAMPLED))
+        strength = _widened(large, THINNEST * size * OVERSAMPLED)
+    glyph = _stretched(_resized(strength, box))
+    corner = []
+    for axis, length in enumerate(glyph.shape):
+        middle = length / 2
+        if centred:
+            middle = float((glyph.sum(1 - axis) * (np.arange(length) + 0.5)).sum() / glyph.sum())
+        corner.append(round(min(max(size / 2 - middle, 0), size - length)))
+    canvas = np.zeros((size, size), np.uint8)
+    y, x = corner
+    canvas[y : y + glyph.shape[0], x : x + glyph.shape[1]] = (glyph * 255).round()
+    return canvas
+
+
+def _resized(values: np.ndarray, longest: int) -> np.ndarray:
+    """The values at another size, antialiased; the longer side is given."""
+    from PIL import Image
+
+    height, width = values.shape
+    scale = longest / max(height, width)
+    to = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.clip(np.asarray(Image.fromarray(values).resize(to, Image.Resampling.BICUBIC)), 0, 1)
+
+
+def _stretched(strength: np.ndarray) -> np.ndarray:
+    """The values from 0 to 1, such that most of what is lit reaches 1: making lines small has made them faint."""
+    return np.clip(strength / np.percentile(strength[strength > strength.max() / 4], 80), 0, 1)
+
+
+def _widened(strength: np.ndarray, thinnest: float) -> np.ndarray:
+    """Strokes at least `thinnest` pixels wide: a fine line, made small, would fade away instead."""
+    inside = np.pad(strength > 0.5, 1)
+    distance = ndimage.distance_transform_edt(inside)
+    ridge = (distance > 0) & (distance == ndimage.maximum_filter(distance, 3))
+    if not ridge.any():
+        return strength
+    width = 2 * float(np.median(distance[ridge])) - 1
+    reach = round((thinnest - width) / 2)
+    if reach < 1:
+        return strength
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return ndimage.grey_dilation(np.pad(strength, reach), footprint=x * x + y * y <= (reach + 0.5) ** 2)
