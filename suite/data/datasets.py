@@ -40,7 +40,6 @@ def info(name: str) -> Info:
     """
     if is_own(name):
         return describe(name).info
-    known = entry(name)
     expected = [FileStatus(path, "ok", expected_sha256(name, i)) for i, path in enumerate(raw_files(name)[:2])]
     data_hash = combined_sha256(expected) if all(status.sha256 for status in expected) else ""
     return _named_info(name, data_hash, "")

@@ -59,7 +59,9 @@ class Summary:
     white: float | None  # value of 16-bit and floating-point pictures that is white; None: there are none
 
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+
+R = TypeVar("R")
 
 
 def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

@@ -40,7 +40,7 @@ class Rows:
         found = np.empty((np.size(places), *self.shape[1:]), np.uint8)
         flat = found.reshape(len(found), self.size_of_row)
         for place, row in zip(np.atleast_1d(places).tolist(), flat, strict=True):
-            self._read(place, memoryview(row))
+            self._read(place, memoryview(row.data))
         return found if np.ndim(places) else found[0]
 
     def _read(self, place: int, into: memoryview) -> None:

@@ -144,7 +144,7 @@ def _decode(folder: Path, missing: dict[str, Path], view: View, on_progress: OnP
                 broken[sha256] = pixels
             else:
                 images.write(pixels.data)
-                entries.append(bytes.fromhex(sha256) + bytes([pixels.min() == pixels.max()]))
+                entries.append(bytes.fromhex(sha256) + bytes([int(pixels.min() == pixels.max())]))
             if len(entries) >= CHUNK or (done == len(missing) and entries):
                 images.flush()
                 os.fdatasync(images.fileno())

@@ -44,7 +44,7 @@ from suite.ranking.final import (
     tested,
 )
 from suite.ranking.statistics import holm, mcnemar, paired_t, sample, wilson
-from suite.spec import Status, Trial
+from suite.spec import Status, Trial, View
 from suite.spec.seeds import mix
 from suite.store.files import read_bytes, write_atomic
 from suite.store.provenance import commit, version
@@ -199,8 +199,8 @@ def _digest(examples: Examples) -> str:
     """SHA-256 over the images and the labels."""
     digest = hashlib.sha256()
     for start in range(0, len(examples), 1000):
-        digest.update(examples.inputs[start : start + 1000].cpu().numpy())
-    digest.update(examples.labels.cpu().numpy())
+        digest.update(examples.inputs[start : start + 1000].cpu().numpy().data)
+    digest.update(examples.labels.cpu().numpy().data)
     return digest.hexdigest()
 
 

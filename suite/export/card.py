@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from suite.data.registry import DATASETS
 from suite.errors import InputError
@@ -36,19 +36,15 @@ class Card(Spec):
     cost: Cost | None
     provenance: Provenance | None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_older_versions(cls, card: Any) -> Any:
-        """Cards of older versions state the input without a model of its own, and not how pictures become square."""
-        if not isinstance(card, dict) or "preprocess" in card or "native_size" not in card:
-            return card
-        card = dict(card)
-        fields = ("channels", "size", "mean", "std", "interpolation")
-        stated = {name: card.pop(name, None) for name in fields}
-        known = DATASETS.get(card.get("dataset", ""))
-        return card | {
-            "preprocess": stated | {"stored": card.pop("native_size"), "placement": known and known.placement}
-        }
+
+def _of_this_version(card: Any) -> Any:
+    """Cards of older versions state the input without a model of its own, and not how pictures become square."""
+    if not isinstance(card, dict) or "preprocess" in card or "native_size" not in card:
+        return card
+    stated = {name: card.pop(name, None) for name in ("channels", "size", "mean", "std", "interpolation")}
+    known = DATASETS.get(str(card.get("dataset")))
+    stated |= {"stored": card.pop("native_size"), "placement": known.placement if known else None}
+    return card | {"preprocess": stated}
 
 
 def load_line(card: Card, folder: str) -> str:
@@ -104,6 +100,6 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         raise InputError(f"{folder} is no exported model: it has no {CARD}. `mnist-suite export` writes such folders.")
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return Card.model_validate_json(json.dumps(_of_this_version(json.loads(path.read_bytes()))))
     except (ValidationError, ValueError, RecursionError):
         raise InputError(f"{path} is damaged or was written by a newer version; export the model again.") from None

@@ -26,6 +26,12 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def features(self) -> Tensor:
+        """`inputs` of frozen features, which are always in memory."""
+        assert isinstance(self.inputs, Tensor)
+        return self.inputs
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -59,7 +59,7 @@ def _linear_probe(setup: Setup, account: Account, strategy: LpFt) -> Events[None
     dtype = precision(trial.recipe.precision, where, setup.model, training=False)
     examples = yield from frozen_features(setup, account, dtype)
     train = examples.train
-    head = heads.make(HeadOnly().head, train.inputs, len(examples.info.classes), trial.seed)
+    head = heads.make(HeadOnly().head, train.features, len(examples.info.classes), trial.seed)
     recipe = Recipe(
         lr=strategy.probe_lr, batch_size=min(256, len(train)), epochs=strategy.probe_epochs, schedule="cosine"
     )

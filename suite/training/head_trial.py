@@ -58,7 +58,7 @@ def _train(
     setup: Setup, account: Account, attempt: Attempt, strategy: HeadOnly, features: Loaded
 ) -> Events[tuple[Head, Tensor, float]]:
     """By gradient descent: the head, its scores (N, classes) of the validation images and their accuracy."""
-    inputs, body = features.train.inputs, account.counted
+    inputs, body = features.train.features, account.counted
     head = heads.make(strategy.head, inputs, len(features.info.classes), setup.trial.seed)
     inner = count(head, tuple(inputs.shape[1:]))
     account.counted = Counted(body.parameters, inner.trainable, body.forward_flops, inner.training_flops)
@@ -78,7 +78,7 @@ def _solve(
     if verdict == "stop":  # solving cannot be interrupted, and may take minutes
         raise TrialStopped
     begin = device_time(where)
-    head, flops = heads.solve(strategy.head, train.inputs, train.labels, len(features.info.classes))
+    head, flops = heads.solve(strategy.head, train.features, train.labels, len(features.info.classes))
     account.tally = Tally(step=1, images=len(train), seconds=device_time(where) - begin)
     scores = evaluate(head, features.validation, feature_preparer, where, torch.float32)
     if not math.isfinite(scores.loss):
