@@ -116,7 +116,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _look(path: Path) -> Facts:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with open(open_plain(path), "rb") as file:
@@ -133,6 +133,8 @@ def _look(path: Path) -> Facts:
                 width, height = height, width
             grey = image.mode in ("1", "L", "LA", *DEEP_MODES)
         return Facts(status.st_size, status.st_mtime_ns, sha256, width, height, grey)
+    except UnidentifiedImageError:
+        return Facts(status.st_size, status.st_mtime_ns, sha256, 0, 0, False, "not an image of a known format")
     except Exception as error:  # Pillow's decoders raise many types of exception on malformed files
         return Facts(status.st_size, status.st_mtime_ns, sha256, 0, 0, False, " ".join(str(error).split())[:200])
 
