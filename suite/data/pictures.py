@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FOLDER_SIZE = 64  # pixels; the side to which the user's own images are resized
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # none that starts an interpreter, as EPS does
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # none that starts an interpreter, as EPS does
 
 MAX_PIXELS = 50_000_000  # of one image; a larger one is refused as a possible decompression bomb
 

@@ -12,6 +12,8 @@ from suite.errors import InputError
 
 FOLDER_PREFIX = "folder:"  # "folder:PATH" names the user's own images
 
+CSV_PREFIX = "csv:"  # "csv:FILE" names a table of them, with a column of paths and one of labels
+
 ROLES = ("train-images", "train-labels", "t10k-images", "t10k-labels")  # of the four files of every data set
 
 DIGITS = tuple("0123456789")
@@ -150,7 +152,7 @@ CENTRED = {name for name, known in DATASETS.items() if known.centred}
 
 def entry(name: str) -> DatasetEntry:
     """The data set of this name. Raises InputError, which lists the known names."""
-    if name.startswith(FOLDER_PREFIX):
+    if name.startswith((FOLDER_PREFIX, CSV_PREFIX)):
         raise InputError(f"{name} is read where it is: there is nothing to fetch, verify or import.")
     if name not in DATASETS:
         import difflib
@@ -159,6 +161,6 @@ def entry(name: str) -> DatasetEntry:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise InputError(
             f"There is no data set {name[:80]!r}.{hint} Known are {', '.join(DATASETS)}, "
-            "and folder:PATH for your own images, one folder a class."
+            "and for your own images folder:PATH, one folder a class, or csv:FILE, a path and a label a row."
         )
     return DATASETS[name]
