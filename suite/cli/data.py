@@ -177,9 +177,14 @@ def show_cache(
     if as_json:
         print(dump_json({"folder": str(cache_dir()), "entries": left, "removed": removed}))
         return
-    for entry in left:
-        days = max(0.0, time.time() - entry.used) / 86_400
-        console.out.print(f"{decimal(entry.bytes):>9}  {entry.kind:8}  {entry.what}   (used {days:.0f} days ago)")
+    features = [entry for entry in left if entry.kind == "features"]
+    lines = [(e.bytes, e.kind, e.what, e.used) for e in left if e.kind != "features"]
+    if features:
+        used = max(entry.used for entry in features)
+        lines.append((sum(e.bytes for e in features), "features", f"{len(features)} sets of frozen features", used))
+    for size, kind, what, used in sorted(lines, reverse=True):
+        days = max(0.0, time.time() - used) / 86_400
+        console.out.print(f"{decimal(size):>9}  {kind:8}  {what}   (used {days:.0f} days ago)")
     console.out.print(f"{decimal(sum(entry.bytes for entry in left)):>9}  in {cache_dir()}")
     if prune:
         console.out.print(f"removed {len(removed)} entries, {decimal(sum(entry.bytes for entry in removed))}")

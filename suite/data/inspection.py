@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from suite.data.pictures import DEEP_MODES, FORMATS, flattened, opened
+from suite.data.pictures import DEEP_MODES, FORMATS, ORIENTATION, flattened, opened
 from suite.errors import InputError, WorkError
 from suite.hardware.device import cores
 from suite.store.files import cache_dir, open_plain, write_atomic
@@ -129,7 +129,7 @@ def _look(path: Path) -> Facts:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
-            if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # orientations with the sides exchanged
+            if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):  # orientations with the sides exchanged
                 width, height = height, width
             grey = image.mode in ("1", "L", "LA", *DEEP_MODES)
         return Facts(status.st_size, status.st_mtime_ns, sha256, width, height, grey)
