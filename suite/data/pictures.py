@@ -134,17 +134,20 @@ def _plain_jpeg(path: Path, image: Image, view: View) -> Tensor | None:
     """
     from PIL.JpegImagePlugin import JpegImageFile
 
-    plain = isinstance(image, JpegImageFile) and image.mode == ("L" if view.channels == 1 else "RGB")
-    if not plain or image.decoderconfig not in ((), (1, 0)) or image.getexif().get(ORIENTATION, 1) != 1:
+    if not isinstance(image, JpegImageFile) or image.mode != ("L" if view.channels == 1 else "RGB"):
+        return None
+    if image.decoderconfig not in ((), (1, 0)) or image.getexif().get(ORIENTATION, 1) != 1:  # (scale, ...)
         return None
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
     content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
     try:
-        return decode_jpeg(content, mode=ImageReadMode.GRAY if view.channels == 1 else ImageReadMode.RGB)
+        decoded = decode_jpeg(content, mode=ImageReadMode.GRAY if view.channels == 1 else ImageReadMode.RGB)
     except RuntimeError:  # Pillow says what is wrong
         return None
+    assert isinstance(decoded, torch.Tensor)  # a list is for a list of files
+    return decoded
 
 
 def fitted(pixels: Tensor, view: View) -> np.ndarray:

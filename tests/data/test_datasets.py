@@ -23,7 +23,6 @@ from suite.data.cache import data_dir, raw_files, verify
 from suite.data.datasets import _read_part, _training, search_splits
 from suite.data.fetch import fetch
 from suite.data.idx import parse_idx, write_idx
-from suite.data.pictures import FOLDER_SIZE
 from suite.data.registry import DATASETS
 from suite.data.splits import split_indices
 from suite.errors import InputError, WorkError
@@ -52,7 +51,7 @@ def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_na
     import torchvision
 
     fetch(name)
-    for train, read in ((True, lambda: _read_part(name, "train")[0]), (False, lambda: datasets.test_split(name)[0])):
+    for train, read in ((True, lambda: _read_part(name, "train")[0]), (False, lambda: datasets.test_split(name))):
         theirs = getattr(torchvision.datasets, torchvision_name)(data_dir(), train=train, download=False)
         ours = read()
         assert np.array_equal(theirs.data.numpy(), ours.images[:, 0])
@@ -208,9 +207,9 @@ def pictures(root: Path, classes: int = 3, each: int = 12, mode: str = "L") -> P
 def test_a_folder_of_images(tmp_path: Path, mode: str, channels: int) -> None:
     root = pictures(tmp_path / "mine", mode=mode)
     splits = search_splits(f"folder:{root}")
-    held, _ = datasets.test_split(f"folder:{root}")
+    held = datasets.test_split(f"folder:{root}")
     assert splits.info.classes == ("class0", "class1", "class2")
-    assert splits.train.images.shape[1:] == (channels, FOLDER_SIZE, FOLDER_SIZE)
+    assert splits.train.images.shape[1:] == (channels, splits.info.size, splits.info.size)
     assert len(splits.train.labels) + len(splits.validation.labels) + len(held.labels) == 36
     seen = {image.tobytes() for image in (*splits.train.images, *splits.validation.images)}
     assert not any(image.tobytes() in seen for image in held.images)

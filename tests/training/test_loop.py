@@ -13,9 +13,8 @@ from torch import nn
 from suite.data.datasets import search_splits
 from suite.hardware import device
 from suite.models import backbones
-from suite.models.preprocessing import Preprocess
 from suite.search.pruning import rung_step, rungs
-from suite.spec import Augment, Evaluated, Progress, Pruning, Recipe
+from suite.spec import Augment, Evaluated, Preprocess, Progress, Pruning, Recipe
 from suite.spec.seeds import mix
 from suite.training import loop
 from suite.training.augment import feature_preparer, training_preparer
@@ -25,7 +24,7 @@ from suite.training.optimizer import learning_rate
 from suite.training.state import Diverged, Step, Tally, Training, begin, restore, state_numbers, state_tensors
 
 CPU = torch.device("cpu")
-EXPECTS = Preprocess(1, 28, (0.1307,), (0.3081,), "none")
+EXPECTS = Preprocess(channels=1, size=28, stored=28, mean=(0.1307,), std=(0.3081,))
 
 
 @pytest.fixture(scope="module")

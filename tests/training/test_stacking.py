@@ -17,8 +17,19 @@ from torch import nn
 from suite.data.datasets import search_splits
 from suite.hardware.memory import ran_out
 from suite.models import backbones, heads, strategies
-from suite.models.preprocessing import Preprocess
-from suite.spec import Augment, Bitfit, Evaluated, HeadSpec, Linear, Mlp, Partial, Progress, Recipe, Strategy
+from suite.spec import (
+    Augment,
+    Bitfit,
+    Evaluated,
+    HeadSpec,
+    Linear,
+    Mlp,
+    Partial,
+    Preprocess,
+    Progress,
+    Recipe,
+    Strategy,
+)
 from suite.training.augment import Prepare, feature_preparer, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.loop import run_step, training_loop
@@ -26,7 +37,7 @@ from suite.training.stacking import Population, Stack, stack_key
 from suite.training.state import Step, Training, begin, restore, state_numbers, state_tensors
 
 MIB = 2**20
-EXPECTS = Preprocess(1, 28, (0.1307,), (0.3081,), "none")
+EXPECTS = Preprocess(channels=1, size=28, stored=28, mean=(0.1307,), std=(0.3081,))
 Item = Step | Progress | Evaluated
 
 
