@@ -7,18 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-ASPECT = (3 / 4, 4 / 3)  # least and largest ratio of width to height, as in torchvision's RandomResizedCrop
+ASPECT = 4 / 3  # largest ratio of the sides, as in torchvision's RandomResizedCrop
 
 
 def random_boxes(count: int, smallest: float, device: torch.device, generator: torch.Generator) -> Tensor:
     """Random boxes (4, count) in a unit square: top, left, height, width.
 
-    The area is uniform from `smallest` to 1, and the logarithm of the aspect ratio is uniform within `ASPECT`, as far
-    as a box of that area fits (Szegedy et al., 2015, arXiv:1409.4842). No draw is rejected, so that shapes are static.
+    The area is uniform from `smallest` to 1, and the logarithm of the aspect ratio is uniform up to `ASPECT`, as
+    far as a box of that area fits (Szegedy et al., 2015, arXiv:1409.4842). No draw is rejected, so that shapes are static.
     """
     draw = torch.rand(4, count, device=device, generator=generator)
     area = smallest + (1 - smallest) * draw[0]
-    widest = torch.minimum(-area.log(), torch.full_like(area, math.log(ASPECT[1])))  # both ranges are symmetric
+    widest = (-area.log()).clamp(max=math.log(ASPECT))
     ratio = ((2 * draw[1] - 1) * widest).exp()
     height, width = (area / ratio).sqrt().clamp(max=1), (area * ratio).sqrt().clamp(max=1)
     return torch.stack((draw[2] * (1 - height), draw[3] * (1 - width), height, width))

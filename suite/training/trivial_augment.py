@@ -113,7 +113,7 @@ def grayscale(x: Tensor) -> Tensor:
     """Luma (B, 1, H, W) of colour images by ITU-R BT.601; the mean over any other number of channels."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
-    return (x * x.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
 
 
 def _smoothed(x: Tensor) -> Tensor:
