@@ -14,7 +14,7 @@ def random_boxes(count: int, smallest: float, device: torch.device, generator: t
     """Random boxes (4, count) in a unit square: top, left, height, width.
 
     The area is uniform from `smallest` to 1, and the logarithm of the aspect ratio is uniform up to `ASPECT`, as
-    far as a box of that area fits (Szegedy et al., 2015, arXiv:1409.4842). No draw is rejected, so that shapes are static.
+    far as a box of that area fits (Szegedy et al., 2015, arXiv:1409.4842). No draw is rejected: shapes are static.
     """
     draw = torch.rand(4, count, device=device, generator=generator)
     area = smallest + (1 - smallest) * draw[0]
