@@ -153,9 +153,9 @@ def test_uneven_classes_are_balanced(mnist: tuple[Examples, Examples], balance: 
     uneven = Examples(train.inputs[rows], train.labels[rows])
     judged = Examples(*(part[validation.labels == 1] for part in (validation.inputs, validation.labels)))
     recalls: list[float] = []
-    for recipe in (plain := Recipe(lr=0.02, epochs=3, batch_size=16), plain.model_copy(update={"balance": balance})):
+    for recipe in (plain := Recipe(lr=0.05, epochs=8, batch_size=16), plain.model_copy(update={"balance": balance})):
         events = run(training := new(recipe), (uneven, judged), recipe)
-        assert training.tally.images == 3 * len(uneven)
+        assert training.tally.images == 8 * len(uneven)
         recalls.append(events[-1].accuracy if isinstance(events[-1], Evaluated) else 0.0)
     assert recalls[1] > recalls[0] + 0.1
 
