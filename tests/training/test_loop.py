@@ -148,16 +148,16 @@ def test_the_scale_of_half_precision_is_resumed(mnist: tuple[Examples, Examples]
 def test_uneven_classes_are_balanced(mnist: tuple[Examples, Examples], balance: Literal["sampler", "loss"]) -> None:
     """Few images of the ones among many: with balance the recall of ones is higher, in epochs of the same length."""
     train, validation = mnist
-    ones = (train.labels == 1).nonzero().flatten()[:4]
+    ones = (train.labels == 1).nonzero().flatten()[:6]
     rows = torch.cat((ones, (train.labels == 7).nonzero().flatten(), (train.labels == 2).nonzero().flatten()))
     uneven = Examples(train.inputs[rows], train.labels[rows])
     judged = Examples(*(part[validation.labels == 1] for part in (validation.inputs, validation.labels)))
     recalls: list[float] = []
-    for recipe in (plain := Recipe(lr=0.05, epochs=8, batch_size=16), plain.model_copy(update={"balance": balance})):
+    for recipe in (plain := Recipe(lr=0.02, epochs=4, batch_size=16), plain.model_copy(update={"balance": balance})):
         events = run(training := new(recipe), (uneven, judged), recipe)
-        assert training.tally.images == 8 * len(uneven)
+        assert training.tally.images == 4 * len(uneven)
         recalls.append(events[-1].accuracy if isinstance(events[-1], Evaluated) else 0.0)
-    assert recalls[1] > recalls[0] + 0.1
+    assert recalls[1] > recalls[0] + 0.3
 
 
 def test_every_parameter_has_one_rate_that_rises_with_depth() -> None:
