@@ -27,8 +27,8 @@ FINETUNE_CONVOLUTIONAL = Recipe(
 )
 
 # From publications, not measured here: AdamW with weight decay and layer-wise learning rate decay as in BEiT (Bao et
-# al., 2022, arXiv:2106.08254) and MAE (He et al., 2022, arXiv:2111.06377). MAE's rate of 0.0005 for 256 images is scaled
-# to 32 by the square root (Malladi et al., 2022, arXiv:2205.10287).
+# al., 2022, arXiv:2106.08254) and MAE (He et al., 2022, arXiv:2111.06377). MAE's rate of 0.0005 for 256 images is
+# scaled to 32 by the square root (Malladi et al., 2022, arXiv:2205.10287).
 FINETUNE_TRANSFORMER = Recipe(
     optimizer="adamw",
     lr=0.0002,
