@@ -32,6 +32,7 @@ from suite.spec import (
     Experiment,
     Finished,
     Line,
+    Preprocess,
     Progress,
     Provenance,
     Record,
@@ -383,6 +384,12 @@ def encoded(kind: str) -> bytes:
     file = io.BytesIO()
     Image.linear_gradient("L").resize((40, 40)).save(file, kind)
     return file.getvalue()
+
+
+SEEN = {
+    1: Preprocess(channels=1, size=28, stored=28, mean=(0.1,), std=(0.3,), placement="centred"),
+    3: Preprocess(channels=3, size=28, stored=28, mean=(0.1,) * 3, std=(0.3,) * 3),
+}
 
 
 @quick

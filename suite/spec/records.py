@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import field_validator
 
@@ -53,12 +53,15 @@ class Provenance(Spec):
 class Record(Spec):
     """result.json: the result of a trial. It is written last, so its presence means that the trial has ended."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"balanced_accuracy"})
+
     schema_version: Literal[1] = SCHEMA
     trial: str
     arm: Name
     state: Literal["finished", "pruned", "failed"]
     attempt: str
     accuracy: Unit | None = None  # the best on the validation split
+    balanced_accuracy: Unit | None = None  # at that evaluation: the mean recall of the classes; finished trials only
     loss: float | None = None
     epoch: Epoch | None = None  # of the best accuracy
     images: Count = 0  # number of validation images

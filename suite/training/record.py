@@ -80,6 +80,7 @@ class Outcome:
     latencies: Latencies = Latencies()
     artifact_sha256: str | None = None  # of best.safetensors; None where the trial has not finished
     accuracy_fp32: float | None = None
+    balanced_accuracy: float | None = None
 
 
 def started_event(attempt: str, account: Account, steps: int) -> Started:
@@ -127,6 +128,7 @@ def build_record(
         state=outcome.state,
         attempt=name.token,
         accuracy=tally.best_accuracy,
+        balanced_accuracy=outcome.balanced_accuracy,
         loss=tally.best_loss if math.isfinite(tally.best_loss) else None,
         epoch=tally.best_epoch or None,
         images=images,

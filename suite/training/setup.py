@@ -79,7 +79,7 @@ def views(trial: Trial) -> tuple[View | None, View | None]:
 
 def crops_at_random(training: Trial | Arm) -> bool:
     """Whether training images are random crops, which are taken from larger pictures than those that are evaluated."""
-    return not isinstance(training.strategy, HeadOnly) and bool(getattr(training.recipe.augment, "crop", 0.0))
+    return not isinstance(training.strategy, HeadOnly) and training.recipe.augment.crop > 0
 
 
 def load_images(trial: Trial, where: torch.device) -> Loaded:

@@ -29,7 +29,7 @@ from suite.training import checkpoint
 from suite.training.attempt import Attempt, Events, Trained, TrialPruned, TrialStopped
 from suite.training.gradient_trial import gradient_trial
 from suite.training.head_trial import head_trial
-from suite.training.mistakes import find_mistakes
+from suite.training.mistakes import balanced_accuracy, find_mistakes
 from suite.training.record import Account, Latencies, Outcome, WallClock, build_record, cost_of, provenance
 from suite.training.setup import Setup, load_images, set_up
 from suite.training.state import Diverged, Step
@@ -147,7 +147,13 @@ def _finish(setup: Setup, attempt: Attempt, trained: Trained) -> Outcome:
     shape, where = setup.expects.shape, setup.device
     one = latency(trained.model, shape, where)
     latencies = Latencies(one, latency_256(trained.model, shape, where, one))
-    return Outcome("finished", latencies=latencies, artifact_sha256=sha256, accuracy_fp32=trained.accuracy_fp32)
+    return Outcome(
+        "finished",
+        latencies=latencies,
+        artifact_sha256=sha256,
+        accuracy_fp32=trained.accuracy_fp32,
+        balanced_accuracy=balanced_accuracy(mistakes.confusion),
+    )
 
 
 def _reason(error: Exception, attempt: Attempt) -> str:

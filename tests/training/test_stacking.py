@@ -146,6 +146,25 @@ RECIPES: dict[str, Recipe] = {
     "rich": Recipe(
         lr=0.01, epochs=2, batch_size=32, label_smoothing=0.1, clip_norm=0.5, ema=0.9, augment=Augment(shift=2.0)
     ),
+    "mixed": Recipe(
+        lr=0.01,
+        epochs=2,
+        batch_size=32,
+        label_smoothing=0.1,
+        weight_decay=1e-3,
+        augment=Augment(crop=0.5, mixup=0.4, cutmix=1.0),
+        layer_decay=0.7,
+        balance="loss",
+    ),
+    "sampled": Recipe(
+        optimizer="adamw",
+        lr=0.001,
+        epochs=2,
+        batch_size=32,
+        layer_decay=0.7,
+        augment=Augment(mixup=1.0),
+        balance="sampler",
+    ),
 }
 
 
@@ -166,6 +185,19 @@ def test_every_member_ends_with_the_weights_of_training_alone(
         equal(a, b, tolerance=1e-8)
     weights = [next(t.model.parameters()) for t, _ in together]
     assert not torch.allclose(weights[0], weights[1], atol=1e-3)  # the members were trained differently
+
+
+@pytest.mark.parametrize("name", ["mixed", "sampled"])
+@pytest.mark.parametrize("seeds", [(5, 6, 7), (5, 5, 5)], ids=["different", "equal"])
+def test_members_mix_their_own_images(sets: tuple[Examples, Examples], name: str, seeds: tuple[int, ...]) -> None:
+    recipe = RECIPES[name].model_copy(update={"epochs": 1})
+    alone, together = ([member(i, sets, "net", recipe, seed) for i, seed in enumerate(seeds)] for _ in range(2))
+    run_alone([items for _, items in alone])
+    population = StackSizes()
+    run_together([items for _, items in together], population=population)
+    assert population.made == [3]
+    for (a, _), (b, _) in zip(alone, together, strict=True):
+        equal(a, b, tolerance=1e-8)
 
 
 @pytest.mark.parametrize("strategy", [Partial(blocks=1), Bitfit()], ids=lambda s: s.kind)
