@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,22 +66,29 @@ class Options:
         return Inline() if self.workers == 1 and limits == Limits() else Processes(self.workers, limits)
 
 
-def best_workers(experiment: Experiment, place: str) -> int:
+def best_workers(experiment: Experiment, place: str) -> Generator[None, None, int]:
     """The number of trials at once that makes every arm of the experiment fastest, on this machine.
 
     1 on an accelerator, which one training fills, and where latency is capped, which is measured in a quiet process.
+    Yields before a measurement takes longer than `budget.WORD_SECONDS`.
     """
     if device.pick(place).type != "cpu" or caps_latency(experiment):
         return 1
-    info = search_splits(experiment.dataset, limit=experiment.limit).info
-    found = [device.cores()]
+    splits = search_splits(experiment.dataset, limit=experiment.limit)
+    images: Counter[tuple[str, int | None, str]] = Counter()  # trained on, by backbone, size and precision
     for arm in experiment.arms.values():
-        if arm.strategy.kind == "head":
-            continue
-        model, expects = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=experiment.seed)
-        dtype = device.precision(arm.recipe.precision, device.pick(place), model, training=True)
-        found.append(autotune.workers(model, expects.shape, dtype)[0])
-    return min(found)
+        if arm.strategy.kind != "head":
+            epochs = arm.recipe.epochs * experiment.trials / len(experiment.arms)
+            images[arm.backbone, arm.size, arm.recipe.precision] += round(
+                epochs * arm.fraction * len(splits.train.labels)
+            )
+    found = device.cores()
+    for (backbone, size, precision), trained_on in images.items():
+        model, expects = build_for(splits.info, backbone, size=size, pretrained=False, seed=experiment.seed)
+        dtype = device.precision(precision, device.pick(place), model, training=True)
+        best, _ = yield from autotune.workers(model, expects.shape, dtype, trained_on)
+        found = min(found, best)
+    return found
 
 
 def caps_latency(experiment: Experiment) -> bool:

@@ -6,17 +6,19 @@ import hashlib
 import os
 from pathlib import Path
 
+from torch import nn
+
 from suite.data.datasets import search_splits
 from suite.data.splits import Info, Splits
 from suite.errors import InputError
 from suite.execution.options import Options, caps_latency
 from suite.execution.weights import weights_of
-from suite.models import backbones
+from suite.models import backbones, strategies
 from suite.models.assembly import build_for
 from suite.models.pretrained import load_pretrained
 from suite.models.weight_sources import find_pretrained
 from suite.search.storage import open_storage
-from suite.spec import Arm, Experiment
+from suite.spec import Arm, Choice, Experiment, HeadOnly
 from suite.training.checkpoint import checkpoint_seconds
 
 
@@ -56,12 +58,33 @@ def _check_latency_cap(experiment: Experiment, options: Options) -> None:
 def _check_batch_size(experiment: Experiment, name: str, splits: Splits) -> None:
     arm, images = experiment.arms[name], len(splits.train.labels)
     choices = {**experiment.space, **arm.space}.get("batch_size")
-    sizes = [v for v in getattr(choices, "values", ()) if isinstance(v, int)] or [arm.recipe.batch_size]
+    if choices is None:
+        sizes = [arm.recipe.batch_size]
+    else:
+        ends = choices.values if isinstance(choices, Choice) else (choices.low, choices.high)
+        sizes = [int(value) for value in ends]
     if max(sizes) > images:
         raise InputError(
             f"Arm '{name}' may use batches of {max(sizes)}, but has only {images} training images; take smaller "
             "batches (--set batch_size=N) or more data."
         )
+    if min(sizes) == 1 and _trains_batch_norm(experiment, arm, splits.info):
+        raise InputError(
+            f"Arm '{name}' may use batches of one image, but {arm.backbone} has batch norm layers, which cannot train "
+            "on one image: take batches of 2 or more (--set batch_size=N), or a backbone without batch norm."
+        )
+
+
+def _trains_batch_norm(experiment: Experiment, arm: Arm, info: Info) -> bool:
+    """Whether the arm's training puts a batch norm layer into training mode."""
+    if isinstance(arm.strategy, HeadOnly):
+        return False
+    model, _ = build_for(info, arm.backbone, size=arm.size, pretrained=False, seed=experiment.seed)
+    keep_frozen = strategies.freeze(arm.strategy, model)
+    model.train()
+    if keep_frozen is not None:
+        keep_frozen(model)
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
 
 
 def _check_weights(arm: Arm, info: Info, source: str) -> None:
