@@ -11,7 +11,7 @@ from torch import nn
 from suite.hardware.activations import MEASUREMENT_BYTES, largest_batch
 from suite.hardware.budget import Budget
 from suite.hardware.device import device_time
-from suite.hardware.flops import Counted, cost_key
+from suite.hardware.flops import Counted, cost_key, count
 from suite.spec import Caps
 
 MEASUREMENT_SECONDS = 1.0  # approximate time spent on one of the two figures
@@ -22,6 +22,8 @@ MANY = 256  # images of the second figure
 
 ACTIVATION_BYTES = MEASUREMENT_BYTES // 2  # counted for a pass of the second figure; scratch memory comes on top
 
+PASS_FLOPS = {"cpu": 2 * 10**10, "gpu": 2 * 10**12}  # of such a pass: a fraction of a second
+
 LEAST_SECONDS = 1.0  # budget of both figures where 5 % of the training are less
 
 
@@ -30,14 +32,15 @@ class Latencies:
     """Seconds of a model in evaluation mode, in float32; None where not measured."""
 
     one: float | None = None  # the fastest pass of one image
-    batch_256: float | None = None  # of 256 images: the fastest pass of `batch` images times 256 / `batch`
+    batch_256: float | None = None  # of 256 images: the fastest pass of `pass_size` images times 256 / `pass_size`
     source: str = ""  # how they were measured, or why not
 
 
 NOT_MEASURED = Latencies()
 
+HOW = "fastest of several passes"
+
 _measured: dict[Hashable, float] = {}
-_batches: dict[Hashable, tuple[int, float]] = {}
 
 
 def one_image(
@@ -50,10 +53,10 @@ def one_image(
     always made. Yields before a pass at whose end the measurement will have taken `WORD_SECONDS`. Puts the model into
     evaluation mode. Results are cached for the life of the process, by architecture.
     """
-    key = _key(model, shape, device)
+    key = (*_key(model, shape, device), 1)
     if key not in _measured:
-        unlimited = Budget(float("inf")) if budget is None else budget
-        found = yield from _fastest(model, shape, device, 1, unlimited, [])
+        budget = Budget(float("inf")) if budget is None else budget
+        found = yield from _fastest(model, shape, device, 1, budget, expected=0.0)
         if found is None:
             return None
         _measured[key] = found
@@ -65,52 +68,49 @@ def measure(
 ) -> Generator[None, None, Latencies]:
     """Both latencies of `model` for inputs of `shape`, within `seconds` and `MEASUREMENT_BYTES`; yields as `one_image`.
 
-    256 images are measured in passes of the largest power of two whose activations fit `ACTIVATION_BYTES` and of which
-    `MIN_PASSES` fit the time that is left. For small models this is one pass of all 256.
+    256 images are measured in passes of `pass_size` images. Small models, which take 256 in one pass, need no budget:
+    `MEASUREMENT_SECONDS` limit each figure, but for the first three passes.
     """
-    key = _key(model, shape, device)
-    budget = Budget(seconds)
+    batch = pass_size(model, shape, device)
+    budget = Budget(seconds if batch < MANY else float("inf"))
     one = yield from one_image(model, shape, device, budget)
     if one is None:
         return Latencies(source=f"not measured: {MIN_PASSES} passes of one image would exceed {seconds:.2g} s")
-    if key not in _batches:
-        _batches[key] = yield from _many(model, shape, device, one, budget)
-    batch, fastest = _batches[key]
-    how = "fastest of several passes"
-    if batch < MANY:
-        how += f"; 256 images in {MANY // batch} passes of {batch}"
-    return Latencies(one, fastest * (MANY // batch), how)
-
-
-def _many(
-    model: nn.Module, shape: tuple[int, ...], device: torch.device, one: float, budget: Budget
-) -> Generator[None, None, tuple[int, float]]:
-    """(batch size, seconds of its fastest pass). Batches are doubled as long as the next size fits the budget."""
-    largest = largest_batch(model, shape, most=MANY, within=ACTIVATION_BYTES)
-    batch, times = 1, [one]
-    while 2 * batch <= largest and budget.affords(MIN_PASSES * 2 * times[-1]):
-        batch *= 2
-        if budget.announces(2 * times[-1]):
-            yield
-        times = [_pass(model, shape, device, batch, budget)]  # the first of its size: also the warm-up
+    key = (*_key(model, shape, device), batch)
     if batch == 1:
-        return 1, one
-    fastest = yield from _fastest(model, shape, device, batch, budget, times)
-    return batch, fastest if fastest is not None else min(times)
+        _measured[key] = one
+    elif key not in _measured:
+        found = yield from _fastest(model, shape, device, batch, budget, expected=batch * one)
+        if found is None:
+            why = f"256 images not measured: {MIN_PASSES} passes of {batch} would exceed {seconds:.2g} s"
+            return Latencies(one, source=f"{HOW}; {why}")
+        _measured[key] = found
+    parts = f"; 256 images in {MANY // batch} passes of {batch}" if batch < MANY else ""
+    return Latencies(one, _measured[key] * (MANY // batch), HOW + parts)
+
+
+def pass_size(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
+    """Images of one pass of the second figure: the largest power of two up to 256 within the bounds of memory and work.
+
+    It depends on the model, its input and the kind of device alone, so that the figures of several trials compare.
+    """
+    within = PASS_FLOPS["cpu" if device.type == "cpu" else "gpu"] // max(1, count(model, shape).forward_flops)
+    most = max(1, min(MANY, within))
+    return 1 << (largest_batch(model, shape, most=most, within=ACTIVATION_BYTES).bit_length() - 1)
 
 
 def _fastest(
-    model: nn.Module, shape: tuple[int, ...], device: torch.device, batch: int, budget: Budget, times: list[float]
+    model: nn.Module, shape: tuple[int, ...], device: torch.device, batch: int, budget: Budget, *, expected: float
 ) -> Generator[None, None, float | None]:
     """Seconds of the fastest of up to `MAX_PASSES` passes, without the first; None where fewer than `MIN_PASSES` fit.
 
-    `times` are those of passes that were made already; the others are added to it.
+    The first pass is `expected` to take that many seconds at most, and is made where any of the budget is left.
     """
+    times: list[float] = []
     while len(times) < MIN_PASSES or (len(times) < MAX_PASSES and sum(times) < MEASUREMENT_SECONDS):
-        missing = max(1, MIN_PASSES - len(times))
-        expected = min(times, default=0.0)
-        if not budget.affords(missing * expected):
+        if not budget.affords(min(times, default=0.0)):
             break
+        expected = min(times, default=expected)  # the first pass may take many times as long as the others
         if budget.announces(expected):
             yield
         times.append(_pass(model, shape, device, batch, budget))
@@ -131,7 +131,7 @@ def _pass(model: nn.Module, shape: tuple[int, ...], device: torch.device, batch:
     return seconds
 
 
-def _key(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> Hashable:
+def _key(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> tuple[Hashable, ...]:
     return cost_key(model), shape, device, torch.get_num_threads()
 
 
