@@ -10,6 +10,7 @@ input asks for one; the answer is its pid, and how it ended is written to a file
 import ctypes
 import json
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -40,6 +41,7 @@ for line in sys.stdin:
         os.rename(asked["rc"] + ".tmp", asked["rc"])
         os._exit(0)
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit it as ignored
     if asked["host"]:  # a name of its own: another machine, as far as the suite can tell
         ctypes.CDLL(None).unshare(0x04000000)
         socket.sethostname(asked["host"])
