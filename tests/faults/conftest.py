@@ -93,7 +93,7 @@ def start(starter: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("experiment") / "small.py"
-    path.write_text(EXPERIMENT.replace("EPOCHS", "12"))
+    path.write_text(EXPERIMENT.replace("EPOCHS", "8"))
     return path
 
 

@@ -15,7 +15,7 @@ import pytest
 from suite.store.events import EventReader
 from suite.store.study import StudyDir
 
-KILLS = int(os.environ.get("MNIST_SUITE_SOAK", "0")) or 20
+KILLS = int(os.environ.get("MNIST_SUITE_SOAK", "0")) or 12
 
 
 def test_a_sequential_study_is_killed_again_and_again_and_comes_out_bit_for_bit(
@@ -110,7 +110,7 @@ def test_a_kill_while_a_checkpoint_is_written_costs_no_more_than_that_checkpoint
     """Killed as soon as a half-written file shows; some kills prove to have fallen into the writing by what is left."""
     directory = StudyDir(tmp_path, "small")
     torn = 0
-    for _ in range(4 * KILLS):
+    for _ in range(4 * max(KILLS, 20)):
         run = start("sweep", experiment, "--resume", "--results", tmp_path)
         while run.poll() is None and not faults.half_written(directory):
             time.sleep(0.0002)
