@@ -170,10 +170,12 @@ def test_a_study_that_is_being_run_looks_sound_at_any_moment(
     start, experiment: Path, tmp_path: Path, figures, faults
 ) -> None:
     directory = StudyDir(tmp_path, "small")
-    run = start("sweep", experiment, "--workers", 2, "--trials", 4, "--results", tmp_path)
+    run = start("sweep", experiment, "--workers", 2, "--trials", 4, "--results", tmp_path, pinned=False)
     faults.wait_for(lambda: run.poll() is not None or directory.exists())
-    looks = 0
+    looks, seen = 0, -1
     while run.poll() is None:
+        faults.wait_for(lambda before=seen: run.poll() is not None or faults.events_of(tmp_path) > before)
+        seen = faults.events_of(tmp_path)
         look = start("doctor", "small", "--results", tmp_path)
         assert look.wait() == 0, look.output + look.errors
         looks += 1

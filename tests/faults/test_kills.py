@@ -81,7 +81,7 @@ def test_workers_are_killed_and_their_controller_too(
     chance = random.Random(seed)
     directory = StudyDir(tmp_path, "small")
     command = ("sweep", experiment, "--resume", "--workers", 2, "--set", "epochs=60", "--results", tmp_path)
-    run = start(*command)
+    run = start(*command, pinned=False)
     kills = KILLS // 3
     while figures.faults.get("worker", 0) < kills:
         faults.wait_for(lambda: run.poll() is not None or any(faults.alive(p) for p in faults.pids(directory)))
@@ -99,7 +99,7 @@ def test_workers_are_killed_and_their_controller_too(
             figures.fault("controller")
             assert run.wait() == -signal.SIGKILL
             faults.wait_for(lambda: not any(faults.alive(p) for p in living))
-            run = start(*command)
+            run = start(*command, pinned=False)
     assert run.wait() == 0, run.errors
     faults.check_promise(directory, figures)
 

@@ -61,14 +61,14 @@ def test_a_signal_to_all_of_a_job_step_stops_workers_cleanly(
     """A batch system sends it to every process, not to the controller alone."""
     directory = StudyDir(tmp_path, "small")
     command = ("sweep", experiment, "--workers", 2, "--set", "epochs=60", "--results", tmp_path)
-    run = start(*command)
+    run = start(*command, pinned=False)
     faults.wait_for(lambda: run.poll() is not None or len(list(directory.path.glob("trials/*/checkpoint.json"))) == 2)
     run.signal(signal.SIGTERM, group=True)
     figures.fault("signal")
     assert run.wait() == 143, run.errors
     states = [s.state for s in directory.states()]
     assert states.count("stopped") == 2, states
-    resumed = start(*command, "--resume")
+    resumed = start(*command, "--resume", pinned=False)
     assert resumed.wait() == 0, resumed.errors
     faults.check_promise(directory, figures)
 
@@ -221,7 +221,7 @@ def test_what_diverges_is_pruned_and_never_best(start, experiment: Path, tmp_pat
 
 def test_nothing_listens_on_the_network(start, experiment: Path, tmp_path: Path, figures, faults) -> None:
     directory = StudyDir(tmp_path, "small")
-    run = start("sweep", experiment, "--workers", 2, "--set", "epochs=200", "--results", tmp_path)
+    run = start("sweep", experiment, "--workers", 2, "--set", "epochs=200", "--results", tmp_path, pinned=False)
     faults.wait_for(lambda: run.poll() is not None or len(faults.pids(directory)) == 2)
     for pid in {run.pid, *faults.pids(directory)}:
         assert not psutil.Process(pid).net_connections("inet")
