@@ -237,6 +237,8 @@ class Starter:
             "in": str(stdin),
             **{kind: f"{files}.{kind}" for kind in ("out", "err", "rc")},
         }
+        for kind in ("out", "err"):  # so that they can be read at once
+            Path(f"{files}.{kind}").touch()
         if stderr is not None:
             asked["err"] = str(stderr)
         assert self.process.stdin is not None

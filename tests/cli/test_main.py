@@ -367,13 +367,19 @@ def test_doctor_and_samples(suite: Suite, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_watch_shows_the_leaderboard_until_interrupted(start: Start, tmp_path: Path) -> None:
+def test_watch_shows_the_leaderboard_until_interrupted(tmp_path: Path) -> None:
     shutil.copytree(FIXTURE, tmp_path / "results")
-    watching = start("leaderboard", "small", "--watch")
-    end = time.monotonic() + 60
-    while "10 trials" not in watching.output:
-        assert watching.poll() is None and time.monotonic() < end, watching.errors
-        time.sleep(0.02)
-    watching.signal(signal.SIGINT)
-    assert watching.wait(20) == 130
-    assert "Traceback" not in watching.errors
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "suite.cli", "leaderboard", "small", "--watch", "--results", str(tmp_path / "results")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs inherit it as ignored
+    )
+    time.sleep(2)
+    assert watching.poll() is None
+    watching.send_signal(signal.SIGINT)
+    out, errors = watching.communicate(timeout=20)
+    assert watching.returncode == 130
+    assert "Traceback" not in errors
+    assert "scratch" in out
