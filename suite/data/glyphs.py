@@ -136,7 +136,7 @@ def _find(image: Image, *, centred: bool) -> _Ink | None:
             min(height, round(bottom * height + margin)),
         )
     )
-    return _find(crop, centred=centred) or ink
+    return (_find(crop, centred=centred) if max(crop.size) <= max(image.size) * 0.7 else None) or ink
 
 
 def _channels(image: Image) -> np.ndarray:
@@ -161,22 +161,27 @@ def _ink(channels: np.ndarray, *, centred: bool) -> _Ink | None:
     height, width, _ = channels.shape
     coarse = _shrunk(channels)
     ground = _coarse_ground(coarse, centred=centred)
-    grey = channels @ _direction(coarse - ground)
-    light = _enlarged(ground.mean(2), (height, width)) + DARKEST_LIGHT
+    direction = _direction(coarse - ground)
+    grey = channels @ direction
+    level = _enlarged(ground @ direction, (height, width))
     if centred:
         span = max(3, round(SPAN * max(height, width)))
         # A square that is wider than strokes fits anywhere on the ground, in hard shadows and on the table too.
-        strength = (grey - ndimage.grey_opening(grey, (span, span), mode="nearest")) / light
+        below = ndimage.grey_opening(grey, (span, span), mode="nearest")
+        light = _enlarged(ground.mean(2), (height, width)) + (below - level) * direction.mean()
     else:
-        strength = (grey - _enlarged(_plane(_shrunk(grey[..., None])), (height, width))[..., 0]) / light
-    strength -= np.median(strength)
-    noise = 1.4826 * float(np.median(np.abs(strength)))
-    floor = max(LEAST, SIGMAS * noise)
-    strong = strength[strength > floor]
-    if not len(strong):
+        below = level
+        light = _enlarged(ground.mean(2), (height, width))
+    # A shadow dims ink and ground alike.
+    strength = (grey - below) / (np.maximum(light, 0) + DARKEST_LIGHT)
+    low, typical = np.percentile(strength, (5, 25))  # of the ground, even where ink covers more than half
+    strength -= typical
+    floor = max(LEAST, SIGMAS * float(typical - low) / 0.97)  # the quantiles of normal noise are 0.97 sigma apart
+    above = strength[strength > floor]
+    if not len(above):
         return None
-    peak = float(np.percentile(strong, 90))
-    mask = _components(strength > max(floor * 0.7, 0.3 * peak), strength > max(floor, 0.55 * peak))
+    strong = _otsu(above)
+    mask = _components(strength > max(floor * 0.7, 0.65 * strong), strength > strong)
     if not mask.any():
         return None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -191,10 +196,10 @@ def _ink(channels: np.ndarray, *, centred: bool) -> _Ink | None:
 
 
 def _shrunk(channels: np.ndarray) -> np.ndarray:
-    """(h, w, C) means of the cells of a grid of at most COARSE cells a side."""
+    """(h, w, C) means of square cells, COARSE of them along the longer side."""
     height, width, _ = channels.shape
-    rows = np.linspace(0, height, min(COARSE, height) + 1).astype(int)[:-1]
-    columns = np.linspace(0, width, min(COARSE, width) + 1).astype(int)[:-1]
+    cells = [min(length, -(-length * COARSE // max(height, width))) for length in (height, width)]
+    rows, columns = (np.arange(n) * length // n for n, length in zip(cells, (height, width), strict=True))
     sums = np.add.reduceat(np.add.reduceat(channels, rows, axis=0), columns, axis=1)
     counts = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
     return sums / counts[..., None]
@@ -215,15 +220,14 @@ def _enlarged(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _coarse_ground(coarse: np.ndarray, *, centred: bool) -> np.ndarray:
     """The ground in each cell: (h, w, C).
 
-    Ink covers less than half of any large window, so its median is the ground. Odd reflection at the border keeps a
-    falling light falling. A thing that fills the picture leaves ground at the border alone.
+    Ink covers less than half of a large window, so the window's median is the ground. What lies at the border goes on
+    beyond it: there the ground reaches the border and ink seldom does. A thing that fills the picture leaves ground at
+    the border alone.
     """
     if not centred:
         return _plane(coarse)
-    reach = min(5, min(coarse.shape[:2]) - 1)
-    if reach < 1:
-        return np.broadcast_to(np.median(coarse, (0, 1)), coarse.shape)
-    padded = np.pad(coarse, ((reach, reach), (reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
+    reach = COARSE // 2
+    padded = np.pad(coarse, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1), (0, 1))
     return np.median(windows.reshape(*coarse.shape, -1), -1)
 
@@ -257,6 +261,19 @@ def _direction(deviation: np.ndarray) -> np.ndarray:
     direction = np.linalg.eigh(vectors.T @ vectors)[1][:, -1]
     along = vectors @ direction
     return (direction if (along**3).sum() >= 0 else -direction).astype(np.float32)
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold that splits the values into the two most distinct classes (Otsu, 1979,
+    https://doi.org/10.1109/TSMC.1979.4310076). Faint lines of ruled paper are one, ink or its core the other.
+    """
+    counts, edges = np.histogram(values, 64)
+    middles = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)[:-1]
+    sums = np.cumsum(counts * middles)
+    above = len(values) - below
+    between = (sums[:-1] * len(values) - below * sums[-1]) ** 2 / np.maximum(below * above, 1)
+    return float(edges[1 + between.argmax()]) if between.max() > 0 else float(values.min())
 
 
 def _components(weak: np.ndarray, strong: np.ndarray) -> np.ndarray:
