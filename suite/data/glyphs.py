@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 WORKING = 256  # pixels; the longest side of the reduced copy on which ink is sought
 FINE = 96  # pixels; a glyph that is smaller on the reduced copy is sought again, larger
 COARSE = 16  # cells a side of the grid on which ground and light are estimated
+REACH = 5  # cells around one whose median is its ground
 SPAN = 0.35  # of the picture's side; a structure that is wider than this is ground, a narrower one is ink
 DARK = 16  # grey level up to which a pixel counts as dark ground
 DARKEST_LIGHT = 24.0  # grey levels added to the light, so that black ground divides nothing by zero
-LEAST = 0.03  # contrast, as a part of the light, below which nothing is ink
+FAINTEST = 12.0  # grey levels; a lower contrast is no ink
 SIGMAS = 6.0  # of the ground's noise; 65,000 normal values hardly ever exceed 5
 OVERSAMPLED = 4  # strokes are measured and widened at this multiple of the final size
+HUGGING = 1.5  # length at the border over root of area, above which a part is a frame or a table's edge, no stroke
+SPECK = 0.03  # of the largest part's area; smaller parts are dust
+SMALLEST = 4  # pixels; a smaller thing is no legible glyph
+MOST_PARTS = 12  # noise has many parts, a glyph has few
 THINNEST = 1.7 / 28  # of the side; 5 % of MNIST's digits have thinner strokes
 
 
@@ -163,35 +168,33 @@ def _ink(channels: np.ndarray, *, centred: bool) -> _Ink | None:
     ground = _coarse_ground(coarse, centred=centred)
     direction = _direction(coarse - ground)
     grey = channels @ direction
-    level = _enlarged(ground @ direction, (height, width))
+    light = _enlarged(ground.mean(2), grey.shape)
+    level = _enlarged(ground @ direction, grey.shape)
     if centred:
-        span = max(3, round(SPAN * max(height, width)))
-        # A square that is wider than strokes fits anywhere on the ground, in hard shadows and on the table too.
-        below = ndimage.grey_opening(grey, (span, span), mode="nearest")
-        light = _enlarged(ground.mean(2), (height, width)) + (below - level) * direction.mean()
-    else:
-        below = level
-        light = _enlarged(ground.mean(2), (height, width))
-    # A shadow dims ink and ground alike.
-    strength = (grey - below) / (np.maximum(light, 0) + DARKEST_LIGHT)
+        tilt = _enlarged(_plane((ground @ direction)[..., None])[..., 0], grey.shape)
+        fine = tilt + _opened(grey - tilt)  # the ground to the pixel: hard shadows and the table too
+        light += (fine - level) * direction.mean()
+        level = fine
+    contrast = grey - level
+    strength = contrast / (np.maximum(light, 0) + DARKEST_LIGHT)  # a shadow dims ink and ground alike
     low, typical = np.percentile(strength, (5, 25))  # of the ground, even where ink covers more than half
     strength -= typical
-    floor = max(LEAST, SIGMAS * float(typical - low) / 0.97)  # the quantiles of normal noise are 0.97 sigma apart
+    floor = SIGMAS * max(_noise(strength), float(typical - low) / 0.97)  # 0.97 sigma lie between these quantiles
+    strength[contrast < FAINTEST] = 0
     above = strength[strength > floor]
     if not len(above):
         return None
     strong = _otsu(above)
     mask = _components(strength > max(floor * 0.7, 0.65 * strong), strength > strong)
-    if not mask.any():
+    if mask is None:
         return None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    if centred:  # antialiased edges belong to the ink
+    strength, mask = strength[top:bottom, left:right], mask[top:bottom, left:right]
+    peak = float(np.percentile(strength[mask], 70 if centred else 99))
+    if centred:  # the antialiased edges belong to the ink
         strength = np.where(ndimage.binary_dilation(mask, np.ones((3, 3))), strength, 0)
-        peak = float(np.percentile(strength[mask], 70))
-    else:
-        peak = float(np.percentile(strength[mask], 99))
-    strength = np.clip(strength[top:bottom, left:right] / peak, 0, 1).astype(np.float32)
+    strength = np.clip(strength / peak, 0, 1).astype(np.float32)
     return _Ink(strength, (left / width, top / height, right / width, bottom / height))
 
 
@@ -226,7 +229,7 @@ def _coarse_ground(coarse: np.ndarray, *, centred: bool) -> np.ndarray:
     """
     if not centred:
         return _plane(coarse)
-    reach = COARSE // 2
+    reach = REACH
     padded = np.pad(coarse, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1), (0, 1))
     return np.median(windows.reshape(*coarse.shape, -1), -1)
@@ -263,6 +266,24 @@ def _direction(deviation: np.ndarray) -> np.ndarray:
     return (direction if (along**3).sum() >= 0 else -direction).astype(np.float32)
 
 
+def _opened(contrast: np.ndarray) -> np.ndarray:
+    """What is wide, without what is narrow and light: (H, W).
+
+    A square that is wider than strokes fits anywhere on the ground, on both sides of a shadow's edge too. It may lie
+    half outside the picture, where the border goes on.
+    """
+    span = max(3, round(SPAN * max(contrast.shape)))
+    margin = span // 2 + 1
+    opened = ndimage.grey_opening(np.pad(contrast, margin, mode="edge"), (span, span))
+    return opened[margin:-margin, margin:-margin]
+
+
+def _noise(values: np.ndarray) -> float:
+    """The standard deviation of noise between neighbours; edges of ink are too few to count."""
+    steps = [float(np.median(np.abs(np.diff(values, axis=axis)))) for axis in (0, 1) if values.shape[axis] > 1]
+    return 1.4826 / np.sqrt(2) * max(steps, default=0.0)
+
+
 def _otsu(values: np.ndarray) -> float:
     """The threshold that splits the values into the two most distinct classes (Otsu, 1979,
     https://doi.org/10.1109/TSMC.1979.4310076). Faint lines of ruled paper are one, ink or its core the other.
@@ -276,19 +297,25 @@ def _otsu(values: np.ndarray) -> float:
     return float(edges[1 + between.argmax()]) if between.max() > 0 else float(values.min())
 
 
-def _components(weak: np.ndarray, strong: np.ndarray) -> np.ndarray:
-    """The parts of the ink: connected pixels of `weak` that hold `strong` ones, without specks and frames."""
+def _components(weak: np.ndarray, strong: np.ndarray) -> np.ndarray | None:
+    """The parts of the ink: connected pixels of `weak` that hold `strong` ones, without specks and frames.
+
+    None where they are no glyph: too small, too many, or a shadow's corner.
+    """
     labels, count = ndimage.label(weak, np.ones((3, 3)))
     areas = np.bincount(labels[strong], minlength=count + 1)
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    at_border = np.bincount(border, minlength=count + 1)
-    framing = at_border > 0.15 * len(border)
-    framing[0] = False
-    areas[0] = 0
+    framing = np.bincount(border, minlength=count + 1) > HUGGING * np.sqrt(areas)
     inside = np.where(framing, 0, areas)
-    if inside.max() >= 0.02 * areas.max():
-        areas = inside
-    return (areas >= max(1, 0.03 * areas.max()))[labels]
+    close = inside.max() < SPECK * areas.max()  # at most the glyph of a close crop, which reaches the border
+    kept = np.arange(count + 1) == areas.argmax() if close else inside >= max(1, SPECK * inside.max())
+    if not kept.any() or kept.sum() > MOST_PARTS:
+        return None
+    mask = kept[labels]
+    spans = [np.ptp(np.flatnonzero(mask.any(axis))) + 1 for axis in (1, 0)]
+    if max(spans) < SMALLEST or (close and min(np.divide(spans, mask.shape)) < 0.8):
+        return None
+    return mask
 
 
 # --- placing it -----------------------------------------------------------------------------------------------------
