@@ -22,14 +22,16 @@ COARSE = 16  # cells a side of the grid on which ground and light are estimated
 REACH = 5  # cells around one whose median is its ground
 SPAN = 0.35  # of the picture's side; a structure that is wider than this is ground, a narrower one is ink
 DARK = 16  # grey level up to which a pixel counts as dark ground
+BRIGHT = 128  # grey level that a glyph in form reaches somewhere; all of the data sets' reach 250
 DARKEST_LIGHT = 24.0  # grey levels added to the light, so that black ground divides nothing by zero
-FAINTEST = 12.0  # grey levels; a lower contrast is no ink
-SIGMAS = 6.0  # of the ground's noise; 65,000 normal values hardly ever exceed 5
+LEAST = 0.08  # contrast, as a part of the light; a fainter one is no ink
+FAINTEST = 16.0  # grey levels; a lower contrast is no ink
+SIGMAS = 7.0  # of the ground's noise; 65,000 normal values hardly ever exceed 5
 OVERSAMPLED = 4  # strokes are measured and widened at this multiple of the final size
 HUGGING = 1.5  # length at the border over root of area, above which a part is a frame or a table's edge, no stroke
 SPECK = 0.03  # of the largest part's area; smaller parts are dust
 SMALLEST = 4  # pixels; a smaller thing is no legible glyph
-MOST_PARTS = 12  # noise has many parts, a glyph has few
+MOST_PARTS = 8  # noise has many parts, a glyph has few
 THINNEST = 1.7 / 28  # of the side; 5 % of MNIST's digits have thinner strokes
 
 
@@ -96,7 +98,7 @@ def _in_form(pixels: np.ndarray, *, centred: bool) -> bool:
     """
     size = len(pixels)
     border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
-    if np.sort(border)[len(border) // 4] > DARK:
+    if pixels.max() < BRIGHT or np.sort(border)[len(border) // 4] > DARK:
         return False
     if (pixels > 127).sum() > (0.5 if centred else 1) * pixels.size:
         return False
@@ -171,16 +173,16 @@ def _ink(channels: np.ndarray, *, centred: bool) -> _Ink | None:
     light = _enlarged(ground.mean(2), grey.shape)
     level = _enlarged(ground @ direction, grey.shape)
     if centred:
-        tilt = _enlarged(_plane((ground @ direction)[..., None])[..., 0], grey.shape)
-        fine = tilt + _opened(grey - tilt)  # the ground to the pixel: hard shadows and the table too
+        fine = _opened(grey)  # the ground to the pixel: hard shadows and the table too
         light += (fine - level) * direction.mean()
         level = fine
     contrast = grey - level
     strength = contrast / (np.maximum(light, 0) + DARKEST_LIGHT)  # a shadow dims ink and ground alike
-    low, typical = np.percentile(strength, (5, 25))  # of the ground, even where ink covers more than half
-    strength -= typical
-    floor = SIGMAS * max(_noise(strength), float(typical - low) / 0.97)  # 0.97 sigma lie between these quantiles
-    strength[contrast < FAINTEST] = 0
+    # Noise may be the same everywhere, or grow with the light.
+    contrast, noise = _levelled(contrast)
+    strength, relative_noise = _levelled(strength)
+    floor = max(LEAST, SIGMAS * relative_noise)
+    strength[contrast < max(FAINTEST, SIGMAS * noise)] = 0
     above = strength[strength > floor]
     if not len(above):
         return None
@@ -278,10 +280,15 @@ def _opened(contrast: np.ndarray) -> np.ndarray:
     return opened[margin:-margin, margin:-margin]
 
 
-def _noise(values: np.ndarray) -> float:
-    """The standard deviation of noise between neighbours; edges of ink are too few to count."""
+def _levelled(values: np.ndarray) -> tuple[np.ndarray, float]:
+    """The values less those of the ground, and the standard deviation of the ground's noise.
+
+    It is the larger of two estimates: from neighbours, and from quantiles, which sees coarse noise. Both stay with the
+    ground where ink covers more than half of the picture.
+    """
+    low, typical = np.percentile(values, (5, 25))  # 0.97 standard deviations apart in normal noise
     steps = [float(np.median(np.abs(np.diff(values, axis=axis)))) for axis in (0, 1) if values.shape[axis] > 1]
-    return 1.4826 / np.sqrt(2) * max(steps, default=0.0)
+    return values - typical, max(float(typical - low) / 0.97, 1.4826 / np.sqrt(2) * max(steps, default=0.0))
 
 
 def _otsu(values: np.ndarray) -> float:
