@@ -187,7 +187,7 @@ def _ink(channels: np.ndarray, *, centred: bool) -> _Ink | None:
     if not len(above):
         return None
     strong = _otsu(above)
-    mask = _components(strength > max(floor * 0.7, 0.65 * strong), strength > strong)
+    mask = _components(strength >= max(floor * 0.7, 0.65 * strong), strength >= strong)
     if mask is None:
         return None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -295,13 +295,15 @@ def _otsu(values: np.ndarray) -> float:
     """The threshold that splits the values into the two most distinct classes (Otsu, 1979,
     https://doi.org/10.1109/TSMC.1979.4310076). Faint lines of ruled paper are one, ink or its core the other.
     """
+    if values.min() == values.max():
+        return float(values.min())
     counts, edges = np.histogram(values, 64)
     middles = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
     sums = np.cumsum(counts * middles)
     above = len(values) - below
     between = (sums[:-1] * len(values) - below * sums[-1]) ** 2 / np.maximum(below * above, 1)
-    return float(edges[1 + between.argmax()]) if between.max() > 0 else float(values.min())
+    return float(edges[1 + between.argmax()])
 
 
 def _components(weak: np.ndarray, strong: np.ndarray) -> np.ndarray | None:
