@@ -7,9 +7,23 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.random import Generator, default_rng
 from PIL import Image, ImageDraw
 from scipy import ndimage
+
+from suite.data.datasets import search_splits
+from suite.data.datasets import test_split as official_test
+from suite.data.glyphs import Blank, place
+from suite.models import backbones
+from suite.models.preprocessing import Preprocess
+from suite.spec import Recipe
+from suite.training.augment import training_preparer
+from suite.training.evaluation import Examples
+from suite.training.loop import fit
+from suite.training.state import begin
 
 Picture = Image.Image
 
@@ -266,3 +280,218 @@ FURTHER: dict[str, Callable[[np.ndarray, Generator], Picture]] = {
     "rounded corners": rounded_corners,
     "white28": white28,
 }
+
+
+def seen(picture: Picture, centred: bool = True) -> np.ndarray:
+    return place(picture, 28, centred=centred)
+
+
+# --- pictures that are in form ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "centred"), [("mnist", True), ("fashion-mnist", False)])
+def test_the_data_sets_own_pictures_stay_as_they_are(name: str, centred: bool) -> None:
+    for pixels in search_splits(name).train.images[::20, 0]:
+        assert np.array_equal(seen(Image.fromarray(pixels), centred), pixels)
+        assert np.array_equal(seen(Image.fromarray(255 - pixels), centred), pixels)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGB", "RGBA"])
+def test_so_they_do_in_other_modes(mode: str) -> None:
+    for pixels in search_splits("mnist").validation.images[:100, 0]:
+        assert np.array_equal(seen(Image.fromarray(pixels).convert(mode)), pixels)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 30)])
+def test_alpha_alone_holds_the_shape(colour: tuple[int, int, int]) -> None:
+    """Whatever the colour of the ink is: even that of the ground beneath it."""
+    for pixels in search_splits("mnist").validation.images[:50, 0]:
+        picture = Image.new("RGBA", (28, 28), colour)
+        picture.putalpha(Image.fromarray(pixels))
+        assert np.array_equal(seen(picture), pixels)
+
+
+def test_a_glyph_centred_by_its_box_or_filling_its_frame_is_in_form() -> None:
+    """As EMNIST, KMNIST and USPS have them."""
+    for pixels in search_splits("mnist").validation.images[:50, 0]:
+        ink = pixels[np.ix_(pixels.any(1), pixels.any(0))]
+        for size, side in ((28, 24), (28, 28), (16, 16)):
+            scale = side / max(ink.shape)
+            to = (max(1, round(ink.shape[1] * scale)), max(1, round(ink.shape[0] * scale)))
+            form = Image.new("L", (size, size))
+            form.paste(
+                Image.fromarray(ink).resize(to, Image.Resampling.BICUBIC), ((size - to[0]) // 2, (size - to[1]) // 2)
+            )
+            assert np.array_equal(place(form, size, centred=True), np.asarray(form))
+
+
+@pytest.mark.parametrize("kind", ["plain", "shadow 70", "pen 3", "corner28", "clear"])
+def test_what_is_placed_is_in_form(kind: str) -> None:
+    rng = default_rng(2)
+    for digit in search_splits("mnist").validation.images[:10, 0]:
+        once = seen(KINDS[kind](digit, rng))
+        assert np.array_equal(seen(Image.fromarray(once)), once)
+
+
+def test_a_thing_that_is_no_glyph_fills_the_square() -> None:
+    """A dark shirt on a light ground in any corner; its greys stay apart."""
+    picture = Image.new("L", (300, 200), 250)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((150, 20, 269, 139), fill=40)
+    draw.rectangle((190, 60, 229, 99), fill=120)
+    pixels = seen(picture, centred=False)
+    assert pixels.shape == (28, 28) and pixels.dtype == np.uint8
+    assert pixels.min() > 120 and 130 < pixels[13, 13] < 200 and pixels[3, 3] > 240
+
+
+# --- what changes nothing --------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    index=st.integers(0, 99),
+    ink=st.integers(0, 255),
+    distance=st.integers(60, 255),
+    y=st.integers(0, 150),
+    x=st.integers(0, 150),
+    side=st.integers(120, 350),
+)
+def test_polarity_contrast_position_and_scale_change_little(
+    index: int, ink: int, distance: int, y: int, x: int, side: int
+) -> None:
+    digit = search_splits("mnist").validation.images[index, 0]
+    paper = ink + distance if ink + distance <= 255 else max(0, ink - distance)
+    if abs(paper - ink) < 60:
+        paper = 255 if ink < 128 else 0
+    shape = np.zeros((500, 500))
+    shape[y : y + side, x : x + side] = enlarged(digit, side)
+    found = seen(grey(paper + (ink - paper) * shape)).astype(float)
+    shape = np.zeros((500, 500))
+    shape[100:400, 100:400] = enlarged(digit, 300)
+    assert np.abs(found - seen(grey(255 * (1 - shape)))).mean() < 12  # of the digit's own mean of 33
+
+
+@pytest.mark.parametrize("width", [3, 5, 10, 20])
+def test_strokes_of_fine_pens_are_bright_and_as_wide_as_thin_ones_of_mnist(width: int) -> None:
+    for digit in search_splits("mnist").validation.images[:5, 0]:
+        pixels = seen(pen(width)(digit, default_rng(0)))
+        assert pixels.max() == 255
+        assert (pixels > 127).mean() > 0.03  # MNIST's thinnest per cent of digits
+
+
+def test_colours_of_equal_brightness_are_told_apart() -> None:
+    digit = search_splits("mnist").validation.images[0, 0]
+    ink = on_sheet(digit, default_rng(0))
+    picture = coloured(ink, (200, 60, 60), (60, 120, 140))
+    assert np.ptp(np.asarray(picture.convert("L"))) < 10
+    assert np.abs(seen(picture).astype(float) - seen(grey(255 * (1 - ink)))).mean() < 3
+
+
+# --- nothing to see --------------------------------------------------------------------------------------------------
+
+
+def blanks() -> dict[str, Callable[[Generator, int], Picture]]:
+    def ramp(rng: Generator, side: int) -> np.ndarray:
+        y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+        a, b = rng.uniform(-45, 45, 2)
+        return rng.uniform(100, 160) + a * x + b * y
+
+    def round_light(rng: Generator, side: int) -> np.ndarray:
+        y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+        return 200 * (1 - rng.uniform(0, 0.25) * (x * x + y * y))
+
+    def half(rng: Generator, side: int) -> np.ndarray:
+        light = np.full((side, side), 200.0)
+        light[: round(side * rng.uniform(0.1, 0.9))] *= 0.6
+        return light
+
+    return {
+        "black": lambda _, side: Image.new("L", (side, side)),
+        "white": lambda _, side: Image.new("RGB", (side, side), "white"),
+        "transparent": lambda _, side: Image.new("RGBA", (side, side)),
+        "noise": lambda rng, side: grey(np.full((side, side), 128.0), rng, rng.uniform(1, 50)),
+        "dark noise": lambda rng, side: grey(np.zeros((side, side)), rng, rng.uniform(1, 8)),
+        "colour noise": lambda rng, side: Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)),
+        "light from one side": lambda rng, side: grey(ramp(rng, side)),
+        "the same with noise": lambda rng, side: grey(ramp(rng, side), rng, 5),
+        "light in the middle": lambda rng, side: grey(round_light(rng, side)),
+        "half in shadow": lambda rng, side: grey(half(rng, side), rng, 3),
+    }
+
+
+@pytest.mark.parametrize("kind", blanks())
+@pytest.mark.parametrize("side", [28, 200, 600])
+def test_a_picture_with_nothing_on_it_says_so(kind: str, side: int) -> None:
+    rng = default_rng(side)
+    for _ in range(8):
+        picture = blanks()[kind](rng, side)
+        with pytest.raises(Blank, match="Nothing stands out"):
+            seen(picture)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 2), (3, 700), (900, 5)])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("centred", [True, False])
+def test_any_shape_is_placed_or_blank(shape: tuple[int, int], mode: str, centred: bool) -> None:
+    rng = default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (*shape, 4), dtype=np.uint8)).convert(mode)
+    try:
+        pixels = seen(picture, centred)
+    except Blank:
+        return
+    assert pixels.shape == (28, 28) and pixels.dtype == np.uint8
+
+
+# --- a model that was trained on MNIST reads them ---------------------------------------------------------------------
+
+Reader = Callable[[list[np.ndarray]], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def read() -> Reader:
+    """The labels of placed pictures, from a network trained for two epochs on all of MNIST's training images."""
+    splits = search_splits("mnist")
+    train, validation = (
+        Examples(torch.from_numpy(part.images), torch.from_numpy(part.labels))
+        for part in (splits.train, splits.validation)
+    )
+    cpu, recipe = torch.device("cpu"), Recipe(epochs=2)
+    model = backbones.build("lean-s", classes=10, channels=1, size=28, seed=0)
+    prepare = training_preparer(Preprocess(1, 28, splits.info.mean, splits.info.std, "none"), recipe.augment, cpu)
+    training = begin(model, recipe, cpu, torch.float32)
+    for _ in fit(training, train, validation, recipe, prepare, seed=1):
+        pass
+    model.eval()
+
+    @torch.inference_mode()
+    def labels(pictures: list[np.ndarray]) -> np.ndarray:
+        return model(prepare(torch.from_numpy(np.stack(pictures))[:, None], None)).argmax(1).numpy()
+
+    return labels
+
+
+def share_read(read: Reader, kind: Callable[[np.ndarray, Generator], Picture], count: int) -> float:
+    """Of rendered test digits, spread over all writers, how many get their label; a blank one gets none."""
+    test, _ = official_test("mnist")
+    step = len(test.labels) // count
+    rng, right = default_rng(1), []
+    placed, labels = [], []
+    for digit, label in zip(test.images[::step, 0][:count], test.labels[::step][:count], strict=True):
+        try:
+            placed.append(seen(kind(digit, rng)))
+            labels.append(label)
+        except Blank:
+            right.append(False)
+    return float(np.mean([*right, *(read(placed) == labels)]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_digits_as_people_send_them_are_read(read: Reader, kind: str) -> None:
+    assert share_read(read, KINDS[kind], 500) >= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FURTHER)
+def test_so_are_digits_of_further_kinds(read: Reader, kind: str) -> None:
+    assert share_read(read, FURTHER[kind], 100) >= 0.93
