@@ -165,6 +165,7 @@ def _channels(image: Image) -> np.ndarray:
 
 
 def _ink(channels: np.ndarray, *, centred: bool) -> _Ink | None:
+    """The ink in an array (H, W, C): how much every pixel differs from its ground, as a part of the light there."""
     height, width, _ = channels.shape
     coarse = _shrunk(channels)
     ground = _coarse_ground(coarse, centred=centred)
@@ -187,7 +188,8 @@ def _ink(channels: np.ndarray, *, centred: bool) -> _Ink | None:
     if not len(above):
         return None
     strong = _otsu(above)
-    mask = _components(strength >= max(floor * 0.7, 0.65 * strong), strength >= strong)
+    weak = max(floor, 0.65 * strong) if centred else floor  # a line's pale ends; all of a thing's greys
+    mask = _components(strength >= weak, strength >= strong)
     if mask is None:
         return None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -246,7 +248,7 @@ def _plane(coarse: np.ndarray) -> np.ndarray:
     levels = coarse.reshape(-1, count)
     planes = []
     for channel in range(count):
-        weights = np.ones(border.sum())
+        weights, plane = np.ones(border.sum()), np.zeros(3)
         for _ in range(10):
             scaled = terms[border] * weights[:, None]
             plane = np.linalg.lstsq(scaled, levels[border, channel] * weights, rcond=None)[0]
@@ -311,14 +313,16 @@ def _components(weak: np.ndarray, strong: np.ndarray) -> np.ndarray | None:
 
     None where they are no glyph: too small, too many, or a shadow's corner.
     """
-    labels, count = ndimage.label(weak, np.ones((3, 3)))
+    labels = np.zeros(weak.shape, np.int32)
+    ndimage.label(weak, np.ones((3, 3)), output=labels)
+    count = int(labels.max())
     areas = np.bincount(labels[strong], minlength=count + 1)
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     framing = np.bincount(border, minlength=count + 1) > HUGGING * np.sqrt(areas)
     inside = np.where(framing, 0, areas)
     close = inside.max() < SPECK * areas.max()  # at most the glyph of a close crop, which reaches the border
     kept = np.arange(count + 1) == areas.argmax() if close else inside >= max(1, SPECK * inside.max())
-    if not kept.any() or kept.sum() > MOST_PARTS:
+    if not areas.any() or kept.sum() > MOST_PARTS:
         return None
     mask = kept[labels]
     spans = [np.ptp(np.flatnonzero(mask.any(axis))) + 1 for axis in (1, 0)]
@@ -367,7 +371,8 @@ def _stretched(strength: np.ndarray) -> np.ndarray:
 def _widened(strength: np.ndarray, thinnest: float) -> np.ndarray:
     """Strokes at least `thinnest` pixels wide: a fine line, made small, would fade away instead."""
     inside = np.pad(strength > 0.5, 1)
-    distance = ndimage.distance_transform_edt(inside)
+    distance = np.zeros(inside.shape)
+    ndimage.distance_transform_edt(inside, distances=distance)
     ridge = (distance > 0) & (distance == ndimage.maximum_filter(distance, 3))
     if not ridge.any():
         return strength
