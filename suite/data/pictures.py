@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +129,7 @@ def viewed(path: Path, view: View) -> np.ndarray:
 
 
 def _plain_jpeg(path: Path, image: Image, view: View) -> Tensor | None:
-    """(C, H, W) uint8 of an upright JPEG at full size by torchvision's decoder; None for other files.
+    """(C, H, W) uint8 of an upright JPEG at full size by TorchCodec; None for other files, and without TorchCodec.
 
     It gives the same pixels as Pillow, and resizing them needs no copy: 1.4 times as fast as by way of Pillow.
     """
@@ -138,16 +139,21 @@ def _plain_jpeg(path: Path, image: Image, view: View) -> Tensor | None:
         return None
     if image.decoderconfig not in ((), (1, 0)) or image.getexif().get(ORIENTATION, 1) != 1:  # (scale, ...)
         return None
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+    decode = _jpeg_decoder()
     try:
-        decoded = decode_jpeg(content, mode=ImageReadMode.GRAY if view.channels == 1 else ImageReadMode.RGB)
+        return None if decode is None else decode(path.read_bytes(), mode="GRAY" if view.channels == 1 else "RGB")
     except RuntimeError:  # Pillow says what is wrong
         return None
-    assert isinstance(decoded, torch.Tensor)  # a list is for a list of files
-    return decoded
+
+
+@cache
+def _jpeg_decoder() -> Callable[..., Tensor] | None:
+    """TorchCodec's decoder; None where its libraries cannot be loaded on this machine."""
+    try:
+        from torchcodec.decoders import decode_jpeg
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return decode_jpeg
 
 
 def fitted(pixels: Tensor, view: View) -> np.ndarray:

@@ -87,7 +87,7 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
     }  # where torchvision finds the images of the plain loops
     assert not taken
     assert spoken == {"suite/data/registry.py"}
-    assert torchvision == {"suite/data/fetch.py", "suite/data/pictures.py", "suite/bench/baselines.py"}
+    assert torchvision == {"suite/data/fetch.py", "suite/bench/baselines.py"}
     assert importers == {
         "suite.bench.training": {"suite/bench/registry.py"},
         "suite.bench.baselines": {"suite/bench/searches.py", "suite/bench/training.py"},
