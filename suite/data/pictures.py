@@ -150,10 +150,10 @@ def _plain_jpeg(path: Path, image: Image, view: View) -> Tensor | None:
 def _jpeg_decoder() -> Callable[..., Tensor] | None:
     """TorchCodec's decoder; None where its libraries cannot be loaded on this machine."""
     try:
-        from torchcodec.decoders import decode_jpeg
+        from torchcodec.decoders import decode_image
     except (ImportError, OSError, RuntimeError):
         return None
-    return decode_jpeg
+    return decode_image
 
 
 def fitted(pixels: Tensor, view: View) -> np.ndarray:

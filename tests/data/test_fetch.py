@@ -187,7 +187,7 @@ def test_a_publishers_files_come_out_upright_and_labelled_from_zero(
     monkeypatch.setattr(fetch, "_from_torchvision", in_this_process)
     fetch.import_path(offered, name)
 
-    ours = [_read_part(name, "train")[0], datasets.test_split(name)[0]]
+    ours = [_read_part(name, "train")[0], datasets.test_split(name)]
     known = info(name)
     for labelled, (images, labels) in zip(ours, parts, strict=True):
         assert labelled.images.shape == (len(labels), known.channels, known.size, known.size)
