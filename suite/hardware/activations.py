@@ -58,7 +58,8 @@ def peak_bytes(model: nn.Module, shape: tuple[int, ...], *, training: bool = Fal
 def _peak(meta: nn.Module, shape: tuple[int, ...], batch: int, training: bool) -> int:
     weights = {tensor.untyped_storage()._cdata for tensor in (*meta.parameters(), *meta.buffers())}
     with _Living(weights) as living:
-        inputs = torch.zeros(batch, *shape, device="meta")
+        dtype = next((p.dtype for p in meta.parameters() if p.is_floating_point()), torch.float32)
+        inputs = torch.zeros(batch, *shape, dtype=dtype, device="meta")
         if training:
             scores = meta.train()(inputs)
             F.cross_entropy(scores, torch.zeros(batch, dtype=torch.long, device="meta")).backward()

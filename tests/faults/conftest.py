@@ -244,7 +244,7 @@ def check_model(directory: StudyDir, state: TrialState, record: Record) -> None:
     from suite.data.datasets import search_splits
     from suite.hardware.device import DTYPES
     from suite.models.assembly import load_trained
-    from suite.models.preprocessing import evaluation_preparer
+    from suite.models.preprocessing import evaluation_preparer, of_trial
     from suite.training import evaluation
 
     assert record.accuracy == max(accuracy for _, accuracy in record.curve)
@@ -252,7 +252,9 @@ def check_model(directory: StudyDir, state: TrialState, record: Record) -> None:
     validation = evaluation.Examples(
         torch.from_numpy(splits.validation.images), torch.from_numpy(splits.validation.labels)
     )
-    trained = load_trained(directory.trial(state.id), state.trial, splits.info, directory.path.parent)
+    expects = of_trial(state.trial, splits.info)
+    classes = len(splits.info.classes)
+    trained = load_trained(directory.trial(state.id), state.trial, expects, classes, directory.path.parent)
     prepare = evaluation_preparer(trained.expects, torch.device("cpu"))
     assert record.provenance is not None
     head = state.trial.strategy.kind == "head"

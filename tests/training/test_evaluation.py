@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from suite.data.datasets import info
 from suite.models import backbones, features
 from suite.models.preprocessing import evaluation_preparer, preprocess
 from suite.training.evaluation import Examples, Scores, evaluate
@@ -15,7 +16,7 @@ CPU = torch.device("cpu")
 
 def batches(name: str, size: int, images: int, *, extracted: bool) -> tuple[list[int], Scores | None, nn.Module]:
     """The batch sizes in which `images` of 28 pixels are evaluated, or features of them extracted."""
-    expects = preprocess(name, channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=size, pretrained=False)
+    expects = preprocess(name, info("mnist"), size=size)
     model = backbones.build(name, classes=10, channels=1, size=size, seed=0)
     pixels = torch.randint(0, 256, (images, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     seen: list[int] = []

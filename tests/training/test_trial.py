@@ -14,7 +14,7 @@ from suite.data.datasets import search_splits
 from suite.hardware import device
 from suite.models import heads
 from suite.models.assembly import load_trained
-from suite.models.preprocessing import evaluation_preparer
+from suite.models.preprocessing import evaluation_preparer, of_trial
 from suite.spec import Evaluated, Event, Mistakes, Record, Trial, Verdict, Weights
 from suite.store.trial import Overtaken, TrialDir
 from suite.training import checkpoint, head_trial
@@ -75,7 +75,7 @@ def run(
 def whole_in_fp32(trial: Trial, place: Path) -> float:
     """Accuracy on validation of the finished trial's model in float32, as an export answers."""
     splits = search_splits("mnist", limit=LIMIT)
-    loaded = load_trained(TrialDir(place / trial.id), trial, splits.info, place)
+    loaded = load_trained(TrialDir(place / trial.id), trial, of_trial(trial, splits.info), 10, place)
     validation = Examples(torch.from_numpy(splits.validation.images), torch.from_numpy(splits.validation.labels))
     return evaluate(loaded.model, validation, evaluation_preparer(loaded.expects, CPU), CPU, torch.float32).accuracy
 
