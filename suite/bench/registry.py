@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, str] = {
     "head-sweep": "suite.bench.searches:head_sweep",
     "sweep": "suite.bench.searches:search",
     "population": "suite.bench.searches:population",
+    "pictures": "suite.bench.pictures:pictures",
     "roofline": "suite.bench.training:roofline",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -297,7 +298,7 @@ def picture_progress(*, quiet: bool) -> Iterator[OnPictures]:
 
             yield update_bar
         return
-    begun = printed = time.monotonic()
+    begun, printed = time.monotonic(), -math.inf
 
     def print_line(done: int, total: int, what: str) -> None:
         nonlocal begun, printed

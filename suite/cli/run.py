@@ -67,12 +67,14 @@ def _prepare_pictures(experiment: Experiment, options: Options, *, resumed: bool
     """Decode a person's own pictures, with a progress bar, and say what there is to know of them."""
     from suite.cli import console
     from suite.data.registry import is_own
-    from suite.execution.plan import prepare_pictures
 
     if not is_own(experiment.dataset):
         return
     skip = options.skip_broken or resumed
     with console.picture_progress(quiet=quiet) as on_progress:
+        on_progress(0, 0, f"looking for pictures in {experiment.dataset.partition(':')[2]}")
+        from suite.execution.plan import prepare_pictures  # takes seconds to import
+
         notes = prepare_pictures(experiment, skip_broken=skip, on_progress=on_progress)
     if not quiet:
         for note in notes:
