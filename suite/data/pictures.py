@@ -150,7 +150,7 @@ def _plain_jpeg(path: Path, image: Image, view: View) -> Tensor | None:
 def _jpeg_decoder() -> Callable[..., Tensor] | None:
     """TorchCodec's decoder; None where its libraries cannot be loaded on this machine."""
     try:
-        from torchcodec.decoders import decode_image
+        from torchcodec.decoders import decode_image  # type: ignore[attr-defined]
     except (ImportError, OSError, RuntimeError):
         return None
     return decode_image
