@@ -30,6 +30,8 @@ SCALED_JPEG = 5  # times MAX_PIXELS: the limit for JPEG files that are decoded a
 
 REDUCED = 4  # a JPEG is decoded at 1/2, 1/4 or 1/8 where it keeps so many times the pixels a side that are needed
 
+GLYPH_PIXELS = 512  # as `needed`: glyphs are small parts of their pictures
+
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")  # of Pillow: grey values of more than 8 bits
 
 
@@ -92,20 +94,42 @@ def stored_picture(path: Path, expects: Preprocess) -> np.ndarray:
     Raises InputError, for pictures of glyphs also where nothing stands out.
     """
     check_plain(path)
-    view = expects.view()
-    if expects.placement is None:
-        return viewed(path, view)
-    with opened(path) as image:
+    needed = GLYPH_PIXELS if expects.placement else expects.view().scaled
+    with opened(path, needed=needed) as image:
         try:
-            return glyphs.place(_8_bit(image, view.white), expects.stored, centred=expects.placement == "centred")[None]
+            return stored_image(image, expects)
         except glyphs.Blank as blank:
             raise InputError(f"{path}: {blank}") from None
+
+
+def stored_image(image: Image, expects: Preprocess) -> np.ndarray:
+    """An upright image as a model's stored input: (channels, stored, stored) uint8.
+
+    Raises `glyphs.Blank` for a picture of a glyph where nothing stands out.
+    """
+    view = expects.view()
+    if expects.placement is None:
+        return fitted(_plain(image, view), view)
+    return glyphs.place(_8_bit(image, view.white), expects.stored, centred=expects.placement == "centred")[None]
 
 
 def viewed(path: Path, view: View) -> np.ndarray:
     """The picture in a file as `view` describes it: (channels, side, side) uint8. Raises InputError."""
     with opened(path, needed=view.scaled) as image:
-        return fitted(flattened(_8_bit(image, view.white), "L" if view.channels == 1 else "RGB"), view)
+        return fitted(_plain(image, view), view)
+
+
+def plain_picture(path: Path, view: View) -> Image:
+    """The picture in a file at its own size, as a `View` and timm's transforms start from it.
+
+    It is upright, in mode "L" or "RGB" and without transparency. Raises InputError.
+    """
+    with opened(path) as image:
+        return _plain(image, view)
+
+
+def _plain(image: Image, view: View) -> Image:
+    return flattened(_8_bit(image, view.white), "L" if view.channels == 1 else "RGB")
 
 
 def fitted(image: Image, view: View) -> np.ndarray:
