@@ -15,7 +15,7 @@ from suite.store.files import dump_json
 
 
 def predict(model: Path, files: Sequence[Path], seen: Seen | None, *, device: str, top: int | None, quiet: bool) -> int:
-    """Print the answers: the best `top` classes of each as text, or all as JSON if it is None. Returns the exit code."""
+    """Print the answers: the best `top` classes of each as text, or JSON if it is None. Returns the exit code."""
     predictor = Predictor(model, device)
     tally = Tally(predictor.card.classes)
     began = time.monotonic()
