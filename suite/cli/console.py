@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.text import Text
 
@@ -27,6 +27,8 @@ from suite.store.study import StudyDir, gc_paused, open_study, studies
 from suite.store.trial import TrialState
 
 OnStep = Callable[[int, int], None]  # called with the steps done and the steps in total
+
+OnPictures = Callable[[int, int, str], None]  # called with the pictures done, their total, and what is being done
 
 OnBytes = Callable[[int, int | None, str], None]  # called with the bytes done, the bytes in total if known, and a label
 
@@ -273,6 +275,36 @@ def step_progress(what: str, quiet: bool) -> Iterator[OnStep]:
         if not quiet and time.monotonic() - printed > 2:
             printed = time.monotonic()
             err.print(f"{done} of {total} {what}")
+
+    yield print_line
+
+
+@contextmanager
+def picture_progress(*, quiet: bool) -> Iterator[OnPictures]:
+    """Context in which the reading of pictures is shown: a bar for each step, or a line every two seconds."""
+    if not quiet and err.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err, transient=True) as bar:
+            tasks: dict[str, Any] = {}
+
+            def update_bar(done: int, total: int, what: str) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what, total=total or None)
+                bar.update(tasks[what], completed=done, total=total or None)
+
+            yield update_bar
+        return
+    begun = printed = time.monotonic()
+
+    def print_line(done: int, total: int, what: str) -> None:
+        nonlocal begun, printed
+        now = time.monotonic()
+        if done <= 1:
+            begun = now
+        if not quiet and now - printed > 1 and (done < total or not total):
+            printed = now
+            left = f", about {duration((now - begun) / done * (total - done))} left" if done > 1 else ""
+            err.print(f"{what}: {done} of {total}{left}" if total else what)
 
     yield print_line
 

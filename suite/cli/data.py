@@ -1,4 +1,4 @@
-"""Commands for data sets: data list, fetch, verify, import, sample."""
+"""Commands for data sets: data list, fetch, verify, import, sample, cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from suite.cli.options import LARGEST, Json, Quiet
 from suite.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, help="Data sets: list, fetch, verify, import, sample.")
+app = typer.Typer(no_args_is_help=True, help="Data sets and the cache: list, fetch, verify, import, sample, cache.")
 
 
 @app.command("list")
@@ -35,7 +35,8 @@ def list_datasets(as_json: Json = False) -> None:
     for row in rows:
         mark = "here" if row["here"] else "not fetched"
         console.out.print(f"{row['name']:14} {row['title']:44} {row['classes']:3} classes   {mark}")
-    console.out.print("folder:PATH    your own images, one folder for each class")
+    console.out.print("folder:PATH    your own pictures, one folder for each class")
+    console.out.print("csv:FILE       your own pictures, a path and a label in each row")
 
 
 @app.command("fetch")
@@ -144,3 +145,46 @@ def sample_image(
     for line in pixels:
         console.out.print("".join(" .:-=+*#%@"[min(9, value * 10 // 256)] * 2 for value in line).rstrip())
     console.out.print(f"{name} validation image {index}: {label}")
+
+
+@app.command("cache")
+def show_cache(
+    prune: Annotated[bool, typer.Option("--prune", help="Remove decoded pictures and features.")] = False,
+    unused: Annotated[
+        float, typer.Option(min=0, max=36_500, help="With --prune: only those not used for so many days.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Show what the cache holds and how much it takes; --prune removes what can be computed again.
+
+    Data sets and weights stay: they would have to be fetched again.
+
+    \b
+    Examples: mnist-suite data cache
+              mnist-suite data cache --prune --unused 7
+    """
+    import time
+
+    from rich.filesize import decimal
+
+    from suite.cli import console
+    from suite.data import cache_usage
+    from suite.store.files import cache_dir, dump_json
+
+    found = cache_usage.entries()
+    removed = [e for e in cache_usage.prunable(found, unused_days=unused) if cache_usage.remove(e)] if prune else []
+    left = [entry for entry in found if entry not in removed]
+    if as_json:
+        print(dump_json({"folder": str(cache_dir()), "entries": left, "removed": removed}))
+        return
+    features = [entry for entry in left if entry.kind == "features"]
+    lines = [(e.bytes, e.kind, e.what, e.used) for e in left if e.kind != "features"]
+    if features:
+        used = max(entry.used for entry in features)
+        lines.append((sum(e.bytes for e in features), "features", f"{len(features)} sets of frozen features", used))
+    for size, kind, what, used in sorted(lines, reverse=True):
+        days = max(0.0, time.time() - used) / 86_400
+        console.out.print(f"{decimal(size):>9}  {kind:8}  {what}   (used {days:.0f} days ago)")
+    console.out.print(f"{decimal(sum(entry.bytes for entry in left)):>9}  in {cache_dir()}")
+    if prune:
+        console.out.print(f"removed {len(removed)} entries, {decimal(sum(entry.bytes for entry in removed))}")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from suite.errors import printable
+from suite.errors import InputError, printable
 
 LARGEST = 2**31 - 1  # of whole numbers
 
@@ -47,6 +47,9 @@ class RunOptions:
     results: Results = None
     as_json: Json = False
     quiet: Quiet = False
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out pictures of your own that cannot be read.")
+    ] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and exit.")] = False
 
 
@@ -79,6 +82,15 @@ def takes(kind: type[Options]) -> Callable[[Callable[[Options], None]], Callable
         return with_keywords
 
     return decorate
+
+
+def own_name(dataset: str) -> str:
+    """The name under which a data set is recorded: paths are absolute. Raises InputError for one that is no text."""
+    from suite.data.listing import canonical
+
+    if printable(dataset) != dataset:
+        raise InputError(f"--dataset {dataset!r} cannot be recorded: the name of a folder must be printable text.")
+    return canonical(dataset)
 
 
 def command_line() -> str:

@@ -38,6 +38,7 @@ def run_study(experiment: Experiment, root: Path, name: str, options: Options, *
     from suite.execution.stop import Stop
     from suite.execution.sweep import sweep
     from suite.store.files import make_writable, on_network_disk
+    from suite.store.study import StudyDir
 
     make_writable(root)
     if options.storage is None and (kind := on_network_disk(root)):
@@ -48,6 +49,7 @@ def run_study(experiment: Experiment, root: Path, name: str, options: Options, *
     command = command_line()
     if options.storage is not None:
         command = command.replace(options.storage, "STORAGE")  # the URL may hold a password
+    _prepare_pictures(experiment, options, resumed=StudyDir(root, name).study() is not None, quiet=quiet)
     stop = Stop()
     with stopping(stop), console.sweep_progress(root, quiet=quiet) as progress:
         for status in sweep(experiment, root, study=name, options=replace(options, command=command), stop=stop):
@@ -59,6 +61,22 @@ def run_study(experiment: Experiment, root: Path, name: str, options: Options, *
                     progress.note(f"note: {status.message}")
     exit_if_stopped(stop, "Continue with the same command and --resume.", quiet=quiet)
     return _successful(progress.last, root, name)
+
+
+def _prepare_pictures(experiment: Experiment, options: Options, *, resumed: bool, quiet: bool) -> None:
+    """Decode a person's own pictures, with a progress bar, and say what there is to know of them."""
+    from suite.cli import console
+    from suite.data.registry import is_own
+    from suite.execution.plan import prepare_pictures
+
+    if not is_own(experiment.dataset):
+        return
+    skip = options.skip_broken or resumed
+    with console.picture_progress(quiet=quiet) as on_progress:
+        notes = prepare_pictures(experiment, skip_broken=skip, on_progress=on_progress)
+    if not quiet:
+        for note in notes:
+            console.err.print(f"note: {note}", highlight=False)
 
 
 def _successful(last: Status | None, root: Path, name: str) -> Status:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from suite.cli.options import LARGEST, Results, RunOptions, takes
+from suite.cli.options import LARGEST, Results, RunOptions, own_name, takes
 from suite.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ class SweepOptions(RunOptions):
     ] = None
     trials: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Number of trials in total, shared equally by the arms.")
+    ] = None
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Another data set than the experiment's: a name from `data list`, folder:PATH or csv:FILE."),
     ] = None
     arms: Annotated[str | None, typer.Option(help="Search only these arms, separated by commas.")] = None
     workers: Annotated[
@@ -78,6 +82,7 @@ class SweepOptions(RunOptions):
 
         return changed(
             experiment,
+            dataset=own_name(self.dataset or experiment.dataset),
             arms=None if self.arms is None else [arm.strip() for arm in self.arms.split(",") if arm.strip()],
             settings=self.settings or [],
             caps=self.caps(),
@@ -107,6 +112,7 @@ class SweepOptions(RunOptions):
             device=self.device,
             storage=self.storage,
             resume=self.resume,
+            skip_broken=self.skip_broken,
             trial_seconds=self.trial_timeout,
             trial_memory=None if self.memory_limit is None else round(self.memory_limit * 2**30),
         )
@@ -128,6 +134,7 @@ def sweep(options: SweepOptions) -> None:
     \b
     Examples: mnist-suite sweep --trials 50
               mnist-suite sweep fashion --trials 20 --workers 2
+              mnist-suite sweep photos --dataset folder:pictures --trials 30
               mnist-suite sweep ./my_experiment.py --resume
               mnist-suite sweep --study fashion --resume
               mnist-suite sweep --trials 50 --max-flops 10e6

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from suite.cli.options import LARGEST, RunOptions, takes
-from suite.errors import InputError, WorkError, printable
+from suite.cli.options import LARGEST, RunOptions, own_name, takes
+from suite.errors import InputError, WorkError
 
 if TYPE_CHECKING:
     from suite.spec import Arm
@@ -20,8 +20,14 @@ BACKBONE_HELP = "cnn, net, lean-s, lean-m, lean-l or timm:NAME."
 class TrainingOptions(RunOptions):
     """Options of a single training."""
 
-    dataset: Annotated[str, typer.Option(help="A name from `data list`, or folder:PATH.")] = "mnist"
+    dataset: Annotated[str, typer.Option(help="A name from `data list`, folder:PATH or csv:FILE.")] = "mnist"
     size: Annotated[int | None, typer.Option(min=8, max=1024, help="Input size in pixels.")] = None
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            help="How pictures of your own become square: crop, pad or squeeze.", show_default="by their shapes"
+        ),
+    ] = None
     fraction: Annotated[float, typer.Option(min=0, max=1, help="Proportion of the training labels used.")] = 1.0
     seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="For initialisation, order and augmentation.")] = 0
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto"
@@ -95,6 +101,7 @@ def _arm(
         head=head,
         weights=weights,
         size=options.size,
+        fit=options.fit,
         fraction=options.fraction,
         precision=options.precision,
         settings=options.settings or [],
@@ -110,16 +117,15 @@ def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     from suite.store.files import check_name, results_dir
     from suite.store.study import StudyDir, find_trial
 
-    dataset, seed, limit = options.dataset, options.seed, options.limit
-    if printable(dataset) != dataset:
-        raise InputError(f"--dataset {dataset!r} cannot be recorded: the name of a folder must be printable text.")
+    dataset, seed, limit = own_name(options.dataset), options.seed, options.limit
     root = results_dir(options.results)
     name = check_name(options.study, "Study") if options.study else auto_name(verb, arm, dataset, seed, limit)
     experiment = single(name, arm, dataset, seed=seed, limit=limit)
     if options.dry_run:
         print(experiment.model_dump_json(indent=2))
         return
-    status = run_study(experiment, root, name, Options(device=options.device, resume=True), quiet=options.quiet)
+    execution = Options(device=options.device, resume=True, skip_broken=options.skip_broken)
+    status = run_study(experiment, root, name, execution, quiet=options.quiet)
     if not status.finished:
         raise WorkError(f"The training in study '{name}' produced no model: {first_reason(root, name)}.")
     console.print_trial(name, find_trial(StudyDir(root, name), None), as_json=options.as_json)

@@ -6,6 +6,7 @@ A search calls `describe` and `search_splits` only, which never open a file of t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -108,6 +109,39 @@ def _own_info(name: str, own: folder.OwnPictures, train: np.ndarray, validation:
         fit=own.fit,
         white=own.summary.white,
     )
+
+
+def prepare(
+    name: str,
+    views: Iterable[View],
+    *,
+    limit: int | None = None,
+    skip_broken: bool = False,
+    on_progress: OnProgress = folder.silent,
+) -> list[str]:
+    """Decode the user's own pictures for training and validation ahead, so that studies find them in the cache.
+
+    Returns what a person should know of them, in sentences. Raises InputError, which names all pictures that cannot
+    be read unless `skip_broken` says to leave them out.
+    """
+    views = list(views)
+    while True:
+        own = folder.read(canonical(name), on_progress)
+        if not skip_broken:
+            own.refuse_broken()
+        rows = np.union1d(*_own_split(own, 1.0, 0, limit))
+        notes = own.notes()
+        try:
+            for view in views:
+                if blank := own.pictures(rows, view, on_progress)[1]:
+                    notes.append(
+                        f"{blank} of the {len(rows)} pictures are of one colour at {view.side} px ({view.fit}), as "
+                        "the model sees them"
+                    )
+            return notes
+        except folder.BrokenPictures:  # they are left out from now on
+            if not skip_broken:
+                raise
 
 
 def default_view(info: Info) -> View:

@@ -28,6 +28,11 @@ from suite.errors import InputError, WorkError, printable
 from suite.spec import Fit, View
 from suite.store.files import cache_dir, write_atomic
 
+
+class BrokenPictures(InputError):
+    """Pictures that cannot be read; the message names them."""
+
+
 NAMED = 10  # broken files that a message names
 
 FEWEST = 2  # pictures of a class for training and validation together
@@ -67,7 +72,9 @@ class OwnPictures:
 
     def notes(self) -> list[str]:
         """What a person should know about the data set: files that were left out, and pictures that occur twice."""
-        found = [f"left out: {', '.join(self.listing.left_out)}"] if self.listing.left_out else []
+        found = list(self.listing.notes)
+        if self.listing.left_out:
+            found.append(f"left out: {', '.join(self.listing.left_out)}")
         if self.broken:
             found.append(f"left out: {len(self.broken)} files that cannot be read")
         counts = Counter(f.sha256 for f in self.facts)
@@ -76,20 +83,20 @@ class OwnPictures:
         return found
 
     def refuse_broken(self) -> None:
-        """Raises InputError, which names the broken files."""
+        """Raises BrokenPictures, which names the files."""
         if self.broken:
-            raise InputError(broken_files(self.listing.root, self.broken))
+            raise BrokenPictures(broken_files(self.listing.root, self.broken))
 
     def pictures(self, rows: np.ndarray, view: View, on_progress: OnProgress = silent) -> tuple[Rows, int]:
         """The pictures of some of the kept files as a view shows them, and how many of them are of one colour.
 
-        Raises InputError, which names the files that cannot be decoded; they are known to be broken from then on.
+        Raises BrokenPictures, which names the files that cannot be decoded; they are known to be broken from then on.
         """
         files, facts = self.files, self.facts
         done = decoded([files[i] for i in rows], [facts[i] for i in rows], view, on_progress)
         if done.rows is None:
             note_faults(self.name, done.broken)
-            raise InputError(broken_files(self.listing.root, done.broken))
+            raise BrokenPictures(broken_files(self.listing.root, done.broken))
         return done.rows, done.blank
 
 
@@ -199,4 +206,4 @@ def read_test(name: str, view: View, on_progress: OnProgress = silent) -> tuple[
         if done.rows is not None:
             return done.rows, listing.labels[rows]
         broken = done.broken
-    raise InputError(broken_files(listing.root, broken).replace(", or leave them out with --skip-broken", ""))
+    raise BrokenPictures(broken_files(listing.root, broken).replace(", or leave them out with --skip-broken", ""))

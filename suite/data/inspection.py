@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from suite.data.pictures import DEEP_MODES, FORMATS, flattened, opened
+from suite.data.pictures import DEEP_MODES, FORMATS, ORIENTATION, flattened, opened
 from suite.errors import InputError, WorkError
 from suite.hardware.device import cores
 from suite.store.files import cache_dir, open_plain, write_atomic
@@ -116,7 +116,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _look(path: Path) -> Facts:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with open(open_plain(path), "rb") as file:
@@ -129,10 +129,12 @@ def _look(path: Path) -> Facts:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
-            if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # orientations with the sides exchanged
+            if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):  # orientations with the sides exchanged
                 width, height = height, width
             grey = image.mode in ("1", "L", "LA", *DEEP_MODES)
         return Facts(status.st_size, status.st_mtime_ns, sha256, width, height, grey)
+    except UnidentifiedImageError:
+        return Facts(status.st_size, status.st_mtime_ns, sha256, 0, 0, False, "not an image of a known format")
     except Exception as error:  # Pillow's decoders raise many types of exception on malformed files
         return Facts(status.st_size, status.st_mtime_ns, sha256, 0, 0, False, " ".join(str(error).split())[:200])
 

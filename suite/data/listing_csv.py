@@ -106,7 +106,7 @@ def _table(file: Path, text: str) -> tuple[Columns, Iterator[tuple[int, list[str
     """
     headers = {}
     for delimiter in DELIMITERS:
-        header = next(_lines(file, text, delimiter), None)
+        header = next(_lines(file, text, delimiter, strict=False), None)
         if header is None:
             raise InputError(f"{file} is empty; it takes a header, a column of paths and one of labels.")
         headers[delimiter] = header[1]
@@ -121,8 +121,9 @@ def _table(file: Path, text: str) -> tuple[Columns, Iterator[tuple[int, list[str
     )
 
 
-def _lines(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+def _lines(file: Path, text: str, delimiter: str, *, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Number and values of each line that is not empty. Strict reading refuses quotes that are out of place."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=strict)
     try:
         for values in reader:
             if any(value.strip() for value in values):

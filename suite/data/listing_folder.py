@@ -73,9 +73,20 @@ def find_in_folder(root: Path) -> Found:
     for name in top.folders:
         if name not in parts:
             found.left_out.add("folder{s} beside the parts", name=name)
-    if len(parts) == 1:
-        found.notes.append(f"{next(iter(parts))} is the only part: validation and test are drawn from it")
+    found.notes += _drawn(parts, found)
     return found
+
+
+def _drawn(parts: dict[str, int], found: Found) -> list[str]:
+    """What to tell of parts that the person may have meant to give."""
+    if set(parts.values()) == {TRAIN}:
+        return [f"{next(iter(parts))} is the only part: validation and test are drawn from it"]
+    given = {row.part for row in found.rows}
+    return [
+        f"{name} holds no pictures in class folders: {PART_NAMES[part]} is drawn from the training part"
+        for name, part in parts.items()
+        if part in (VALIDATION, TEST) and part not in given
+    ]
 
 
 def _parts(root: Path, top: Content) -> dict[str, int]:
@@ -95,8 +106,8 @@ def _parts(root: Path, top: Content) -> dict[str, int]:
     if not any(_inner(top.folders[name], TRAIN, LeftOut()).folders for name in trains):
         if trains and not others:
             raise InputError(
-                f"{alike}, but {trains[0]} holds no class folders. Put the images of each class into a folder of its own: "
-                f"{trains[0]}/CLASS/IMAGE."
+                f"{alike}, but {trains[0]} holds no class folders. Put the images of each class into a folder of its "
+                f"own: {trains[0]}/CLASS/IMAGE."
             )
         return {}
     if others and set(named.values()) == {TRAIN}:

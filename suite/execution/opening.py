@@ -44,7 +44,8 @@ def check_study(directory: StudyDir, experiment: Experiment, results: Path, opti
         _check_resumable(directory, old, experiment, results, options)
     elif lost:
         _check_trials(directory, experiment, options)
-    info = describe(experiment.dataset, limit=experiment.limit).info
+    skip = options.skip_broken or old is not None  # an old study knows its pictures by their hash
+    info = describe(experiment.dataset, limit=experiment.limit, skip_broken=skip).info
     if old is not None and old.data_hash != info.data_hash:
         raise InputError(f"The data of '{experiment.dataset}' have changed since study '{directory.name}' began.")
     file = StudyFile(

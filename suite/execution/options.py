@@ -14,7 +14,7 @@ from suite.execution.processes import Processes
 from suite.execution.stacked import Together
 from suite.hardware import autotune, device
 from suite.models.assembly import build
-from suite.models.preprocessing import preprocess
+from suite.models.preprocessing import of_arm
 from suite.spec import Experiment
 
 AUTO_POPULATION_CPU = 8  # heads only, whose stacked training is one product; more would search without feedback
@@ -31,6 +31,7 @@ class Options:
     device: str = "auto"
     storage: str | None = None  # URL of an Optuna storage; None: SQLite in the study's directory
     resume: bool = False
+    skip_broken: bool = False  # leave out pictures that cannot be read; without it a new study refuses them
     command: str = ""  # for the record
     trial_seconds: float | None = None  # time limit of one attempt at a trial
     trial_memory: int | None = None  # bytes of main memory that a trial may take
@@ -77,7 +78,7 @@ def best_workers(experiment: Experiment, place: str) -> int:
     for arm in experiment.arms.values():
         if arm.strategy.kind == "head":
             continue
-        expects = preprocess(arm.backbone, info, size=arm.size)
+        expects = of_arm(arm, info)
         model = build(arm.backbone, expects, classes=len(info.classes), seed=experiment.seed)
         dtype = device.precision(arm.recipe.precision, device.pick(place), model, training=True)
         found.append(autotune.workers(model, expects.shape, dtype)[0])

@@ -6,19 +6,22 @@ import hashlib
 import os
 from pathlib import Path
 
-from suite.data.datasets import describe
+from suite.data.datasets import describe, prepare
+from suite.data.inspection import OnProgress
+from suite.data.registry import is_own
 from suite.data.splits import Info
 from suite.errors import InputError
 from suite.execution.options import Options, caps_latency
 from suite.execution.weights import weights_of
 from suite.models import backbones
 from suite.models.assembly import build
-from suite.models.preprocessing import preprocess
+from suite.models.preprocessing import of_arm
 from suite.models.pretrained import load_pretrained
 from suite.models.weight_sources import find_pretrained
 from suite.search.storage import open_storage
 from suite.spec import Arm, Experiment
 from suite.training.checkpoint import checkpoint_seconds
+from suite.training.setup import crops_at_random
 
 
 def check(experiment: Experiment, results: Path, options: Options) -> None:
@@ -38,6 +41,20 @@ def check(experiment: Experiment, results: Path, options: Options) -> None:
             if os.path.isabs(given.source):  # a file from elsewhere: refused here rather than in every trial
                 _check_weights(arm, data.info, given.source)
         _check_batch_size(experiment, name, len(data.train_labels))
+
+
+def prepare_pictures(experiment: Experiment, *, skip_broken: bool, on_progress: OnProgress) -> list[str]:
+    """Decode a person's own pictures for all arms; returns what to know of them, in sentences.
+
+    Nothing is done for other data sets. Raises InputError.
+    """
+    if not is_own(experiment.dataset):
+        return []
+    known = describe(experiment.dataset, limit=experiment.limit, skip_broken=skip_broken, on_progress=on_progress).info
+    inputs = [(arm, of_arm(arm, known)) for arm in experiment.arms.values()]
+    shown = {expects.view(): None for _, expects in inputs}
+    shown |= {expects.training_view(): None for arm, expects in inputs if crops_at_random(arm)}
+    return prepare(experiment.dataset, shown, limit=experiment.limit, skip_broken=skip_broken, on_progress=on_progress)
 
 
 def _check_latency_cap(experiment: Experiment, options: Options) -> None:
@@ -67,7 +84,7 @@ def _check_batch_size(experiment: Experiment, name: str, images: int) -> None:
 
 def _check_weights(arm: Arm, info: Info, source: str) -> None:
     """Raises InputError where the weights cannot be read, or do not fit the arm's architecture."""
-    model = build(arm.backbone, preprocess(arm.backbone, info, size=arm.size), classes=len(info.classes), seed=0)
+    model = build(arm.backbone, of_arm(arm, info), classes=len(info.classes), seed=0)
     load_pretrained(arm.backbone, model, source)
 
 

@@ -10,8 +10,7 @@ from suite.data.splits import Info
 from suite.errors import InputError
 from suite.execution.plan import pretraining_of
 from suite.execution.weights import weights_of
-from suite.models.preprocessing import preprocess
-from suite.models.pretrained import PRETRAINED
+from suite.models.preprocessing import of_arm
 from suite.search.pruning import rungs
 from suite.spec import FROM_RANDOM, Arm, Experiment, Params, Trial, Weights, first_error, resolved
 from suite.spec.seeds import mix
@@ -57,7 +56,7 @@ class TrialResolver:
             threads=self.threads,
             rungs=rungs(experiment.pruning, arm.recipe.epochs) if searched else (),
             caps=experiment.caps,
-            preprocess=preprocess(arm.backbone, info, size=arm.size, pretrained=arm.weights == PRETRAINED),
+            preprocess=of_arm(arm, info),
         )
 
     def _info(self, fraction: float) -> Info:

@@ -15,6 +15,7 @@ from pathlib import Path
 from optuna.exceptions import OptunaError
 from sqlalchemy.exc import SQLAlchemyError
 
+from suite.data.listing import canonical
 from suite.errors import InputError, WorkError
 from suite.execution.controller import Controller
 from suite.execution.job import Executor
@@ -49,6 +50,7 @@ def sweep(
     on, which stays open; else `options` say which to open. Raises InputError where the study cannot run as asked,
     WorkError where the disk or the database fails or another controller takes over.
     """
+    experiment = experiment.model_copy(update={"dataset": canonical(experiment.dataset)})
     directory = StudyDir(results, study or experiment.name)
     check(experiment, results, options)
     make_writable(results)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suite.data.glyphs import Blank
 from suite.data.inspection import in_parallel
 from suite.data.pictures import stored_image, stored_picture
 from suite.errors import InputError
@@ -173,8 +172,6 @@ def serve(folder: Path, device: str) -> None:
     for line in sys.stdin:
         try:
             write(predictor.drawing(_square(json.loads(line)["pixels"])))
-        except Blank:
-            write({"error": "Nothing is drawn."})
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError, InputError) as error:
             write({"error": (str(error).splitlines() or ["invalid request"])[0]})
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from suite.errors import InputError
-from suite.models.timm_import import import_timm
+from suite.hardware.light_import import light_import
 
 TIMM = "timm:"  # prefix of the names of timm's models
 
@@ -136,7 +136,7 @@ def exists(name: str) -> None:
         return
     known: Iterable[str] = BACKBONES
     if name.startswith(TIMM):
-        timm = import_timm()
+        timm = light_import("timm")
         wanted = name.removeprefix(TIMM)
         architecture, _, tag = wanted.partition(".")
         if timm.is_model(architecture) and (not tag or timm.is_model_pretrained(wanted)):
@@ -203,12 +203,12 @@ def _network(name: str, classes: int, channels: int, size: int) -> nn.Module:
     wanted: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
     if timm_config(name).fixed_input_size:  # position embeddings or windows depend on the size
         wanted["img_size"] = size
-    return import_timm().create_model(name.removeprefix(TIMM), **wanted)
+    return light_import("timm").create_model(name.removeprefix(TIMM), **wanted)
 
 
 def timm_config(name: str) -> Any:
     """timm's PretrainedCfg of one of its models: input size, mean, hub repository and more."""
-    return import_timm().get_pretrained_cfg(name.removeprefix(TIMM))
+    return light_import("timm").get_pretrained_cfg(name.removeprefix(TIMM))
 
 
 def _first_line(error: Exception) -> str:

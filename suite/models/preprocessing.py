@@ -13,18 +13,20 @@ from suite.data.splits import Info
 from suite.errors import InputError
 from suite.models.backbones import BACKBONES, exists, timm_config
 from suite.models.pretrained import PRETRAINED
-from suite.spec import Preprocess, Trial
+from suite.spec import Arm, Fit, Preprocess, Trial
 
 SMALL_SIZE = 64  # pixels; default input size of convolutional timm models for images that are smaller
 
 
-def preprocess(name: str, info: Info, *, size: int | None = None, pretrained: bool = False) -> Preprocess:
+def preprocess(
+    name: str, info: Info, *, size: int | None = None, pretrained: bool = False, fit: Fit | None = None
+) -> Preprocess:
     """The input that the backbone `name` expects of a data set.
 
     The suite's own backbones take images at their native size. A timm model without a fixed input size takes them at
     `SMALL_SIZE`, or at their native size where that is larger, but at no more than timm's size for the model; a model
     with a fixed input size takes that size. `size` overrides this choice. Pictures in files are decoded to exactly
-    the size of the input.
+    the size of the input; `fit` overrides how they become square.
 
     Pretrained weights bring their own mean and standard deviation; for grey images these are averaged over the
     colours, as the weights of the first convolution are summed over them. They also bring the central crop that timm
@@ -33,7 +35,7 @@ def preprocess(name: str, info: Info, *, size: int | None = None, pretrained: bo
     Raises InputError for an unknown name.
     """
     exists(name)
-    mean, std, share = info.mean, info.std, 1.0
+    mean, std, share, fit = info.mean, info.std, 1.0, fit or info.fit
     interpolation: Literal["bilinear", "bicubic"] = "bicubic" if info.decoded else "bilinear"
     if name in BACKBONES:
         size = size or info.size
@@ -44,12 +46,12 @@ def preprocess(name: str, info: Info, *, size: int | None = None, pretrained: bo
         interpolation = "bilinear" if config.interpolation == "bilinear" else "bicubic"
         if pretrained:
             mean, std = _per_channel(config.mean, info.channels), _per_channel(config.std, info.channels)
-            share = config.crop_pct if info.decoded and info.fit == "crop" else 1.0
+            share = config.crop_pct if info.decoded and fit == "crop" else 1.0
     return Preprocess(
         channels=info.channels,
         size=size,
         stored=size if info.decoded else info.size,
-        fit=info.fit,
+        fit=fit if info.decoded else "crop",
         crop_share=float(share),
         interpolation=interpolation,
         mean=tuple(float(value) for value in mean),
@@ -57,6 +59,11 @@ def preprocess(name: str, info: Info, *, size: int | None = None, pretrained: bo
         placement=info.placement,
         white=info.white,
     )
+
+
+def of_arm(arm: Arm, info: Info) -> Preprocess:
+    """The input that the model of an arm expects of a data set. Raises InputError for an unknown backbone."""
+    return preprocess(arm.backbone, info, size=arm.size, pretrained=arm.weights == PRETRAINED, fit=arm.fit)
 
 
 def of_trial(trial: Trial, info: Info) -> Preprocess:

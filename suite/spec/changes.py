@@ -15,6 +15,7 @@ from suite.spec.space import Space, assignments
 def changed(
     experiment: Experiment,
     *,
+    dataset: str | None = None,
     arms: Sequence[str] | None = None,
     settings: Sequence[str] = (),
     caps: Caps | None = None,
@@ -26,6 +27,7 @@ def changed(
 
     Args:
         experiment: The experiment as declared.
+        dataset: The data set to search on. That of the experiment's pretraining stays.
         arms: Names of the arms to keep.
         settings: Assignments "key=value", applied to every arm. A parameter that is set is no longer searched.
         caps: Caps to add; where the experiment declares the same cap, this one replaces it.
@@ -37,7 +39,7 @@ def changed(
         InputError: There is no such arm, or the result would not be a valid experiment.
     """
     chosen = experiment.arms if arms is None else _choose(experiment, arms)
-    replaced = {"trials": trials, "limit": limit, "seed": seed}
+    replaced = {"dataset": dataset, "trials": trials, "limit": limit, "seed": seed}
     update: dict[str, Any] = {key: value for key, value in replaced.items() if value is not None}
     if added := caps.model_dump(exclude_none=True) if caps else {}:
         update["caps"] = (experiment.caps or Caps()).model_copy(update=added)
@@ -81,6 +83,7 @@ def single_arm(
     head: str | None = None,
     weights: str | None = None,
     size: int | None = None,
+    fit: str | None = None,
     fraction: float = 1.0,
     precision: str = "auto",
     settings: Sequence[str] = (),
@@ -93,6 +96,7 @@ def single_arm(
         head: The `kind` of a head; used with strategy 'head' only.
         weights: Initial weights, as in `Arm.weights`.
         size: Input size in pixels; None means the backbone's default.
+        fit: How pictures of one's own become square, as in `Arm.fit`.
         fraction: Proportion of the training labels used.
         precision: As in `Recipe.precision`.
         settings: Assignments "key=value".
@@ -104,7 +108,7 @@ def single_arm(
     if strategy == "head":
         kind["head"] = {"kind": head}
     recipe = default_recipe(strategy).model_dump()
-    facts = {"backbone": backbone, "strategy": kind, "weights": weights, "size": size, "fraction": fraction}
+    facts = {"backbone": backbone, "strategy": kind, "weights": weights, "size": size, "fit": fit, "fraction": fraction}
     try:
         arm = Arm.model_validate({**facts, "recipe": {**recipe, "precision": precision}})
         return resolved(arm, assignments(settings))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from suite.spec.base import Name, Positive, Spec, first_error
+from suite.spec.preprocess import Fit
 from suite.spec.recipe import FROM_RANDOM, Recipe, Scratch, Strategy
 from suite.spec.space import Choice, LogFloat, Params, Space, Uniform, Value
 
@@ -35,9 +36,16 @@ class Arm(Spec):
     size: int | None = Field(
         default=None, ge=8, le=1024, description="input size in pixels; None: the backbone's default"
     )
+    fit: Fit | None = Field(
+        default=None,
+        description="how pictures of one's own become square: crop, pad or squeeze; None: pad where many are more than "
+        "twice as wide as tall or the other way round, else crop",
+    )
     fraction: float = Field(default=1.0, gt=0, le=1, description="proportion of the training labels used, stratified")
     recipe: Recipe = Recipe()
     space: Space = Field(default_factory=dict, description="ranges of this arm; they override the experiment's")
+
+    added: ClassVar[frozenset[str]] = frozenset({"fit"})
 
     @model_validator(mode="after")
     def _weights_match_the_strategy(self) -> Arm:

@@ -20,7 +20,7 @@ from suite.models.assembly import Assembled
 from suite.models.preprocessing import of_trial
 from suite.models.pretrained import Provenance as WeightsProvenance
 from suite.models.streaming import on_device
-from suite.spec import HeadOnly, Preprocess, Trial, View
+from suite.spec import Arm, HeadOnly, Preprocess, Trial, View
 from suite.training import checkpoint
 from suite.training.checkpoint import Saved
 from suite.training.evaluation import Examples
@@ -74,8 +74,12 @@ def views(trial: Trial) -> tuple[View | None, View | None]:
     """
     if trial.preprocess is None or not is_own(trial.dataset):
         return None, None
-    crops = not isinstance(trial.strategy, HeadOnly) and getattr(trial.recipe.augment, "crop", 0.0)
-    return trial.preprocess.view(), trial.preprocess.training_view() if crops else None
+    return trial.preprocess.view(), trial.preprocess.training_view() if crops_at_random(trial) else None
+
+
+def crops_at_random(training: Trial | Arm) -> bool:
+    """Whether training images are random crops, which are taken from larger pictures than those that are evaluated."""
+    return not isinstance(training.strategy, HeadOnly) and bool(getattr(training.recipe.augment, "crop", 0.0))
 
 
 def load_images(trial: Trial, where: torch.device) -> Loaded:

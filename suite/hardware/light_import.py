@@ -1,21 +1,22 @@
-"""Importing timm without the compiler of torch.compile, which takes longer to import than timm itself.
+"""Importing timm and torchvision without the compiler of torch.compile, which takes longer to import than both.
 
-The suite does not compile models. timm and torchvision.ops import `torch._dynamo` for two things that matter to
-compiled models only: the decorator `torch.compiler.disable`, and functions of `torch._dynamo.utils`.
+The suite does not compile models. timm and torchvision import `torch._dynamo` for two things that matter to compiled
+models only: the decorator `torch.compiler.disable`, and functions of `torch._dynamo.utils`.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from threading import Lock
 from types import ModuleType
 from typing import Any
-
-import torch
 
 COMPILER = "torch._dynamo"
 
 UTILS = f"{COMPILER}.utils"
+
+_lock = Lock()
 
 
 class _Later(ModuleType):
@@ -40,16 +41,19 @@ def _not_disabled(function: Any = None, *_: Any, **__: Any) -> Any:
     return function if callable(function) else lambda decorated: decorated
 
 
-def import_timm() -> Any:
-    """The module timm."""
-    if "timm" in sys.modules or COMPILER in sys.modules:
-        return importlib.import_module("timm")
-    disable = torch.compiler.disable
-    sys.modules[UTILS] = _Later(UTILS)
-    torch.compiler.disable = _not_disabled
-    try:
-        return importlib.import_module("timm")
-    finally:
-        torch.compiler.disable = disable
-        if isinstance(sys.modules.get(UTILS), _Later):
-            del sys.modules[UTILS]
+def light_import(name: str) -> Any:
+    """The module timm or torchvision."""
+    import torch
+
+    with _lock:
+        if name in sys.modules or COMPILER in sys.modules:
+            return importlib.import_module(name)
+        disable = torch.compiler.disable
+        sys.modules[UTILS] = _Later(UTILS)
+        torch.compiler.disable = _not_disabled
+        try:
+            return importlib.import_module(name)
+        finally:
+            torch.compiler.disable = disable
+            if isinstance(sys.modules.get(UTILS), _Later):
+                del sys.modules[UTILS]
