@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from suite.data.listing_folder import pictures_below
+from suite.data.listing_folder import SYSTEM_FOLDERS, pictures_below
 from suite.errors import InputError, expand_user
 
 
@@ -15,7 +15,7 @@ def chosen_pictures(named: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """The files, and what was left out in folders, in words.
 
     A folder stands for the pictures below it; hidden folders and those of the system are passed over. A pattern that
-    the shell has not expanded, such as "photos/**/*.jpg", stands for what it matches. Files are taken as they are
+    the shell has not expanded, such as "photos/**/*.jpg", stands for what it matches outside these folders. Files are taken as they are
     named, whether they exist or not.
 
     Raises InputError for a folder without pictures and a pattern that matches nothing.
@@ -40,7 +40,8 @@ def _expanded(given: Path) -> list[Path]:
     pattern = str(path)
     if os.path.lexists(path) or "\0" in pattern or not glob.has_magic(pattern):
         return [path]
-    found = sorted(glob.glob(pattern, recursive=True), key=lambda one: one.split("/"))
-    if not found:
+    found = [one.split("/") for one in glob.glob(pattern, recursive=True)]
+    taken = [one for one in found if not any(name.casefold() in SYSTEM_FOLDERS for name in one)]
+    if not taken:
         raise InputError(f"No file matches {pattern!r}.")
-    return [Path(one) for one in found]
+    return [Path("/".join(one)) for one in sorted(taken)]

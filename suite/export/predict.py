@@ -16,6 +16,7 @@ from suite.data.inspection import in_parallel
 from suite.data.pictures import stored_image, stored_picture
 from suite.errors import InputError
 from suite.export.card import WEIGHTS, read_card
+from suite.hardware import memory
 from suite.hardware.device import pick
 from suite.models import heads
 from suite.models.assembly import classifier_name
@@ -83,7 +84,7 @@ class Predictor:
 
     def file(self, path: str | Path) -> dict[str, Any]:
         """`image` (the path), `label` and `probabilities` of one image file. Raises InputError."""
-        picture = stored_picture(Path(path), self.card.preprocess)
+        picture = np.array(stored_picture(Path(path), self.card.preprocess))  # a copy that can be written to
         return {"image": str(path), **self.pixels(torch.from_numpy(picture))}
 
     def files(self, paths: Sequence[Path]) -> Iterator[Prediction]:
@@ -91,10 +92,12 @@ class Predictor:
 
         A file that cannot be used gets an error for an answer.
         """
+        memory.keep_memory()
         batch = batch_size(self.card.preprocess)
         threads = torch.get_num_threads()
         waiting: list[tuple[Path, np.ndarray | str]] = []
-        for path, picture in zip(paths, in_parallel(self._read, paths), strict=True):
+        read = in_parallel(self._read, paths) if len(paths) > 1 else map(self._read, paths)
+        for path, picture in zip(paths, read, strict=True):
             waiting.append((path, picture))
             if len(waiting) == batch:
                 torch.set_num_threads(threads)  # the threads that read have set it to one
@@ -116,7 +119,7 @@ class Predictor:
         """
         from PIL import Image
 
-        return self.pixels(torch.from_numpy(stored_image(Image.fromarray(pixels), self.card.preprocess)))
+        return self.pixels(torch.from_numpy(np.array(stored_image(Image.fromarray(pixels), self.card.preprocess))))
 
     def _read(self, path: Path) -> np.ndarray | str:
         try:
