@@ -15,8 +15,8 @@ def chosen_pictures(named: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """The files, and what was left out in folders, in words.
 
     A folder stands for the pictures below it; hidden folders and those of the system are passed over. A pattern that
-    the shell has not expanded, such as "photos/**/*.jpg", stands for what it matches outside these folders. Files are taken as they are
-    named, whether they exist or not.
+    the shell has not expanded, such as "photos/**/*.jpg", stands for what it matches outside these folders. Files are
+    taken as they are named, whether they exist or not.
 
     Raises InputError for a folder without pictures and a pattern that matches nothing.
     """

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 COMPARED = 64  # pictures
 
+CPU = torch.device("cpu")
+
 EQUAL = 0.995  # proportion of labels that timm's transform has to give alike
 
 
@@ -86,7 +88,7 @@ def check(folder: Path, model: nn.Module, expects: Preprocess, stored: Tensor, *
 
     Returns the logits (N, classes) of the trained model. Raises WorkError where others differ.
     """
-    prepare = evaluation_preparer(expects, torch.device("cpu"))
+    prepare = evaluation_preparer(expects, CPU)
     inputs = prepare(stored)
     expected = _logits(model, inputs, expects)
     loaders: dict[str, Callable[[], nn.Module]] = {"suite.export.load": lambda: load(folder)}
@@ -127,4 +129,4 @@ def _by_timm(folder: Path) -> nn.Module:
 @torch.inference_mode()
 def _logits(model: nn.Module, inputs: Tensor, expects: Preprocess) -> Tensor:
     model.eval()
-    return torch.cat([model(part) for part in inputs.split(batch_size(expects))])
+    return torch.cat([model(part) for part in inputs.split(batch_size(expects, CPU))])
