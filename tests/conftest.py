@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,19 +160,122 @@ def make_trial() -> Callable[..., Trial]:
     return make
 
 
-@pytest.fixture
-def suite(tmp_path: Path) -> Command:
-    """Runs `mnist-suite ...` as a person would, in an empty folder with its results beside."""
+# --- command lines ---
 
-    def run(*arguments: object, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "suite.cli", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "MNIST_SUITE_RESULTS": str(tmp_path / "results"), **environment},
-            capture_output=True,
+
+@dataclass
+class Running:
+    """One command line at work."""
+
+    pid: int
+    files: Path  # without suffix
+
+    def poll(self) -> int | None:
+        rc = Path(f"{self.files}.rc")
+        return int(rc.read_text()) if rc.exists() else None
+
+    def wait(self, seconds: float = 500.0) -> int:
+        """Its exit code. A wait that is met ends at once, and the machine may be busy with other things."""
+        end = time.monotonic() + seconds
+        while (code := self.poll()) is None:
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.01)
+        return code
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.pid, number)
+
+    @property
+    def errors(self) -> str:
+        return Path(f"{self.files}.err").read_text(errors="replace")
+
+    @property
+    def output(self) -> str:
+        return Path(f"{self.files}.out").read_text(errors="replace")
+
+
+class Starter:
+    """Starts command lines by forking a process that has imported everything, tests/zygote.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.number = folder, 0
+        self.cores = sorted(os.sched_getaffinity(0))
+        # as a string, so that a worker process that a fork spawns finds no main module to import again
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", Path(__file__).with_name("zygote.py").read_text()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,  # its forks' may be one, and Python asks only once whether it can seek
             text=True,
-            timeout=timeout,
         )
+        assert self._line() == "ready"
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def __call__(
+        self,
+        *arguments: object,
+        cwd: Path | None = None,
+        pinned: bool = False,
+        host: str = "",
+        stdin: str | Path = os.devnull,
+        stderr: Path | None = None,
+        **environment: str,
+    ) -> Running:
+        """`pinned` to one core; `host`: a host name of its own; `environment`: what differs from that of the tests."""
+        self.number += 1
+        files = self.folder / f"{os.getpid()}-{self.number}"
+        asked = {
+            "argv": [str(a) for a in arguments],
+            "cwd": str(cwd or self.folder),
+            "env": {**os.environ, **environment},
+            "host": host,
+            "core": self.cores[self.number % len(self.cores)] if pinned else None,
+            "in": str(stdin),
+            **{kind: f"{files}.{kind}" for kind in ("out", "err", "rc")},
+        }
+        for kind in ("out", "err"):  # so that they can be read at once
+            Path(f"{files}.{kind}").touch()
+        if stderr is not None:
+            asked["err"] = str(stderr)
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        return Running(int(self._line()), files)
+
+    def close(self) -> None:
+        self.process.kill()  # of its own accord it would take seconds
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
+    starter = Starter(tmp_path_factory.mktemp("commands"))
+    yield starter
+    starter.close()
+
+
+@pytest.fixture
+def start(starter: Starter, tmp_path: Path) -> Callable[..., Running]:
+    """Starts `mnist-suite ...` as a person would, in an empty folder with its results beside."""
+    return partial(starter, cwd=tmp_path, MNIST_SUITE_RESULTS=str(tmp_path / "results"))
+
+
+@pytest.fixture
+def suite(start: Callable[..., Running]) -> Command:
+    """The same, to its end."""
+
+    def run(*arguments: object, timeout: float = 240, **options: Any) -> subprocess.CompletedProcess[str]:
+        process = start(*arguments, **options)
+        try:
+            code = process.wait(timeout)
+        except AssertionError:
+            process.signal(signal.SIGKILL, group=True)
+            raise
+        return subprocess.CompletedProcess([*map(str, arguments)], code, process.output, process.errors)
 
     return run
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from suite.cli.main import main
 from suite.data.datasets import search_splits
-from suite.data.pictures import load_as
+from suite.data.pictures import stored_picture
 from suite.errors import InputError
 from suite.export.card import CARD, WEIGHTS, Card
 from suite.export.predict import Predictor
@@ -32,6 +32,7 @@ from suite.spec import (
     Experiment,
     Finished,
     Line,
+    Preprocess,
     Progress,
     Provenance,
     Record,
@@ -385,6 +386,12 @@ def encoded(kind: str) -> bytes:
     return file.getvalue()
 
 
+SEEN = {
+    1: Preprocess(channels=1, size=28, stored=28, mean=(0.1,), std=(0.3,), placement="centred"),
+    3: Preprocess(channels=3, size=28, stored=28, mean=(0.1,) * 3, std=(0.3,) * 3),
+}
+
+
 @quick
 @given(kind=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]), how=st.lists(mutations(), max_size=3))
 def test_mutated_pictures_are_read_or_refused(
@@ -397,7 +404,7 @@ def test_mutated_pictures_are_read_or_refused(
     path.write_bytes(content)
     for channels in (1, 3):
         try:
-            assert load_as(path, channels=channels, size=28, centred=True).shape == (channels, 28, 28)
+            assert stored_picture(path, SEEN[channels]).shape == (channels, 28, 28)
         except InputError as error:
             assert "picture.png" in str(error)
 
@@ -442,6 +449,6 @@ def test_only_plain_picture_formats_are_opened(tmp_path: Path) -> None:
             Image.new("L", (20, 20), number).save(folder / f"{number}.png")
     Image.new("L", (20, 20)).save(path, "EPS")
     with pytest.raises(InputError, match="picture"):
-        load_as(path, channels=1, size=28, centred=True)
+        stored_picture(path, SEEN[1])
     with pytest.raises(InputError, match="picture"):
         search_splits(f"folder:{tmp_path}")

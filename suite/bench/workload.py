@@ -11,6 +11,7 @@ from suite.data.datasets import info
 from suite.data.fetch import fetch
 from suite.data.splits import Labelled, Splits
 from suite.hardware import autotune, device
+from suite.hardware.budget import result
 from suite.hardware.memory import keep_memory
 from suite.models import backbones
 from suite.models.preprocessing import preprocess
@@ -20,6 +21,8 @@ from suite.training import state as training_state
 from suite.training.augment import Prepare, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.state import Step, Tally, Training
+
+MNIST_IMAGES = 60_000
 
 LITE = "timm:tf_efficientnet_lite0"
 
@@ -44,7 +47,8 @@ def mnist_model(backbone: str, place: torch.device, seed: int, size: int | None 
 
 def training_precision(model: nn.Module, expects: Preprocess, place: torch.device, backbone: str) -> torch.dtype:
     """The precision that `--precision auto` chooses for training this model from scratch."""
-    return autotune.precision("auto", place, model, expects.shape, f"{backbone} at {expects.size} px, scratch")
+    what = f"{backbone} at {expects.size} px, scratch"
+    return result(autotune.precision("auto", place, model, expects.shape, what, images=10 * MNIST_IMAGES))
 
 
 def one_epoch(run: Training, train: Examples, recipe: Recipe, prepare: Prepare) -> Callable[[], None]:

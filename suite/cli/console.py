@@ -19,7 +19,7 @@ from rich.text import Text
 from suite.errors import printable
 from suite.ranking import leaderboard as board
 from suite.ranking.leaderboard import COSTS, Row
-from suite.spec import Evaluated, Status
+from suite.spec import Evaluated, Measuring, Status
 from suite.spec import Progress as TrainingProgress
 from suite.store.events import EventReader
 from suite.store.files import dump_json
@@ -157,6 +157,7 @@ class SweepProgress:
         self.live: dict[str, str] = {}
         self.last: Status | None = None
         self.notes: set[str] = set()
+        self.began = time.time()
 
     def note(self, text: str) -> None:
         """Print a line, unless it was printed before."""
@@ -170,6 +171,7 @@ class SweepProgress:
         if self.quiet:
             return
         done = status.finished + status.pruned + status.failed
+        self._read(status)
         if self.bar is None:
             if done != self.shown or status.state != "running":
                 self.shown = done
@@ -180,19 +182,19 @@ class SweepProgress:
             self.task = self.bar.add_task(self.study, total=status.planned, eta="", best="", live="")
         best = f"best {100 * status.best_accuracy:.2f}%" if status.best_accuracy is not None else ""
         eta = f"about {duration(status.eta_seconds)} left" if status.eta_seconds else ""
-        self.bar.update(self.task, completed=done, eta=eta, best=best, live=self._live(status))
+        self.bar.update(self.task, completed=done, eta=eta, best=best, live=" | ".join(self.live.values()))
 
     def _line(self, status: Status, done: int) -> str:
         best = f", best {100 * status.best_accuracy:.2f}% ({status.best_trial})" if status.best_accuracy else ""
         eta = f", about {duration(status.eta_seconds)} left" if status.eta_seconds and status.state == "running" else ""
         state = "" if status.state == "running" else f" {status.state}"
         return (
-            f"{time.strftime('%H:%M:%S')} {status.study}{state}: {done}/{status.planned} "
+            f"{_clock(time.time())} {status.study}{state}: {done}/{status.planned} "
             f"({status.finished} finished, {status.pruned} pruned, {status.failed} failed){best}{eta}"
         )
 
-    def _live(self, status: Status) -> str:
-        """The progress of the running trials, read from their event logs."""
+    def _read(self, status: Status) -> None:
+        """Read the progress of the running trials from their event logs. Without a bar, measurements are printed."""
         directory = StudyDir(self.results, status.study)
         for trial_id in status.running:
             reader = self.readers.setdefault(trial_id, EventReader(directory.trial(trial_id).events))
@@ -202,10 +204,13 @@ class SweepProgress:
                     self.live[trial_id] = f"{trial_id[:4]} epoch {e.epoch:.1f} {e.images_per_second:,.0f} img/s"
                 elif isinstance(line.event, Evaluated):
                     self.live[trial_id] = f"{trial_id[:4]} epoch {line.event.epoch:g} {100 * line.event.accuracy:.2f}%"
+                elif isinstance(line.event, Measuring):
+                    self.live[trial_id] = f"{trial_id[:4]} measuring {line.event.what}"
+                    if self.bar is None and line.time > self.began:
+                        err.print(f"{_clock(line.time)} {status.study}/{trial_id}: measuring {line.event.what}")
         for ended in set(self.live) - set(status.running):
             self.live.pop(ended)
             self.readers.pop(ended, None)
-        return " | ".join(self.live.values())
 
 
 @contextmanager
@@ -307,6 +312,11 @@ def picture_progress(*, quiet: bool) -> Iterator[OnPictures]:
             err.print(f"{what}: {done} of {total}{left}" if total else what)
 
     yield print_line
+
+
+def _clock(seconds: float) -> str:
+    """A time since 1970 as the local time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def duration(seconds: float) -> str:

@@ -37,7 +37,12 @@ class RunOptions:
 
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Set one value: lr=0.05, epochs=3, augment.shift=2, strategy.head.hidden=512."),
+        typer.Option(
+            "--set",
+            help="Set one value: lr=0.05, epochs=3, strategy.head.hidden=512, layer_decay=0.8; for photos "
+            "augment.crop=0.35, augment.flip=true, augment.color=0.4, augment.trivial=true, augment.mixup=0.2, "
+            "augment.cutmix=1; for uneven classes balance=sampler or balance=loss. May be repeated.",
+        ),
     ] = None
     limit: Annotated[
         int | None, typer.Option(min=20, max=LARGEST, help="Use at most N images of each split, for a quick try.")

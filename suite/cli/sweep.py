@@ -143,7 +143,7 @@ def sweep(options: SweepOptions) -> None:
     """
     from suite.cli import console
     from suite.cli.run import run_study
-    from suite.ranking.leaderboard import DEFAULT, as_dict
+    from suite.ranking.leaderboard import as_dict, default_columns
     from suite.store.files import check_name, dump_json, results_dir
 
     if options.engine not in ("local", "ray"):
@@ -159,7 +159,7 @@ def sweep(options: SweepOptions) -> None:
     if options.as_json:
         print(dump_json({"status": status.model_dump(), "rows": [as_dict(row) for row in rows]}))
     else:
-        console.print_leaderboard(rows, DEFAULT, sort="accuracy", top=15, title=f"Study {name}")
+        console.print_leaderboard(rows, default_columns(rows), sort="accuracy", top=15, title=f"Study {name}")
 
 
 def _declared(options: SweepOptions, root: Path) -> Experiment:

@@ -69,6 +69,8 @@ def finetune(options: FinetuneOptions) -> None:
     \b
     Examples: mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy head
               mnist-suite finetune --backbone cnn --dataset fashion-mnist --strategy lp-ft --from STUDY
+              mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --dataset folder:photos --size 224 \\
+                  --set augment.crop=0.35 --set augment.flip=true --set balance=sampler
     """
     weights = _initial_weights(options)
     _train("finetune", options, _arm(options, options.backbone, options.strategy, options.head, weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,13 +69,14 @@ class LeaderboardOptions:
     ] = False
     results: Results = None
 
-    def keys(self) -> list[str]:
-        """The columns to show."""
-        from suite.ranking.leaderboard import DEFAULT
+    def keys(self, rows: Iterable[Row]) -> list[str]:
+        """The columns to show of these rows."""
+        from suite.ranking.leaderboard import default_columns
 
         if self.columns:
             return [key.strip() for key in self.columns.split(",")]
-        return [*DEFAULT] if self.study else [DEFAULT[0], "study", *DEFAULT[1:]]
+        first, *rest = default_columns(rows)
+        return [first, *rest] if self.study else [first, "study", *rest]
 
 
 @takes(LeaderboardOptions)
@@ -92,11 +94,11 @@ def leaderboard(options: LeaderboardOptions) -> None:
     from suite.store.files import dump_json, results_dir
     from suite.store.study import open_study, studies
 
-    root, keys = results_dir(options.results), options.keys()
+    root = results_dir(options.results)
     study, sort, top = options.study, options.sort, options.top
     if study is None and not studies(root):
         open_study(root, None)  # raises an error that says so
-    for key in [*keys, sort]:
+    for key in [*options.keys(()), sort]:
         board.column(key)  # raises an error if there is no such column
     if sum((options.as_json, options.as_csv, options.as_markdown, options.watch)) > 1:
         raise InputError("Take one of --json, --csv, --markdown and --watch.")
@@ -113,9 +115,11 @@ def leaderboard(options: LeaderboardOptions) -> None:
     elif options.as_csv:
         print(board.as_csv(rows[:top]), end="")
     elif options.as_markdown:
-        print(board.as_markdown(rows[:top], keys), end="")
+        print(board.as_markdown(rows[:top], options.keys(rows)), end="")
     else:
-        console.print_leaderboard(rows, keys, sort=sort, top=top, title=f"Study {study}" if study else "All studies")
+        console.print_leaderboard(
+            rows, options.keys(rows), sort=sort, top=top, title=f"Study {study}" if study else "All studies"
+        )
 
 
 def _print_fronts(root: Path, options: LeaderboardOptions, rows: list[Row]) -> None:
@@ -142,12 +146,12 @@ def _watch(root: Path, options: LeaderboardOptions) -> None:
 
     from suite.cli import console
 
-    keys, title = options.keys(), options.study or "All studies"
+    title = options.study or "All studies"
     with Live(console=console.out, auto_refresh=False, screen=console.out.is_terminal) as live:
         while True:
             rows = console.gather(root, options.study, sort=options.sort)
             height = options.top or max(5, console.out.height - 4)
-            live.update(console.table(rows, keys, top=height, title=title), refresh=True)
+            live.update(console.table(rows, options.keys(rows), top=height, title=title), refresh=True)
             time.sleep(1.0)
 
 

@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 WORKING = 256  # pixels; the longest side of the reduced copy on which ink is sought
 FINE = 96  # pixels; a glyph that is smaller on the reduced copy is sought again, larger
 COARSE = 16  # cells a side of the grid on which ground and light are estimated
+REACH = 5  # cells around one whose median is its ground
 SPAN = 0.35  # of the picture's side; a structure that is wider than this is ground, a narrower one is ink
 DARK = 16  # grey level up to which a pixel counts as dark ground
+BRIGHT = 128  # grey level that a glyph in form reaches somewhere; all of the data sets' reach 250
 DARKEST_LIGHT = 24.0  # grey levels added to the light, so that black ground divides nothing by zero
-LEAST = 0.03  # contrast, as a part of the light, below which nothing is ink
-SIGMAS = 6.0  # of the ground's noise; 65,000 normal values hardly ever exceed 5
+LEAST = 0.08  # contrast, as a part of the light; a fainter one is no ink
+FAINTEST = 16.0  # grey levels; a lower contrast is no ink
+SIGMAS = 7.0  # of the ground's noise; 65,000 normal values hardly ever exceed 5
 OVERSAMPLED = 4  # strokes are measured and widened at this multiple of the final size
+HUGGING = 1.5  # length at the border over root of area, above which a part is a frame or a table's edge, no stroke
+SPECK = 0.03  # of the largest part's area; smaller parts are dust
+SMALLEST = 4  # pixels; a smaller thing is no legible glyph
+MOST_PARTS = 8  # noise has many parts, a glyph has few
 THINNEST = 1.7 / 28  # of the side; 5 % of MNIST's digits have thinner strokes
 
 
@@ -91,7 +98,7 @@ def _in_form(pixels: np.ndarray, *, centred: bool) -> bool:
     """
     size = len(pixels)
     border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
-    if np.sort(border)[len(border) // 4] > DARK:
+    if pixels.max() < BRIGHT or np.sort(border)[len(border) // 4] > DARK:
         return False
     if (pixels > 127).sum() > (0.5 if centred else 1) * pixels.size:
         return False
@@ -136,7 +143,7 @@ def _find(image: Image, *, centred: bool) -> _Ink | None:
             min(height, round(bottom * height + margin)),
         )
     )
-    return _find(crop, centred=centred) or ink
+    return (_find(crop, centred=centred) if max(crop.size) <= max(image.size) * 0.7 else None) or ink
 
 
 def _channels(image: Image) -> np.ndarray:
@@ -158,43 +165,48 @@ def _channels(image: Image) -> np.ndarray:
 
 
 def _ink(channels: np.ndarray, *, centred: bool) -> _Ink | None:
+    """The ink in an array (H, W, C): how much every pixel differs from its ground, as a part of the light there."""
     height, width, _ = channels.shape
     coarse = _shrunk(channels)
     ground = _coarse_ground(coarse, centred=centred)
-    grey = channels @ _direction(coarse - ground)
-    light = _enlarged(ground.mean(2), (height, width)) + DARKEST_LIGHT
+    direction = _direction(coarse - ground)
+    grey = channels @ direction
+    light = _enlarged(ground.mean(2), grey.shape)
+    level = _enlarged(ground @ direction, grey.shape)
     if centred:
-        span = max(3, round(SPAN * max(height, width)))
-        # A square that is wider than strokes fits anywhere on the ground, in hard shadows and on the table too.
-        strength = (grey - ndimage.grey_opening(grey, (span, span), mode="nearest")) / light
-    else:
-        strength = (grey - _enlarged(_plane(_shrunk(grey[..., None])), (height, width))[..., 0]) / light
-    strength -= np.median(strength)
-    noise = 1.4826 * float(np.median(np.abs(strength)))
-    floor = max(LEAST, SIGMAS * noise)
-    strong = strength[strength > floor]
-    if not len(strong):
+        fine = _opened(grey)  # the ground to the pixel: hard shadows and the table too
+        light += (fine - level) * direction.mean()
+        level = fine
+    contrast = grey - level
+    strength = contrast / (np.maximum(light, 0) + DARKEST_LIGHT)  # a shadow dims ink and ground alike
+    # Noise may be the same everywhere, or grow with the light.
+    contrast, noise = _levelled(contrast)
+    strength, relative_noise = _levelled(strength)
+    floor = max(LEAST, SIGMAS * relative_noise)
+    strength[contrast < max(FAINTEST, SIGMAS * noise)] = 0
+    above = strength[strength > floor]
+    if not len(above):
         return None
-    peak = float(np.percentile(strong, 90))
-    mask = _components(strength > max(floor * 0.7, 0.3 * peak), strength > max(floor, 0.55 * peak))
-    if not mask.any():
+    strong = _otsu(above)
+    weak = max(floor, 0.65 * strong) if centred else floor  # a line's pale ends; all of a thing's greys
+    mask = _components(strength >= weak, strength >= strong)
+    if mask is None:
         return None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    if centred:  # antialiased edges belong to the ink
+    strength, mask = strength[top:bottom, left:right], mask[top:bottom, left:right]
+    peak = float(np.percentile(strength[mask], 70 if centred else 99))
+    if centred:  # the antialiased edges belong to the ink
         strength = np.where(ndimage.binary_dilation(mask, np.ones((3, 3))), strength, 0)
-        peak = float(np.percentile(strength[mask], 70))
-    else:
-        peak = float(np.percentile(strength[mask], 99))
-    strength = np.clip(strength[top:bottom, left:right] / peak, 0, 1).astype(np.float32)
+    strength = np.clip(strength / peak, 0, 1).astype(np.float32)
     return _Ink(strength, (left / width, top / height, right / width, bottom / height))
 
 
 def _shrunk(channels: np.ndarray) -> np.ndarray:
-    """(h, w, C) means of the cells of a grid of at most COARSE cells a side."""
+    """(h, w, C) means of square cells, COARSE of them along the longer side."""
     height, width, _ = channels.shape
-    rows = np.linspace(0, height, min(COARSE, height) + 1).astype(int)[:-1]
-    columns = np.linspace(0, width, min(COARSE, width) + 1).astype(int)[:-1]
+    cells = [min(length, -(-length * COARSE // max(height, width))) for length in (height, width)]
+    rows, columns = (np.arange(n) * length // n for n, length in zip(cells, (height, width), strict=True))
     sums = np.add.reduceat(np.add.reduceat(channels, rows, axis=0), columns, axis=1)
     counts = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
     return sums / counts[..., None]
@@ -215,15 +227,14 @@ def _enlarged(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def _coarse_ground(coarse: np.ndarray, *, centred: bool) -> np.ndarray:
     """The ground in each cell: (h, w, C).
 
-    Ink covers less than half of any large window, so its median is the ground. Odd reflection at the border keeps a
-    falling light falling. A thing that fills the picture leaves ground at the border alone.
+    Ink covers less than half of a large window, so the window's median is the ground. What lies at the border goes on
+    beyond it: there the ground reaches the border and ink seldom does. A thing that fills the picture leaves ground at
+    the border alone.
     """
     if not centred:
         return _plane(coarse)
-    reach = min(5, min(coarse.shape[:2]) - 1)
-    if reach < 1:
-        return np.broadcast_to(np.median(coarse, (0, 1)), coarse.shape)
-    padded = np.pad(coarse, ((reach, reach), (reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
+    reach = REACH
+    padded = np.pad(coarse, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1), (0, 1))
     return np.median(windows.reshape(*coarse.shape, -1), -1)
 
@@ -237,7 +248,7 @@ def _plane(coarse: np.ndarray) -> np.ndarray:
     levels = coarse.reshape(-1, count)
     planes = []
     for channel in range(count):
-        weights = np.ones(border.sum())
+        weights, plane = np.ones(border.sum()), np.zeros(3)
         for _ in range(10):
             scaled = terms[border] * weights[:, None]
             plane = np.linalg.lstsq(scaled, levels[border, channel] * weights, rcond=None)[0]
@@ -259,19 +270,65 @@ def _direction(deviation: np.ndarray) -> np.ndarray:
     return (direction if (along**3).sum() >= 0 else -direction).astype(np.float32)
 
 
-def _components(weak: np.ndarray, strong: np.ndarray) -> np.ndarray:
-    """The parts of the ink: connected pixels of `weak` that hold `strong` ones, without specks and frames."""
-    labels, count = ndimage.label(weak, np.ones((3, 3)))
+def _opened(contrast: np.ndarray) -> np.ndarray:
+    """What is wide, without what is narrow and light: (H, W).
+
+    A square that is wider than strokes fits anywhere on the ground, on both sides of a shadow's edge too. It may lie
+    half outside the picture, where the border goes on.
+    """
+    span = max(3, round(SPAN * max(contrast.shape)))
+    margin = span // 2 + 1
+    opened = ndimage.grey_opening(np.pad(contrast, margin, mode="edge"), (span, span))
+    return opened[margin:-margin, margin:-margin]
+
+
+def _levelled(values: np.ndarray) -> tuple[np.ndarray, float]:
+    """The values less those of the ground, and the standard deviation of the ground's noise.
+
+    It is the larger of two estimates: from neighbours, and from quantiles, which sees coarse noise. Both stay with the
+    ground where ink covers more than half of the picture.
+    """
+    low, typical = np.percentile(values, (5, 25))  # 0.97 standard deviations apart in normal noise
+    steps = [float(np.median(np.abs(np.diff(values, axis=axis)))) for axis in (0, 1) if values.shape[axis] > 1]
+    return values - typical, max(float(typical - low) / 0.97, 1.4826 / np.sqrt(2) * max(steps, default=0.0))
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold that splits the values into the two most distinct classes (Otsu, 1979,
+    https://doi.org/10.1109/TSMC.1979.4310076). Faint lines of ruled paper are one, ink or its core the other.
+    """
+    if values.min() == values.max():
+        return float(values.min())
+    counts, edges = np.histogram(values, 64)
+    middles = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)[:-1]
+    sums = np.cumsum(counts * middles)
+    above = len(values) - below
+    between = (sums[:-1] * len(values) - below * sums[-1]) ** 2 / np.maximum(below * above, 1)
+    return float(edges[1 + between.argmax()])
+
+
+def _components(weak: np.ndarray, strong: np.ndarray) -> np.ndarray | None:
+    """The parts of the ink: connected pixels of `weak` that hold `strong` ones, without specks and frames.
+
+    None where they are no glyph: too small, too many, or a shadow's corner.
+    """
+    labels = np.zeros(weak.shape, np.int32)
+    ndimage.label(weak, np.ones((3, 3)), output=labels)
+    count = int(labels.max())
     areas = np.bincount(labels[strong], minlength=count + 1)
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    at_border = np.bincount(border, minlength=count + 1)
-    framing = at_border > 0.15 * len(border)
-    framing[0] = False
-    areas[0] = 0
+    framing = np.bincount(border, minlength=count + 1) > HUGGING * np.sqrt(areas)
     inside = np.where(framing, 0, areas)
-    if inside.max() >= 0.02 * areas.max():
-        areas = inside
-    return (areas >= max(1, 0.03 * areas.max()))[labels]
+    close = inside.max() < SPECK * areas.max()  # at most the glyph of a close crop, which reaches the border
+    kept = np.arange(count + 1) == areas.argmax() if close else inside >= max(1, SPECK * inside.max())
+    if not areas.any() or kept.sum() > MOST_PARTS:
+        return None
+    mask = kept[labels]
+    spans = [np.ptp(np.flatnonzero(mask.any(axis))) + 1 for axis in (1, 0)]
+    if max(spans) < SMALLEST or (close and min(np.divide(spans, mask.shape)) < 0.8):
+        return None
+    return mask
 
 
 # --- placing it -----------------------------------------------------------------------------------------------------
@@ -314,7 +371,8 @@ def _stretched(strength: np.ndarray) -> np.ndarray:
 def _widened(strength: np.ndarray, thinnest: float) -> np.ndarray:
     """Strokes at least `thinnest` pixels wide: a fine line, made small, would fade away instead."""
     inside = np.pad(strength > 0.5, 1)
-    distance = ndimage.distance_transform_edt(inside)
+    distance = np.zeros(inside.shape)
+    ndimage.distance_transform_edt(inside, distances=distance)
     ridge = (distance > 0) & (distance == ndimage.maximum_filter(distance, 3))
     if not ridge.any():
         return strength

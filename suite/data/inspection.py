@@ -18,9 +18,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from suite.data.pictures import DEEP_MODES, FORMATS, ORIENTATION, flattened, opened
+from suite.data.pictures import DEEP_MODES, FORMATS, flattened, opened
 from suite.errors import InputError, WorkError
-from suite.hardware.device import cores
 from suite.store.files import cache_dir, open_plain, write_atomic
 
 VERSION = 1  # of the facts; those of other versions are gathered again
@@ -43,7 +42,7 @@ class Facts:
     size: int  # bytes
     changed: int  # modification time in nanoseconds
     sha256: str
-    width: int  # pixels, upright
+    width: int  # pixels, before the picture is turned upright
     height: int
     grey: bool  # by its mode
     fault: str | None = None  # why it cannot be read
@@ -70,6 +69,8 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     PyTorch uses one thread in each of the threads meanwhile.
     """
     import torch
+
+    from suite.hardware.device import cores
 
     threads = torch.get_num_threads()
     ahead = 4 * cores()
@@ -129,8 +130,6 @@ def _look(path: Path) -> Facts:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
-            if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):  # orientations with the sides exchanged
-                width, height = height, width
             grey = image.mode in ("1", "L", "LA", *DEEP_MODES)
         return Facts(status.st_size, status.st_mtime_ns, sha256, width, height, grey)
     except UnidentifiedImageError:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from suite.errors import InputError
-from suite.hardware.light_import import light_import
 from suite.spec import Preprocess, View
 
 if TYPE_CHECKING:
@@ -154,25 +154,31 @@ def _pixels(image: Image) -> Tensor:
 
 
 def _plain_jpeg(path: Path, image: Image, view: View) -> Tensor | None:
-    """(C, H, W) uint8 of an upright JPEG at full size by torchvision's decoder; None for other files.
+    """(C, H, W) uint8 of an upright JPEG at full size by TorchCodec; None for other files, and without TorchCodec.
 
     It gives the same pixels as Pillow, and resizing them needs no copy: 1.4 times as fast as by way of Pillow.
     """
     from PIL.JpegImagePlugin import JpegImageFile
 
-    plain = isinstance(image, JpegImageFile) and image.mode == ("L" if view.channels == 1 else "RGB")
-    if not plain or image.decoderconfig not in ((), (1, 0)) or image.getexif().get(ORIENTATION, 1) != 1:
+    if not isinstance(image, JpegImageFile) or image.mode != ("L" if view.channels == 1 else "RGB"):
         return None
-    import torch
-
-    light_import("torchvision")
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+    if image.decoderconfig not in ((), (1, 0)) or image.getexif().get(ORIENTATION, 1) != 1:  # (scale, ...)
+        return None
+    decode = _jpeg_decoder()
     try:
-        return decode_jpeg(content, mode=ImageReadMode.GRAY if view.channels == 1 else ImageReadMode.RGB)
+        return None if decode is None else decode(path.read_bytes(), mode="GRAY" if view.channels == 1 else "RGB")
     except RuntimeError:  # Pillow says what is wrong
         return None
+
+
+@cache
+def _jpeg_decoder() -> Callable[..., Tensor] | None:
+    """TorchCodec's decoder; None where its libraries cannot be loaded on this machine."""
+    try:
+        from torchcodec.decoders import decode_image
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return decode_image
 
 
 def fitted(pixels: Tensor, view: View) -> np.ndarray:

@@ -43,7 +43,8 @@ from suite.ranking.final import (
     readings,
     tested,
 )
-from suite.ranking.statistics import holm, mcnemar, paired_t, sample, wilson
+from suite.ranking.leaderboard import UNEVEN
+from suite.ranking.statistics import balanced_accuracy, holm, mcnemar, paired_t, sample, wilson
 from suite.spec import Status, Trial, View
 from suite.spec.seeds import mix
 from suite.store.files import read_bytes, write_atomic
@@ -292,6 +293,7 @@ def _finalist(directory: StudyDir, state: TrialState, runs: Sequence[TrialState]
         validation=sample([s.best or 0.0 for s, _ in done]),
         wilson=wilson(accuracies[0], first.images),
         ece=sample([facts.ece for _, facts in done if facts.ece is not None]),
+        balanced=sample([balanced_accuracy(facts.confusion) for _, facts in done]),
         test_sha256=first.test_sha256,
     )
 
@@ -361,8 +363,10 @@ def _finalist_line(row: Finalist) -> str:
     if test.sd is not None and test.low is not None and test.high is not None:
         spread = f" sd {100 * test.sd:.3f}, 95% of the mean {100 * test.low:.2f} to {100 * test.high:.2f},"
     low, high = (100 * bound for bound in row.wilson)
+    uneven = row.balanced is not None and abs(row.balanced.mean - test.mean) > UNEVEN
+    balanced = f" (balanced {100 * row.balanced.mean:.2f}%)" if row.balanced is not None and uneven else ""
     return (
-        f"{mark} {row.arm} {row.trial}: {100 * test.mean:.3f}%{spread} n {test.n}; one model "
+        f"{mark} {row.arm} {row.trial}: {100 * test.mean:.3f}%{balanced}{spread} n {test.n}; one model "
         f"{low:.2f} to {high:.2f}; in the search {100 * row.search_accuracy:.2f}% on validation (optimistic)"
     )
 

@@ -19,7 +19,7 @@ from suite.execution.job import Executor, Job, Message, awaits_verdict
 from suite.execution.ledger import Ledger
 from suite.execution.status import HEARTBEAT_SECONDS, StatusWriter
 from suite.execution.stop import Stop
-from suite.spec import Evaluated, Line, Record, Started, Status, Trial
+from suite.spec import Evaluated, Line, Measuring, Record, Started, Status, Trial
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
 from suite.training.checkpoint import clear
@@ -140,7 +140,7 @@ class Controller:
             self._ended(state)
             return True
         stopping = self._stopping
-        if not isinstance(event, Started | Evaluated):
+        if not isinstance(event, Started | Evaluated | Measuring):
             if stopping:
                 self.executor.reply(state.id, "stop")
             return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +17,7 @@ from suite.execution.stacked import Together
 from suite.hardware import autotune, device
 from suite.models.assembly import build
 from suite.models.preprocessing import of_arm
-from suite.spec import Experiment
+from suite.spec import Experiment, Preprocess
 
 AUTO_POPULATION_CPU = 8  # heads only, whose stacked training is one product; more would search without feedback
 
@@ -66,23 +68,28 @@ class Options:
         return Inline() if self.workers == 1 and limits == Limits() else Processes(self.workers, limits)
 
 
-def best_workers(experiment: Experiment, place: str) -> int:
+def best_workers(experiment: Experiment, place: str) -> Generator[None, None, int]:
     """The number of trials at once that makes every arm of the experiment fastest, on this machine.
 
     1 on an accelerator, which one training fills, and where latency is capped, which is measured in a quiet process.
+    Yields before a measurement takes longer than `budget.WORD_SECONDS`.
     """
     if device.pick(place).type != "cpu" or caps_latency(experiment):
         return 1
-    info = describe(experiment.dataset, limit=experiment.limit).info
-    found = [device.cores()]
+    data = describe(experiment.dataset, limit=experiment.limit)
+    images: Counter[tuple[str, str, Preprocess]] = Counter()  # trained on, by backbone, precision and input
     for arm in experiment.arms.values():
-        if arm.strategy.kind == "head":
-            continue
-        expects = of_arm(arm, info)
-        model = build(arm.backbone, expects, classes=len(info.classes), seed=experiment.seed)
-        dtype = device.precision(arm.recipe.precision, device.pick(place), model, training=True)
-        found.append(autotune.workers(model, expects.shape, dtype)[0])
-    return min(found)
+        if arm.strategy.kind != "head":
+            epochs = arm.recipe.epochs * experiment.trials / len(experiment.arms)
+            kind = (arm.backbone, arm.recipe.precision, of_arm(arm, data.info))
+            images[kind] += round(epochs * arm.fraction * len(data.train_labels))
+    found = device.cores()
+    for (backbone, precision, expects), trained_on in images.items():
+        model = build(backbone, expects, classes=len(data.info.classes), seed=experiment.seed)
+        dtype = device.precision(precision, device.pick(place), model, training=True)
+        best, _ = yield from autotune.workers(model, expects.shape, dtype, trained_on)
+        found = min(found, best)
+    return found
 
 
 def caps_latency(experiment: Experiment) -> bool:

@@ -6,9 +6,12 @@ A single training is a study of one trial, so `pretrain` and `finetune` come thi
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import socket
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +58,8 @@ def sweep(
     check(experiment, results, options)
     make_writable(results)
     if options.workers == 0 and options.engine == "local":
-        options = replace(options, workers=best_workers(experiment, options.device) if options.population == 1 else 1)
+        workers = 1 if options.population != 1 else (yield from _best_workers(experiment, options, directory))
+        options = replace(options, workers=workers)
     with directory.lock():
         yield from wait_for_other_host(directory)
         with _faults_translated(options, directory):
@@ -67,6 +71,21 @@ def sweep(
                 yield from _pretraining(experiment, results, options, stop, executor)
                 if stop.reason is None:
                     yield from _run(opening, results, options, stop, executor)
+
+
+def _best_workers(experiment: Experiment, options: Options, directory: StudyDir) -> Generator[Status, None, int]:
+    """`best_workers`; yields a Status once where it takes more than two seconds."""
+    work, told, now = best_workers(experiment, options.device), False, time.time()
+    facts = {"study": directory.name, "pid": os.getpid(), "host": socket.gethostname(), "planned": experiment.trials}
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+        if not told:
+            told = True
+            words = "measuring how many trials at once are fastest"
+            yield Status(**facts, state="running", started=now, heartbeat=now, message=words)
 
 
 def _run(opening: Opening, results: Path, options: Options, stop: Stop, executor: Executor) -> Iterator[Status]:

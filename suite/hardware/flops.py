@@ -28,6 +28,17 @@ def cost_key(model: nn.Module) -> Hashable:
     return repr(model), parameters, tuple((name, b.shape) for name, b in model.named_buffers())
 
 
+def on_meta(model: nn.Module) -> nn.Module:
+    """A copy of the model on the meta device, where tensors have shapes but no values. Its tensors take no memory."""
+    memo: dict[int, object] = {id(p): nn.Parameter(_empty(p), p.requires_grad) for p in model.parameters()}
+    memo |= {id(b): _empty(b) for b in model.buffers()}
+    return copy.deepcopy(model, memo).to("meta")
+
+
+def _empty(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor, device="meta")
+
+
 _counted: dict[Hashable, Counted] = {}
 
 
@@ -47,7 +58,7 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
 def _count(model: nn.Module, shape: tuple[int, ...]) -> Counted:
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    meta = copy.deepcopy(model).to("meta")
+    meta = on_meta(model)
     batch = torch.zeros(2, *shape, device="meta")  # two inputs, since batch norm cannot train on one
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         meta.eval()(batch)

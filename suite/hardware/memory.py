@@ -10,6 +10,8 @@ import torch
 
 OUT_OF_MEMORY = ("not enough memory", "out of memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
 
+KEPT_BYTES = 256 << 20  # of freed memory that one trial may leave to the next: as much as small models use again
+
 
 def ran_out(error: Exception) -> bool:
     """Whether `error` reports a lack of memory of the CPU or of a GPU, whichever library raised it."""
@@ -17,11 +19,33 @@ def ran_out(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in text for words in OUT_OF_MEMORY)
 
 
+class _MallocState(ctypes.Structure):
+    """`struct mallinfo2` of glibc 2.33 and later: https://man7.org/linux/man-pages/man3/mallinfo.3.html."""
+
+    _fields_ = [
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),
+        *((name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")),
+    ]
+
+
 def make_room() -> None:
-    """Free unreferenced objects, and return the CUDA allocator's unused memory to the driver."""
+    """Free unreferenced objects, and return unused memory of the CUDA allocator to the driver, and of the C library to
+    the kernel where it holds more than `KEPT_BYTES`."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    if held_bytes() > KEPT_BYTES:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def held_bytes() -> int:
+    """Freed memory that the C library keeps for later allocations; 0 where it does not tell."""
+    try:
+        state = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError):
+        return 0
+    state.restype = _MallocState
+    return state().fordblks
 
 
 @cache

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from suite.errors import InputError
-from suite.hardware.light_import import light_import
+from suite.models.light_import import light_import
 
 TIMM = "timm:"  # prefix of the names of timm's models
 

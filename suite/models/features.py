@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from suite.hardware.activations import evaluation_batch
 from suite.hardware.device import synchronize
 from suite.models.backbones import embed
 from suite.models.preprocessing import evaluation_preparer
@@ -44,7 +45,7 @@ def extract(
     device = images.device
     prepare = evaluation_preparer(expects, device)
     model.eval().to(memory_format=torch.channels_last)
-    batch = 128 if device.type == "cpu" else 2000
+    batch = evaluation_batch(model, expects.shape, device, most=128 if device.type == "cpu" else 2000)
     parts: list[Tensor] = []
     reported = time.monotonic()
     for start in range(0, len(images), batch):

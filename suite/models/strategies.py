@@ -1,4 +1,4 @@
-"""Which parameters each strategy trains.
+"""Which parameters each strategy trains, and how fast.
 
 To add a strategy, add its model to `suite/spec/recipe.py` and an entry to `TRAINED` here.
 """
@@ -57,6 +57,19 @@ def trained_names(strategy: Strategy, model: nn.Module) -> set[str]:
     Raises InputError where the backbone lacks what the strategy trains.
     """
     return backbones.classifier_parameters(model) | TRAINED[type(strategy)](strategy, model)
+
+
+def layer_scales(model: nn.Module, decay: float) -> dict[str, float]:
+    """Factors of the learning rate by parameter name, for layer-wise learning rate decay: 1 for the classifier, and
+    `decay` times that of the next block for each block before it (Clark et al., 2020, arXiv:2003.10555; Bao et al.,
+    2022, arXiv:2106.08254).
+
+    Empty, which means 1 for all, without decay and for a head on frozen features, which has no blocks.
+    """
+    if decay == 1 or not hasattr(model, "get_classifier"):
+        return {}
+    groups = backbones.blocks(model)
+    return {name: decay ** (len(groups) - 1 - i) for i, names in enumerate(groups) for name in names}
 
 
 def freeze(strategy: Strategy, model: nn.Module) -> Callable[[nn.Module], None] | None:

@@ -83,6 +83,7 @@ class Finalist(Stored):
     validation: Share
     wilson: tuple[Unit, Unit]  # 95 %, of the first run
     ece: Share
+    balanced: Share | None = None  # balanced accuracy on test; None in files of versions that did not compute it
     test_sha256: str | None = None
 
 

@@ -60,6 +60,10 @@ def _loss(state: TrialState) -> float | None:
     return state.record.loss if state.record else None
 
 
+def _balanced(state: TrialState) -> float | None:
+    return state.record.balanced_accuracy if state.record else None
+
+
 def _epoch(state: TrialState) -> float | None:
     return state.record.epoch if state.record else state.curve[-1][0] if state.curve else None
 
@@ -85,6 +89,7 @@ class Row(NamedTuple):
     accuracy: Annotated[float | None, Column("val acc", percent, "high", read=lambda s: s.best)] = None
     low: Annotated[float | None, Column("95% low", percent, "high")] = None
     high: Annotated[float | None, Column("95% high", percent, "high")] = None
+    balanced: Annotated[float | None, Column("balanced", percent, "high", read=_balanced)] = None  # mean recall
     loss: Annotated[float | None, Column("val loss", "{:.4f}".format, "low", read=_loss)] = None
     epoch: Annotated[float | None, Column("epoch", "{:g}".format, read=_epoch)] = None
     curve: tuple[float, ...] = ()  # validation accuracies
@@ -141,6 +146,18 @@ DEFAULT: tuple[str, ...] = (
     "energy",
     "tuned",
 )
+
+UNEVEN = 0.005  # difference between accuracy and balanced accuracy from which the latter is shown unasked
+
+
+def default_columns(rows: Iterable[Row]) -> tuple[str, ...]:
+    """`DEFAULT`, with balanced accuracy beside accuracy where classes are so uneven that the two differ."""
+    for r in rows:
+        if r.balanced is not None and r.accuracy is not None and abs(r.balanced - r.accuracy) > UNEVEN:
+            place = DEFAULT.index("accuracy") + 1
+            return (*DEFAULT[:place], "balanced", *DEFAULT[place:])
+    return DEFAULT
+
 
 COSTS = tuple(key for key, column in COLUMNS.items() if column.cost)
 

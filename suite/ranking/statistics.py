@@ -198,6 +198,15 @@ def per_class(confusion: Sequence[Sequence[int]]) -> list[ClassFigures]:
     ]
 
 
+def balanced_accuracy(confusion: Sequence[Sequence[int]]) -> float:
+    """The mean recall of the classes that have images; `confusion` as in `per_class`.
+
+    Source: Brodersen et al., 2010, https://doi.org/10.1109/ICPR.2010.764
+    """
+    recalls = [of_class.recall for of_class in per_class(confusion) if of_class.count]
+    return sum(recalls) / len(recalls) if recalls else 0.0
+
+
 # --- fronts of accuracy against cost --------------------------------------------------------------------------
 
 

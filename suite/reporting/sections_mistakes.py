@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from suite.ranking.mistakes import Mistakes
-from suite.ranking.statistics import per_class
+from suite.ranking.statistics import ClassFigures, per_class
 from suite.reporting import plots_mistakes
 from suite.reporting.document import Gallery, Picture, Section, Table, Text
 from suite.reporting.facts import Facts
@@ -57,8 +57,17 @@ def classes(facts: Facts) -> Section | None:
         ]
         for i, name in enumerate(facts.study.classes)
     ]
-    caption = f"Precision / recall / F1 in percent, on the {where}"
+    means = [_means([one for one in of_arm if one.count]) for of_arm in figures.values()]
+    rows.append(["mean of the classes", str(sum(one.count for one in images)), *means])
+    caption = (
+        f"Precision / recall / F1 in percent, on the {where}. The mean recall of the classes is the balanced accuracy."
+    )
     return Section("Every class", [Table(("class", "images", *figures), rows, caption)])
+
+
+def _means(figures: Sequence[ClassFigures]) -> str:
+    parts = [[one.precision for one in figures], [one.recall for one in figures], [one.f1 for one in figures]]
+    return " / ".join(f"{100 * sum(part) / len(part):.1f}" if part else "-" for part in parts)
 
 
 def calibration(facts: Facts) -> Section | None:

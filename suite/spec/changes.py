@@ -88,7 +88,7 @@ def single_arm(
     precision: str = "auto",
     settings: Sequence[str] = (),
 ) -> Arm:
-    """The arm of a single training, with the default recipe of its strategy.
+    """The arm of a single training, with the default recipe of its strategy and backbone.
 
     Args:
         backbone: A built-in name, or timm:NAME.
@@ -107,7 +107,7 @@ def single_arm(
     kind: dict[str, Any] = {"kind": strategy}
     if strategy == "head":
         kind["head"] = {"kind": head}
-    recipe = default_recipe(strategy).model_dump()
+    recipe = default_recipe(strategy, backbone).model_dump()
     facts = {"backbone": backbone, "strategy": kind, "weights": weights, "size": size, "fit": fit, "fraction": fraction}
     try:
         arm = Arm.model_validate({**facts, "recipe": {**recipe, "precision": precision}})

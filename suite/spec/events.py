@@ -46,6 +46,13 @@ class Evaluated(Spec):
     seconds: float  # of training so far, without evaluation
 
 
+class Measuring(Spec):
+    """The machine or the model is being measured, which takes more than two seconds."""
+
+    kind: Literal["measuring"] = "measuring"
+    what: str  # for people, for example "latency"
+
+
 class Checkpointed(Spec):
     """A checkpoint was written."""
 
@@ -87,7 +94,7 @@ class Stopped(Spec):
 
 
 Event = Annotated[
-    Started | Progress | Evaluated | Checkpointed | Finished | Pruned | Failed | Stopped,
+    Started | Progress | Evaluated | Measuring | Checkpointed | Finished | Pruned | Failed | Stopped,
     Field(discriminator="kind"),
 ]
 

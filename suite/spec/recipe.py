@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,22 +10,39 @@ from suite.spec.base import Positive, Spec, Unit
 
 
 class Augment(Spec):
-    """Random augmentation of the training images, sampled anew for every image and epoch."""
+    """Random augmentation of the training images, sampled anew for every image and epoch.
+
+    It applies to trainings on images; heads on frozen features see none of it.
+    """
+
+    added: ClassVar[frozenset[str]] = frozenset({"crop", "color", "trivial", "mixup", "cutmix"})
 
     shift: float = Field(default=0.0, ge=0, le=16, description="largest translation, pixels of the native image")
     rotate: float = Field(default=0.0, ge=0, le=180, description="largest rotation, degrees")
     scale: float = Field(default=0.0, ge=0, le=0.5, description="largest relative change of size")
     erase: Unit = Field(default=0.0, description="probability of blanking a random rectangle")
     flip: bool = Field(default=False, description="mirror half of the images left to right")
+    crop: Unit = Field(default=0.0, description="smallest share of the area in a random resized crop; 0 = no crop")
+    color: Unit = Field(default=0.0, description="largest relative change of brightness, contrast and saturation")
+    trivial: bool = Field(default=False, description="TrivialAugment, wide: one random operation an image")
+    mixup: float = Field(default=0.0, ge=0, le=100, description="alpha of mixup's Beta distribution; 0 = off")
+    cutmix: float = Field(default=0.0, ge=0, le=100, description="alpha of CutMix's Beta distribution; 0 = off")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pairs of images are mixed."""
+        return bool(self.mixup or self.cutmix)
 
     def __bool__(self) -> bool:
         """Whether any augmentation is on."""
-        return bool(self.shift or self.rotate or self.scale or self.erase or self.flip)
+        return self != Augment()
 
 
 class Recipe(Spec):
     """Hyperparameters of one training. The defaults are those of the PyTorch tutorial that this suite started from:
     SGD with learning rate 0.01 and momentum 0.9, batch size 64, two epochs."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"layer_decay", "balance"})
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = Field(default=0.01, description="peak learning rate")
@@ -48,6 +65,16 @@ class Recipe(Spec):
         description="decay of the moving average of the weights that is evaluated; 0 = off",
     )
     clip_norm: float = Field(default=0.0, ge=0, description="largest gradient norm; 0 = off")
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from each block to the one before it, the classifier having `lr`",
+    )
+    balance: Literal["none", "sampler", "loss"] = Field(
+        default="none",
+        description="uneven classes: draw as many images of each class, or weigh each class alike in the loss",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import field_validator
 
@@ -28,8 +28,12 @@ class Cost(Spec):
     memory_source: str  # "cuda allocator" or "resident set"
     energy_joules: float | None
     energy_source: str  # "nvml", "rapl", "unavailable", "unattributable (...)"
-    latency_seconds: float | None = None  # forward pass of one image in fp32, the fastest of several
-    latency_256_seconds: float | None = None  # forward pass of 256 images; None if it would take too long
+    # Forward passes in float32, timed for up to 5 % of the trial's time or 1 s. None where three passes take longer.
+    latency_seconds: float | None = None  # of one image, the fastest of several passes
+    # Of 256 images: the fastest of several passes of b images, times 256 / b. b is 256 for small models, else the
+    # largest power of two for which a pass takes up to 512 MiB of activations and 20 GFLOP (2 TFLOP on a GPU).
+    latency_256_seconds: float | None = None
+    latency_source: str = ""  # how the two were measured, with b where it is less than 256; or why they were not
 
 
 class Provenance(Spec):
@@ -53,12 +57,15 @@ class Provenance(Spec):
 class Record(Spec):
     """result.json: the result of a trial. It is written last, so its presence means that the trial has ended."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"balanced_accuracy"})
+
     schema_version: Literal[1] = SCHEMA
     trial: str
     arm: Name
     state: Literal["finished", "pruned", "failed"]
     attempt: str
     accuracy: Unit | None = None  # the best on the validation split
+    balanced_accuracy: Unit | None = None  # at that evaluation: the mean recall of the classes; finished trials only
     loss: float | None = None
     epoch: Epoch | None = None  # of the best accuracy
     images: Count = 0  # number of validation images

@@ -242,7 +242,7 @@ class TrialState:
                     self.state, self.reason = event.kind, event.reason
                 case "finished":
                     self.state = "finished"
-                case "checkpointed":
+                case "checkpointed" | "measuring":
                     pass
 
     _steps: dict[float, int] = field(default_factory=dict, repr=False)  # by epoch

@@ -26,9 +26,12 @@ from suite.training.augment import Prepare
 from suite.training.checkpoint import checkpoint_seconds
 from suite.training.evaluation import Examples
 from suite.training.loop import fit, steps_per_epoch, training_loop
+from suite.training.measuring import announced
 from suite.training.record import Account, AttemptName, started_event
 from suite.training.setup import Loaded, Setup
 from suite.training.state import Diverged, Step, Training, begin, restore, state_numbers, state_tensors
+
+LATENCY = "its latency"  # what is measured, in Measuring events
 
 T = TypeVar("T")
 
@@ -84,8 +87,11 @@ class Trained:
 
 def check_caps(setup: Setup, account: Account, attempt: Attempt, model: nn.Module) -> Events[None]:
     """Raises TrialPruned where the model costs more than the experiment allows."""
-    shape, where = setup.expects.shape, setup.device
-    reason = latency.exceeded_cap(setup.trial.caps, account.counted, lambda: latency.latency(model, shape, where))
+    caps = setup.trial.caps
+    reason = latency.exceeded_cap(caps, account.counted)
+    if reason is None and caps is not None and caps.latency is not None:
+        one = yield from announced(latency.one_image(model, setup.expects.shape, setup.device), LATENCY)
+        reason = latency.exceeded_cap(caps, account.counted, one)
     if reason is not None:
         if account.tally.step == 0:
             yield started_event(attempt.token, account, steps=0)

@@ -16,7 +16,7 @@ from suite.hardware.memory import ran_out
 
 WARM_UP = 3  # runs before recording, in which libraries choose their algorithms and allocate their buffers
 
-Work = Callable[[Tensor, Tensor], Tensor]  # (inputs, labels) to the loss, all on the GPU, without synchronisation
+Work = Callable[..., Tensor]  # the tensors of a batch to the loss, all on the GPU, without synchronisation
 
 Recorded = Work  # replays a graph
 
@@ -30,9 +30,9 @@ def usable(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def record(
-    work: Work, example: tuple[Tensor, Tensor], state: Callable[[], list[Tensor]], *, must_fit: bool = False
+    work: Work, example: tuple[Tensor, ...], state: Callable[[], list[Tensor]], *, must_fit: bool = False
 ) -> Recorded:
-    """Record `work` as a graph for inputs and labels of the shapes in `example`.
+    """Record `work` as a graph for batches of the shapes in `example`.
 
     `state` returns the tensors that `work` changes. They are restored after the warm-up runs, also when this raises.
     Tensors that only exist since the warm-up, which are an optimiser's moments, are set to zero, their initial value.
@@ -40,21 +40,21 @@ def record(
     If `work` cannot be recorded it is returned as it is, to be run step by step. With `must_fit`, a graph for which
     there is too little memory raises the error instead.
     """
-    inputs, labels = (part.clone(memory_format=torch.preserve_format) for part in example)
+    batch = tuple(part.clone(memory_format=torch.preserve_format) for part in example)
     before = [(tensor, tensor.clone()) for tensor in state()]
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     try:
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
-                work(inputs, labels)
+                work(*batch)
     finally:
         torch.cuda.current_stream().wait_stream(stream)
         _restore(before, state())
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
-            loss = work(inputs, labels)
+            loss = work(*batch)
     except (RuntimeError, MemoryError) as error:  # an operator of the model synchronises, or memory ran out
         torch.cuda.synchronize()
         _restore(before, state())
@@ -62,9 +62,9 @@ def record(
             raise
         return work
 
-    def replay(new_inputs: Tensor, new_labels: Tensor) -> Tensor:
-        inputs.copy_(new_inputs)
-        labels.copy_(new_labels)
+    def replay(*new: Tensor) -> Tensor:
+        for part, values in zip(batch, new, strict=True):
+            part.copy_(values)
         graph.replay()
         return loss
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from suite.hardware.activations import evaluation_batch
 from suite.models.streaming import Streamed
 
 
@@ -54,7 +55,9 @@ def evaluate(
     """Accuracy and mean cross-entropy over all of `data`, under autocast to `dtype`. Puts the model into evaluation
     mode."""
     model.eval()
-    batch = 250 if device.type == "cpu" else 2000  # on a CPU, activations of 250 images fit the caches
+    shape = tuple(prepare(data.inputs[:1]).shape[1:])
+    most = 250 if device.type == "cpu" else 2000  # on a CPU, activations of 250 small images fit the caches
+    batch = evaluation_batch(model, shape, device, most=most)
     parts: list[Tensor] = []
     for start in range(0, len(data), batch):
         inputs = prepare(data.inputs[start : start + batch])

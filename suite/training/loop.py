@@ -14,7 +14,6 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from suite.hardware.device import device_time
 from suite.models.streaming import Streamed
@@ -22,9 +21,10 @@ from suite.spec import Evaluated, Progress, Recipe
 from suite.spec.seeds import mix
 from suite.training import cuda_graphs
 from suite.training.augment import Prepare
-from suite.training.evaluation import Examples, Scores, at_least_float32, evaluate
-from suite.training.optimizer import learning_rate
+from suite.training.evaluation import Examples, Scores, evaluate
+from suite.training.optimizer import learning_rate, set_rate
 from suite.training.state import Diverged, Step, Training, updated_tensors
+from suite.training.targets import Batch, balanced_order, class_weights, mean_loss
 
 PROGRESS_SECONDS = 0.5  # between two Progress events; a verdict takes effect at the next event
 
@@ -40,6 +40,13 @@ def epoch_order(seed: int, epoch: int, examples: int, device: torch.device) -> T
     """The order of the images in an epoch: a permutation (examples,) that depends on `seed` and `epoch` alone."""
     generator = torch.Generator().manual_seed(mix(seed, 1, epoch))
     return torch.randperm(examples, generator=generator).to(device)
+
+
+def _order(recipe: Recipe, seed: int, epoch: int, train: Examples) -> Tensor:
+    device = train.labels.device
+    if recipe.balance == "sampler":
+        return balanced_order(train.labels, mix(seed, 3, epoch)).to(device)
+    return epoch_order(seed, epoch, len(train), device)
 
 
 def evaluation_points(epochs: int, per_epoch: int, checks: Sequence[float]) -> list[tuple[int, float]]:
@@ -96,6 +103,7 @@ def training_loop(
     total = per_epoch * recipe.epochs
     device, tally = training.device, training.tally
     order, order_epoch = torch.empty(0), -1
+    weights = class_weights(train.labels) if recipe.balance == "loss" else None
     reporter = _Reporter(training, per_epoch, recipe.lr)
     evaluated = tally.curve[-1][0] if tally.curve else 0.0  # a resumed training may have stopped before an evaluation
     points = [point for point in evaluation_points(recipe.epochs, per_epoch, checks) if point[1] > evaluated]
@@ -107,10 +115,10 @@ def training_loop(
         while tally.step < until:
             epoch, batch = divmod(tally.step, per_epoch)
             if epoch != order_epoch:
-                order, order_epoch = epoch_order(seed, epoch, len(train), device), epoch
+                order, order_epoch = _order(recipe, seed, epoch, train), epoch
             rows = order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
             reporter.rate = learning_rate(recipe, tally.step, total)
-            step = Step(training, recipe, train, rows, mix(seed, 2, tally.step), reporter.rate, prepare)
+            step = Step(training, recipe, train, rows, mix(seed, 2, tally.step), reporter.rate, prepare, weights)
             asked = time.perf_counter()
             if isinstance(train.inputs, Streamed) and batch + 1 < per_epoch:
                 step.following = order[(batch + 1) * recipe.batch_size : (batch + 2) * recipe.batch_size]
@@ -183,29 +191,26 @@ def run_step(step: Step, *, graphed: bool = True) -> None:
     Without `graphed` no graph is recorded: each graph reserves the memory that a step needs.
     """
     training, recipe = step.training, step.recipe
-    inputs, labels = step.batch()
+    batch = step.batch()
     for group in training.optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(step.rate)
-        else:
-            group["lr"] = step.rate
-    whole = len(labels) == recipe.batch_size
+        set_rate(group, step.rate)
+    whole = len(batch[0]) == recipe.batch_size
     if graphed and training.recorded is None and whole and cuda_graphs.usable(training.device, training.dtype):
         training.recorded = cuda_graphs.record(
-            lambda x, y: _update(training, recipe, x, y), (inputs, labels), lambda: updated_tensors(training)
+            lambda *batch: _update(training, recipe, batch), batch, lambda: updated_tensors(training)
         )
     if training.recorded is not None and whole:
-        step.note(training.recorded(inputs, labels))
+        step.note(training.recorded(*batch))
     else:
-        step.note(_update(training, recipe, inputs, labels))
+        step.note(_update(training, recipe, batch))
 
 
-def _update(training: Training, recipe: Recipe, inputs: Tensor, labels: Tensor) -> Tensor:
+def _update(training: Training, recipe: Recipe, batch: Batch) -> Tensor:
     """Forward pass, backward pass, optimiser update. Returns the mean loss, detached. Never waits for the device."""
     scaler = training.scaler
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
-        logits = training.model(inputs)
-    loss = F.cross_entropy(at_least_float32(logits), labels, label_smoothing=recipe.label_smoothing)
+        logits = training.model(batch[0])
+    loss = mean_loss(logits, batch[1:], recipe.label_smoothing)
     training.optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
     if recipe.clip_norm:

@@ -55,6 +55,15 @@ def _small(image: Tensor) -> Tensor:
     return grey[0].round().int()
 
 
+def balanced_accuracy(confusion: Sequence[Sequence[int]]) -> float:
+    """The mean recall of the classes that have images (Brodersen et al., 2010, https://doi.org/10.1109/ICPR.2010.764).
+
+    `confusion` has counts (classes, classes) as [label][predicted].
+    """
+    recalls = [row[label] / sum(row) for label, row in enumerate(confusion) if sum(row)]
+    return sum(recalls) / len(recalls) if recalls else 0.0
+
+
 def _rows(table: Tensor) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(row) for row in table.tolist())
 

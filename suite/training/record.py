@@ -16,6 +16,7 @@ from suite.errors import printable
 from suite.hardware import device
 from suite.hardware.energy import Meter
 from suite.hardware.flops import Counted
+from suite.hardware.latency import NOT_MEASURED, Latencies
 from suite.models.pretrained import Provenance as WeightsProvenance
 from suite.spec import Cost, Provenance, Record, Started, Trial
 from suite.store.provenance import commit, packages, version
@@ -64,22 +65,15 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Latencies:
-    """Seconds of a forward pass of the finished model; None where not measured."""
-
-    one: float | None = None
-    batch_256: float | None = None
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How a trial ended."""
 
     state: Literal["finished", "pruned", "failed"]
     reason: str | None = None  # of pruned and failed
-    latencies: Latencies = Latencies()
+    latencies: Latencies = NOT_MEASURED
     artifact_sha256: str | None = None  # of best.safetensors; None where the trial has not finished
     accuracy_fp32: float | None = None
+    balanced_accuracy: float | None = None
 
 
 def started_event(attempt: str, account: Account, steps: int) -> Started:
@@ -127,6 +121,7 @@ def build_record(
         state=outcome.state,
         attempt=name.token,
         accuracy=tally.best_accuracy,
+        balanced_accuracy=outcome.balanced_accuracy,
         loss=tally.best_loss if math.isfinite(tally.best_loss) else None,
         epoch=tally.best_epoch or None,
         images=images,
@@ -167,6 +162,7 @@ def cost_of(account: Account, latencies: Latencies, *, together: bool) -> Cost:
         energy_source=energy_source,
         latency_seconds=latencies.one,
         latency_256_seconds=latencies.batch_256,
+        latency_source=latencies.source,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +20,11 @@ from suite.models.assembly import Assembled
 from suite.models.preprocessing import of_trial
 from suite.models.pretrained import Provenance as WeightsProvenance
 from suite.models.streaming import on_device
-from suite.spec import Arm, HeadOnly, Preprocess, Trial, View
+from suite.spec import Arm, HeadOnly, Measuring, Preprocess, Trial, View
 from suite.training import checkpoint
 from suite.training.checkpoint import Saved
 from suite.training.evaluation import Examples
+from suite.training.measuring import announced
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def views(trial: Trial) -> tuple[View | None, View | None]:
 
 def crops_at_random(training: Trial | Arm) -> bool:
     """Whether training images are random crops, which are taken from larger pictures than those that are evaluated."""
-    return not isinstance(training.strategy, HeadOnly) and bool(getattr(training.recipe.augment, "crop", 0.0))
+    return not isinstance(training.strategy, HeadOnly) and training.recipe.augment.crop > 0
 
 
 def load_images(trial: Trial, where: torch.device) -> Loaded:
@@ -91,7 +92,9 @@ def load_images(trial: Trial, where: torch.device) -> Loaded:
     return images
 
 
-def set_up(trial: Trial, images: Loaded, where: torch.device, results: Path, directory: Path) -> Setup:
+def set_up(
+    trial: Trial, images: Loaded, where: torch.device, results: Path, directory: Path
+) -> Generator[Measuring, object, Setup]:
     """Build the model and choose the precision. Sets the global seed and number of threads.
 
     `directory` is the trial's, with the checkpoints of earlier attempts. Raises InputError where the weights are not
@@ -110,7 +113,7 @@ def set_up(trial: Trial, images: Loaded, where: torch.device, results: Path, dir
         precision = device.precision(trial.recipe.precision, where, model, training=False)
     else:
         keep_frozen = strategies.freeze(trial.strategy, model)
-        precision = _training_precision(trial, where, assembled, saved)
+        precision = yield from _training_precision(trial, where, assembled, len(images.train), saved)
     return Setup(
         trial=trial,
         device=where,
@@ -124,10 +127,14 @@ def set_up(trial: Trial, images: Loaded, where: torch.device, results: Path, dir
     )
 
 
-def _training_precision(trial: Trial, where: torch.device, assembled: Assembled, saved: Saved | None) -> torch.dtype:
+def _training_precision(
+    trial: Trial, where: torch.device, assembled: Assembled, images: int, saved: Saved | None
+) -> Generator[Measuring, object, torch.dtype]:
     """That of the earlier attempt, or else what the recipe says or measuring finds."""
     if saved is not None:
         return device.DTYPES[saved.numbers["precision"]]
     expects = assembled.expects
     what = f"{trial.backbone} at {expects.size} px, {trial.strategy.kind}"
-    return autotune.precision(trial.recipe.precision, where, assembled.model, expects.shape, what)
+    trained_on = images * trial.recipe.epochs
+    work = autotune.precision(trial.recipe.precision, where, assembled.model, expects.shape, what, trained_on)
+    return (yield from announced(work, "which precision is fastest"))

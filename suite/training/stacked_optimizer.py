@@ -34,6 +34,8 @@ class StackedOptimizer:
         first = members[0].model.get_parameter(names[0])
         like = {"device": first.device, "dtype": first.dtype}
         self.learning_rates = torch.zeros(len(members), **like)  # (K,), set before each step
+        scales = {id(p): group["scale"] for group in members[0].optimizer.param_groups for p in group["params"]}
+        self.scales = {name: scales[id(members[0].model.get_parameter(name))] for name in names}
         self.momenta = torch.tensor([self._momentum(member) for member in members], **like)
         # AdamW's step count, (K, parameters). Each member has one per parameter, as torch.optim keeps it.
         self.counts = torch.tensor([[_step_count(member)] * len(names) for member in members], **like)
@@ -101,7 +103,8 @@ class StackedOptimizer:
     def _sgd(self, name: str, gradient: Tensor, out: Tensor, decay: float, nesterov: bool) -> None:
         """SGD with momentum as in torch.optim.SGD (Sutskever et al., 2013, proceedings.mlr.press/v28/sutskever13)."""
         parameter, velocity = self.parameters[name], self.moments["momentum_buffer"][name]
-        rate, momentum = per_member(self.learning_rates, gradient), per_member(self.momenta, gradient)
+        rates = self.learning_rates * self.scales[name]
+        rate, momentum = per_member(rates, gradient), per_member(self.momenta, gradient)
         if decay:
             gradient = torch.add(gradient, parameter, alpha=decay, out=out)
         velocity.mul_(momentum).add_(gradient)
@@ -113,7 +116,8 @@ class StackedOptimizer:
         parameter = self.parameters[name]
         mean, square = self.moments["exp_avg"][name], self.moments["exp_avg_sq"][name]
         rate, beta1, count = (
-            per_member(values, gradient) for values in (self.learning_rates, self.momenta, self.counts[:, 0])
+            per_member(values, gradient)
+            for values in (self.learning_rates * self.scales[name], self.momenta, self.counts[:, 0])
         )
         if decay:
             parameter.mul_(1 - rate * decay)

@@ -26,10 +26,10 @@ from suite.hardware.memory import make_room, ran_out
 from suite.models.heads import Head
 from suite.spec import Recipe
 from suite.training import cuda_graphs
-from suite.training.evaluation import at_least_float32
 from suite.training.loop import run_step
 from suite.training.stacked_optimizer import StackedOptimizer, per_member, unstack
 from suite.training.state import Step, Training
+from suite.training.targets import Batch, image_losses
 
 
 def stack_key(step: Step) -> Hashable:
@@ -90,49 +90,45 @@ class Stack:
         """Carry out one optimiser step of every member; `steps` are in the members' order."""
         recipe = steps[0].recipe
         with _recoverable():
-            inputs, labels, shared = _batches(steps)
+            batch, shared = _batches(steps)
             self.optimizer.learning_rates.copy_(torch.tensor([step.rate for step in steps]))
 
-        def learn(inputs: Tensor, labels: Tensor) -> Tensor:
+        def learn(*batch: Tensor) -> Tensor:
             with _recoverable():
-                losses = self._losses(inputs, labels, shared, recipe)
+                losses = self._losses(batch, shared, recipe)
                 gradients = self._gradients(losses, recipe)
                 workspace = self.optimizer.workspace(recipe)
             # Point of no return: parameters are updated in place from here on, so no large allocation may follow.
             self.optimizer.step(gradients, workspace, recipe)
             return losses.detach()
 
-        self.loss_sums += self._graph(learn, inputs, labels, shared)(inputs, labels)
+        self.loss_sums += self._graph(learn, batch, shared)(*batch)
         for member in self.members:
             member.losses += 1
             if recipe.ema and member.ema is not None:
                 member.ema.update_parameters(member.model)
 
-    def _graph(self, learn: cuda_graphs.Work, inputs: Tensor, labels: Tensor, shared: bool) -> cuda_graphs.Work:
+    def _graph(self, learn: cuda_graphs.Work, batch: Batch, shared: bool) -> cuda_graphs.Work:
         """`learn` as a CUDA graph for batches of this form, recorded when first used; without graphs `learn` itself."""
-        key = (shared, labels.shape[-1])
+        key = (shared, batch[1].shape[-1])
         if self.graphed and key not in self.graphs and cuda_graphs.usable(self.device, self.dtype):
             with _recoverable():  # `record` restores what its trial runs change
-                self.graphs[key] = cuda_graphs.record(
-                    learn, (inputs, labels), self.optimizer.updated_tensors, must_fit=True
-                )
+                self.graphs[key] = cuda_graphs.record(learn, batch, self.optimizer.updated_tensors, must_fit=True)
         return self.graphs.get(key, learn)
 
-    def _losses(self, inputs: Tensor, labels: Tensor, shared: bool, recipe: Recipe) -> Tensor:
+    def _losses(self, batch: Batch, shared: bool, recipe: Recipe) -> Tensor:
         """Each member's mean loss (K,) on its batch, or on the one batch that all have if `shared`."""
+        inputs, *targets = batch
         count = len(self.members)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             if isinstance(self.model, Head) and not any(dim == 0 for dim in self.constant_dims.values()):
                 scores = self._head_scores(self.model, inputs)
             else:
                 scores = self._scores(inputs, shared)
-        losses = F.cross_entropy(
-            at_least_float32(scores).flatten(0, 1),
-            labels.expand(count, -1).flatten(),
-            label_smoothing=recipe.label_smoothing,
-            reduction="none",
-        )
-        return losses.view(count, -1).mean(1)
+        if shared:
+            targets = [part.expand(count, *part.shape) for part in targets]
+        each = image_losses(scores.flatten(0, 1), tuple(part.flatten(0, 1) for part in targets), recipe.label_smoothing)
+        return each.view(count, -1).mean(1)
 
     def _scores(self, inputs: Tensor, shared: bool) -> Tensor:
         """Class scores (K, B, classes) of any architecture, by vmap over the members."""
@@ -191,17 +187,16 @@ def _stack_constants(models: Sequence[nn.Module]) -> tuple[dict[str, Tensor], di
     return constants, dims
 
 
-def _batches(steps: Sequence[Step]) -> tuple[Tensor, Tensor, bool]:
-    """Inputs (K, B, ...), labels (K, B) and False; or inputs (B, ...), labels (B,) and True if all share one batch."""
-    made: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+def _batches(steps: Sequence[Step]) -> tuple[Batch, bool]:
+    """The members' batches, stacked to tensors (K, B, ...), and False; or the one batch that all share, and True."""
+    made: dict[tuple[int, int], Batch] = {}
     keys = [(id(step.source.inputs), step.seed) for step in steps]  # the seed is unique to a run's seed and step
     for key, step in zip(keys, steps, strict=True):
         if key not in made:
             made[key] = step.batch()
     if len(made) == 1:
-        return *made[keys[0]], True
-    inputs, labels = zip(*(made[key] for key in keys), strict=True)
-    return torch.stack(inputs), torch.stack(labels), False
+        return made[keys[0]], True
+    return tuple(torch.stack(parts) for parts in zip(*(made[key] for key in keys), strict=True)), False
 
 
 @dataclass

@@ -16,6 +16,7 @@ from suite.training import cuda_graphs
 from suite.training.augment import Prepare
 from suite.training.evaluation import Examples, Scores
 from suite.training.optimizer import make_optimizer
+from suite.training.targets import Batch, mixed, partners
 
 
 class Diverged(Exception):
@@ -84,19 +85,31 @@ class Step:
     seed: int  # of the augmentation
     rate: float  # learning rate
     prepare: Prepare
+    class_weights: Tensor | None = None  # (classes,) in the loss; None: all alike
     # Set where steps of several trainings are carried out together: this training's share of the time. The device must
     # be idle before and after such a step.
     seconds: float | None = None
     following: Tensor | None = None  # the rows of the next step, to be read ahead where inputs are streamed
 
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """Prepared inputs (B, ...) and labels (B,)."""
+    def batch(self) -> Batch:
+        """Prepared inputs with their labels, mixed and weighted as the recipe says."""
         generator = self.training.generator
         generator.manual_seed(self.seed)
         images = self.source.inputs[self.rows]
         if self.following is not None and isinstance(self.source.inputs, Streamed):
             self.source.inputs.expect(self.following)
-        return self.prepare(images, generator), self.source.labels[self.rows]
+        inputs, labels = self.prepare(images, generator), self.source.labels[self.rows]
+        others, shares = labels, torch.ones(len(labels), device=labels.device)
+        mixes = self.recipe.augment.mixes and inputs.ndim == 4  # images; features are not augmented
+        if mixes:
+            inputs, shares = mixed(inputs, self.recipe.augment, generator)
+            others = partners(labels)
+        elif self.class_weights is None:
+            return inputs, labels
+        weights = torch.stack((shares, 1 - shares), 1)
+        if self.class_weights is not None:
+            weights = weights * self.class_weights[torch.stack((labels, others), 1)]
+        return inputs, labels, others, weights
 
     def note(self, loss: Tensor) -> None:
         """Record the mean loss of the step, a scalar on the device, and update the weight average."""

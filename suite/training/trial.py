@@ -10,29 +10,35 @@ import atexit
 import gc
 import json
 import time
+from collections.abc import Generator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from suite.errors import InputError, WorkError, printable
 from suite.hardware import device, memory
+from suite.hardware.budget import share
 from suite.hardware.energy import Meter
 from suite.hardware.flops import count
-from suite.hardware.latency import latency, latency_256
-from suite.spec import Failed, Finished, HeadOnly, Pruned, Stopped, Trial, Verdict
+from suite.hardware.latency import LEAST_SECONDS, measure
+from suite.spec import Event, Failed, Finished, HeadOnly, Pruned, Stopped, Trial, Verdict
 from suite.store.events import EventWriter
 from suite.store.files import DISK_FAULTS, disk_fault, write_atomic
 from suite.store.trial import Overtaken, TrialDir
 from suite.training import checkpoint
-from suite.training.attempt import Attempt, Events, Trained, TrialPruned, TrialStopped
+from suite.training.attempt import LATENCY, Attempt, Events, Trained, TrialPruned, TrialStopped
 from suite.training.gradient_trial import gradient_trial
 from suite.training.head_trial import head_trial
-from suite.training.mistakes import find_mistakes
-from suite.training.record import Account, Latencies, Outcome, WallClock, build_record, cost_of, provenance
+from suite.training.measuring import announced
+from suite.training.mistakes import balanced_accuracy, find_mistakes
+from suite.training.record import Account, Outcome, WallClock, build_record, cost_of, provenance
 from suite.training.setup import Setup, load_images, set_up
 from suite.training.state import Diverged, Step
+
+T = TypeVar("T")
 
 
 def run_trial(
@@ -65,7 +71,8 @@ def _run(attempt: Attempt, writer: EventWriter) -> Events[None]:
         meter = Meter(where)
         images = load_images(trial, where)
         validation_images = len(images.validation)
-        setup = set_up(trial, images, where, attempt.results, attempt.directory.path)
+        work = set_up(trial, images, where, attempt.results, attempt.directory.path)
+        setup = yield from _relay(work, clock, meter, writer, together=attempt.together)
         account = Account(clock, meter, count(setup.model, setup.expects.shape))
     except Exception as error:
         reason = _reason(error, attempt)
@@ -92,8 +99,9 @@ def _train(setup: Setup, account: Account, attempt: Attempt, writer: EventWriter
         work = gradient_trial(setup, account, attempt)
     try:
         with closing(work):
-            trained = yield from _relay(work, account, writer, together=attempt.together)
-        outcome = _finish(setup, attempt, trained)
+            trained = yield from _relay(work, account.clock, account.meter, writer, together=attempt.together)
+        finish = _finish(setup, account, attempt, trained)
+        outcome = yield from _relay(finish, account.clock, account.meter, writer, together=attempt.together)
         end: Finished | Pruned | Failed = Finished(accuracy=trained.accuracy, step=account.tally.step)
     except TrialStopped:
         yield writer.append(Stopped(reason="asked to stop", step=account.tally.step)).event
@@ -118,7 +126,14 @@ def _train(setup: Setup, account: Account, attempt: Attempt, writer: EventWriter
     yield writer.append(end).event
 
 
-def _relay(work: Events[Trained], account: Account, writer: EventWriter, *, together: bool) -> Events[Trained]:
+def _relay(
+    work: Generator[Event | Step, Verdict | None, T],
+    clock: WallClock,
+    meter: Meter,
+    writer: EventWriter,
+    *,
+    together: bool,
+) -> Events[T]:
     """Write and yield what `work` yields, and send it the verdicts: the one place where they are received."""
     verdict: Verdict | None = None
     while True:
@@ -131,23 +146,28 @@ def _relay(work: Events[Trained], account: Account, writer: EventWriter, *, toge
             yield item
             verdict, own = None, item.seconds or 0.0
         else:
-            account.meter.tick()
+            meter.tick()
             verdict, own = (yield writer.append(item).event), 0.0
         if together:  # meanwhile other trials of this process ran
-            account.clock.excluded += time.perf_counter() - asked - own
+            clock.excluded += time.perf_counter() - asked - own
 
 
-def _finish(setup: Setup, attempt: Attempt, trained: Trained) -> Outcome:
+def _finish(setup: Setup, account: Account, attempt: Attempt, trained: Trained) -> Events[Outcome]:
     """Save the weights and the mistakes on validation, and time the model as it will be exported."""
     attempt.check_owner()
     directory, images = attempt.directory, setup.images
     sha256 = checkpoint.save_tensors(directory.best, trained.artifact.state_dict())
     mistakes = find_mistakes(trained.logits, images.validation, images.info.classes)
     write_atomic(directory.path / "validation.json", json.dumps(mistakes.model_dump(mode="json")))
-    shape, where = setup.expects.shape, setup.device
-    one = latency(trained.model, shape, where)
-    latencies = Latencies(one, latency_256(trained.model, shape, where, one))
-    return Outcome("finished", latencies=latencies, artifact_sha256=sha256, accuracy_fp32=trained.accuracy_fp32)
+    budget = share(account.clock.seconds(), least=LEAST_SECONDS)
+    latencies = yield from announced(measure(trained.model, setup.expects.shape, setup.device, budget), LATENCY)
+    return Outcome(
+        "finished",
+        latencies=latencies,
+        artifact_sha256=sha256,
+        accuracy_fp32=trained.accuracy_fp32,
+        balanced_accuracy=balanced_accuracy(mistakes.confusion),
+    )
 
 
 def _reason(error: Exception, attempt: Attempt) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,14 +21,18 @@ from PIL import Image
 
 from suite.data import datasets
 from suite.data.cache import data_dir, raw_files, verify
-from suite.data.datasets import _read_part, _training, search_splits
+from suite.data.datasets import _read_part, _training, describe, prepare, search_splits
 from suite.data.fetch import fetch
 from suite.data.idx import parse_idx, write_idx
-from suite.data.pictures import FOLDER_SIZE
+from suite.data.listing import TRAIN, list_pictures
 from suite.data.registry import DATASETS
 from suite.data.splits import split_indices
+from suite.data.views import ENTRY, IMAGES, INDEX, views_dir
 from suite.errors import InputError, WorkError
+from suite.spec import View
 from suite.store.files import file_sha256
+
+VIEW = View(24, 1, "crop", 1.0, "bicubic", (0,), None)
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -52,7 +57,7 @@ def test_torchvision_reads_our_cache_and_sees_the_same(name: str, torchvision_na
     import torchvision
 
     fetch(name)
-    for train, read in ((True, lambda: _read_part(name, "train")[0]), (False, lambda: datasets.test_split(name)[0])):
+    for train, read in ((True, lambda: _read_part(name, "train")[0]), (False, lambda: datasets.test_split(name))):
         theirs = getattr(torchvision.datasets, torchvision_name)(data_dir(), train=train, download=False)
         ours = read()
         assert np.array_equal(theirs.data.numpy(), ours.images[:, 0])
@@ -208,9 +213,9 @@ def pictures(root: Path, classes: int = 3, each: int = 12, mode: str = "L") -> P
 def test_a_folder_of_images(tmp_path: Path, mode: str, channels: int) -> None:
     root = pictures(tmp_path / "mine", mode=mode)
     splits = search_splits(f"folder:{root}")
-    held, _ = datasets.test_split(f"folder:{root}")
+    held = datasets.test_split(f"folder:{root}")
     assert splits.info.classes == ("class0", "class1", "class2")
-    assert splits.train.images.shape[1:] == (channels, FOLDER_SIZE, FOLDER_SIZE)
+    assert splits.train.images.shape[1:] == (channels, splits.info.size, splits.info.size)
     assert len(splits.train.labels) + len(splits.validation.labels) + len(held.labels) == 36
     seen = {image.tobytes() for image in (*splits.train.images, *splits.validation.images)}
     assert not any(image.tobytes() in seen for image in held.images)
@@ -224,7 +229,90 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         search_splits(f"folder:{tmp_path}/empty")
     with pytest.raises(InputError, match="at least two folders"):
         search_splits(f"folder:{pictures(tmp_path / 'one', classes=1)}")
+
+
+def test_all_unreadable_pictures_are_named_at_once_or_left_out(tmp_path: Path) -> None:
+    """Those with a damaged header are found by looking at them, the others when they are decoded."""
     root = pictures(tmp_path / "bad")
-    (root / "class1" / "5.png").write_bytes(b"not an image")
-    with pytest.raises(InputError, match=r"class1/5\.png"):
-        search_splits(f"folder:{root}")
+    name = f"folder:{root}"
+    whole = describe(name)
+    listed = [path for path, part in zip(*_listed(name), strict=True) if part == TRAIN]
+    no_header, cut = listed[1], listed[-1]
+    no_header.write_bytes(b"not an image")
+    cut.write_bytes(cut.read_bytes()[:-200])
+    with pytest.raises(InputError, match=re.escape(f"{no_header.parent.name}/{no_header.name}")):
+        prepare(name, [VIEW])
+    with pytest.raises(InputError, match=re.escape(f"{cut.parent.name}/{cut.name}")):
+        search_splits(name)
+    with pytest.raises(InputError, match="2 of the pictures") as refused:  # each is known to be broken by now
+        prepare(name, [VIEW])
+    assert no_header.name in str(refused.value) and cut.name in str(refused.value)
+    notes = prepare(name, [VIEW], skip_broken=True)
+    assert any("2 files that cannot be read" in note for note in notes)
+    left = describe(name)
+    assert (
+        len(left.train_labels) + len(left.validation_labels)
+        == len(whole.train_labels) + len(whole.validation_labels) - 2
+    )
+    assert left.info.data_hash != whole.info.data_hash
+    assert len(search_splits(name).train) == len(left.train_labels)
+
+
+def _listed(name: str) -> tuple[tuple[Path, ...], list[int]]:
+    listing = list_pictures(name)
+    return listing.files, listing.parts.tolist()
+
+
+def test_the_persons_own_validation_part_is_used(tmp_path: Path) -> None:
+    for part, each in (("Train", 6), ("valid", 4), ("testing", 3)):
+        pictures(tmp_path / "own" / part, classes=2, each=each)
+    data = describe(f"folder:{tmp_path / 'own'}")
+    assert (len(data.train_labels), len(data.validation_labels)) == (12, 8)
+    assert len(datasets.test_split(f"folder:{tmp_path / 'own'}")) == 6
+    assert len(describe(f"folder:{tmp_path / 'own'}", fraction=0.5).train_labels) == 6
+    assert len(describe(f"folder:{tmp_path / 'own'}", fraction=0.5).validation_labels) == 8
+
+
+def test_pictures_are_decoded_once_and_shared_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are found by the hash of a file, so that a moved folder, or a second one with the same files, needs none."""
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path / "cache"))
+    root = pictures(tmp_path / "first")
+    decodes: list[str] = []
+
+    def count(done: int, total: int, what: str) -> None:
+        decodes.append(what)
+
+    prepare(f"folder:{root}", [VIEW], on_progress=count)
+    assert sum("decoding" in what for what in decodes) == len(search_splits(f"folder:{root}", view=VIEW).train) + 3
+    decodes.clear()
+    prepare(f"folder:{root}", [VIEW], on_progress=count)
+    assert not decodes
+    shutil.move(root, tmp_path / "second")
+    (tmp_path / "second" / "class0" / "new.png").write_bytes((tmp_path / "second" / "class1" / "0.png").read_bytes())
+    Image.new("L", (30, 30), 77).save(tmp_path / "second" / "class0" / "grey.png")
+    before = search_splits(f"folder:{tmp_path / 'second'}", view=VIEW).train.images[:]
+    prepare(f"folder:{tmp_path / 'second'}", [VIEW], on_progress=count)
+    assert sum("decoding" in what for what in decodes) <= 1
+    assert np.array_equal(before, search_splits(f"folder:{tmp_path / 'second'}", view=VIEW).train.images[:])
+
+
+def test_a_killed_decoding_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torn index or torn pictures at the end of the files are written anew."""
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path / "cache"))
+    name = f"folder:{pictures(tmp_path / 'mine')}"
+    whole = search_splits(name, view=VIEW).train.images[:]
+    (folder,) = views_dir().iterdir()
+    index = (folder / INDEX).read_bytes()
+    (folder / INDEX).write_bytes(index[: 20 * ENTRY + 7])
+    with open(folder / IMAGES, "ab") as images:
+        images.write(b"torn")
+    assert np.array_equal(whole, search_splits(name, view=VIEW).train.images[:])
+    assert len((folder / INDEX).read_bytes()) == len(index)
+
+
+def test_a_read_only_cache_is_read_and_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_SUITE_CACHE", "/proc/no-such-place")
+    name = f"folder:{pictures(tmp_path / 'mine')}"
+    found = search_splits(name, view=VIEW)
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path / "cache"))
+    assert np.array_equal(found.train.images[:], search_splits(name, view=VIEW).train.images[:])

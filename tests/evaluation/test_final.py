@@ -44,7 +44,7 @@ PACKAGES = [Path(suite.__file__).parent, *(Path(suite.__file__).parents[1] / p f
 # names in suite.data that lead to the files of the test set
 DOORS = {
     "test_split", "_read_part", "parse_part", "parse_idx", "raw_files", "file_status", "data_dir", "ROLES",
-    "list_part", "read_folder_test",
+    "list_pictures", "read_test",
 }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ import pytest
 from suite.errors import InputError
 from suite.execution.options import Options, best_workers
 from suite.execution.plan import check
-from suite.spec import Caps, Experiment
+from suite.hardware.budget import result
+from suite.spec import Arm, Caps, Choice, Experiment, Recipe
 
 CAPPED = Caps(latency=0.5)
 
@@ -32,7 +33,46 @@ def test_latency_is_capped_where_one_trial_runs_at_a_time(made: Callable[..., Ex
     """In a population, trials take turns in one process, so nothing else runs during a measurement."""
     for options in (Options(), Options(population=4), Options(trial_seconds=60.0), Options(workers=0)):
         check(made(caps=CAPPED), tmp_path, replace(options, device="cpu"))
-    assert best_workers(made(caps=CAPPED), "cpu") == 1
+    assert result(best_workers(made(caps=CAPPED), "cpu")) == 1
+
+
+def arms(backbone: str, batch_size: int, strategy: dict[str, object]) -> dict[str, Arm]:
+    weights = "experiment" if strategy["kind"] not in ("scratch", "pretrain") else None
+    recipe = Recipe(batch_size=batch_size)
+    return {
+        "one": Arm.model_validate({"backbone": backbone, "strategy": strategy, "weights": weights, "recipe": recipe})
+    }
+
+
+REFUSED = [{"kind": "scratch"}, {"kind": "full"}, {"kind": "norm-only"}, {"kind": "bitfit"}, {"kind": "lp-ft"}]
+
+
+@pytest.mark.parametrize("strategy", REFUSED, ids=lambda strategy: strategy["kind"])
+def test_batches_of_one_are_refused_where_batch_norm_trains(
+    made: Callable[..., Experiment], tmp_path: Path, strategy: dict[str, object]
+) -> None:
+    def refuse(experiment: Experiment) -> None:
+        with pytest.raises(InputError, match=r"batches of one image, but lean-m has batch norm.*batch_size=N"):
+            check(experiment, tmp_path, Options(device="cpu"))
+
+    plan = made().model_copy(update={"arms": arms("lean-m", 1, strategy), "space": {}})
+    refuse(plan)
+    chosen = {"batch_size": Choice(values=(16, 1))}
+    refuse(plan.model_copy(update={"arms": arms("lean-m", 16, strategy), "space": chosen}))
+    check(plan.model_copy(update={"arms": arms("lean-m", 2, strategy)}), tmp_path, Options(device="cpu"))
+
+
+def test_batches_of_one_train_a_network_without_batch_norm(made: Callable[..., Experiment], tmp_path: Path) -> None:
+    plan = made().model_copy(update={"arms": arms("net", 1, {"kind": "full"}), "space": {}})
+    check(plan, tmp_path, Options(device="cpu"))
+
+
+@pytest.mark.parametrize("strategy", [{"kind": "head"}, {"kind": "partial", "blocks": 1}], ids=lambda s: s["kind"])
+def test_batches_of_one_train_what_leaves_batch_norm_frozen(
+    made: Callable[..., Experiment], tmp_path: Path, strategy: dict[str, object]
+) -> None:
+    plan = made().model_copy(update={"arms": arms("lean-m", 1, strategy), "space": {}})
+    check(plan, tmp_path, Options(device="cpu"))
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,7 @@ EXPERIMENT = Experiment(
 '''
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Any]
 
 
 @pytest.fixture
@@ -154,29 +156,20 @@ def test_trials_trained_together_come_to_the_same_and_are_pruned_within_an_epoch
 
 
 @pytest.mark.slow
-def test_trials_trained_together_are_stopped_and_resumed(tmp_path: Path, experiment: Callable[..., Path]) -> None:
+def test_trials_trained_together_are_stopped_and_resumed(
+    tmp_path: Path, experiment: Callable[..., Path], start: Start
+) -> None:
     path = experiment(epochs=40)
-    process = start(tmp_path, path, "--population", "3")
+    process = start("sweep", path, "--population", "3")
     wait_for(lambda: steps_seen(study(tmp_path)) > 10)
-    process.send_signal(signal.SIGTERM)
+    process.signal(signal.SIGTERM)
     assert process.wait(60) == 143
     stopped = [s for s in study(tmp_path).states() if s.state == "stopped"]
     assert len(stopped) >= 2
     assert all((study(tmp_path).trial(s.id).path / "checkpoint.json").exists() for s in stopped if s.curve)
-    process = start(tmp_path, path, "--population", "2", "--resume")
+    process = start("sweep", path, "--population", "2", "--resume")
     assert process.wait(240) == 0
     check_complete(study(tmp_path), 7)
-
-
-def start(tmp_path: Path, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "suite.cli", "sweep", *map(str, arguments), "--results", str(tmp_path / "results")],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
@@ -196,9 +189,10 @@ def steps_seen(directory: StudyDir) -> int:
 def test_a_signal_stops_cleanly_and_resume_goes_on(
     tmp_path: Path, experiment: Callable[..., Path], suite: Suite
 ) -> None:
-    """One of them; tests/faults/test_signals.py has the others."""
+    """One of them, to a program that is started as a person starts it; tests/faults/test_signals.py has the others."""
     path = experiment(epochs=12, limit=2000)
-    process = start(tmp_path, path, "--trials", "2", "--arms", "net-scratch")
+    words = ["sweep", path, "--trials", "2", "--arms", "net-scratch", "--quiet", "--results", tmp_path / "results"]
+    process = subprocess.Popen([sys.executable, "-m", "suite.cli", *map(str, words)], cwd=tmp_path)
     directory = study(tmp_path)
     wait_for(lambda: steps_seen(directory) >= 3)
     process.send_signal(signal.SIGTERM)
@@ -220,17 +214,17 @@ def test_a_signal_stops_cleanly_and_resume_goes_on(
 
 @pytest.mark.slow
 def test_a_killed_controller_loses_nothing_even_without_its_database(
-    tmp_path: Path, experiment: Callable[..., Path], suite: Suite
+    tmp_path: Path, experiment: Callable[..., Path], suite: Suite, start: Start
 ) -> None:
     path = experiment(epochs=20)
-    process = start(tmp_path, path, "--workers", "2")
+    process = start("sweep", path, "--workers", "2")
     directory = study(tmp_path)
     wait_for(lambda: sum(s.record is not None for s in directory.states()) >= 2)
-    process.send_signal(signal.SIGSTOP)  # it shall not come to its end meanwhile
+    process.signal(signal.SIGSTOP)  # it shall not come to its end meanwhile
     refused = suite("sweep", path, "--resume")
     assert refused.returncode == 2
     assert f"pid {process.pid}" in refused.stderr
-    os.killpg(process.pid, signal.SIGKILL)
+    process.signal(signal.SIGKILL, group=True)
     process.wait()
     before = {s.id: s.record for s in directory.states() if s.record is not None}
     for file in directory.path.glob("optuna.db*"):
@@ -243,11 +237,11 @@ def test_a_killed_controller_loses_nothing_even_without_its_database(
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_no_trial(tmp_path: Path, experiment: Callable[..., Path]) -> None:
+def test_a_killed_worker_costs_no_trial(tmp_path: Path, experiment: Callable[..., Path], start: Start) -> None:
     import psutil
 
     path = experiment(epochs=12, limit=2000)
-    process = start(tmp_path, path, "--workers", "2", "--trials", "4", "--arms", "net-scratch")
+    process = start("sweep", path, "--workers", "2", "--trials", "4", "--arms", "net-scratch")
     directory = study(tmp_path)
     wait_for(lambda: steps_seen(directory) >= 2)
     pids = {
@@ -258,16 +252,18 @@ def test_a_killed_worker_costs_no_trial(tmp_path: Path, experiment: Callable[...
     }
     assert process.pid not in pids
     psutil.Process(pids.pop()).kill()
-    assert process.wait(200) == 0, process.stderr.read() if process.stderr else ""
+    assert process.wait(200) == 0, process.errors
     check_complete(directory, 4)
     attempts = [sum(line.event.kind == "started" for line in EventReader(t.events).poll()) for t in directory.trials()]
     assert sorted(attempts) == [1, 1, 1, 2]
 
 
 @pytest.mark.slow
-def test_stop_request_from_another_process(tmp_path: Path, experiment: Callable[..., Path], suite: Suite) -> None:
+def test_stop_request_from_another_process(
+    tmp_path: Path, experiment: Callable[..., Path], suite: Suite, start: Start
+) -> None:
     path = experiment(epochs=12, limit=2000)
-    process = start(tmp_path, path, "--trials", "4", "--workers", "2", "--arms", "net-scratch")
+    process = start("sweep", path, "--trials", "4", "--workers", "2", "--arms", "net-scratch")
     directory = study(tmp_path)
     wait_for(lambda: steps_seen(directory) >= 2)
     asked = suite("stop", "small")

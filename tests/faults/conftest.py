@@ -1,9 +1,4 @@
-"""Shared by the fault tests: a small real study, a quick way to start the command line, and the promise to check.
-
-Starting Python with torch and optuna costs seconds, and these tests start some hundred processes. So one process
-imports everything once, and every command line is a fork of it, with a process group, files and signals of its own:
-the same code from `main()` on, killed as any other. tests/execution/test_sweep.py starts them the slow way.
-"""
+"""Shared by the fault tests: a small real study, and the promise to check."""
 
 # ruff: noqa: T201
 
@@ -14,28 +9,22 @@ import json
 import os
 import random
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from suite.data.datasets import search_splits
-from suite.hardware.device import DTYPES
-from suite.models.assembly import load_trained
-from suite.models.preprocessing import evaluation_preparer
+from suite.spec import Record
 from suite.store.events import EventReader
 from suite.store.files import file_sha256
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
-from suite.training import evaluation
-from suite.training.checkpoint import SLOTS
 
 PATIENCE = 500.0  # seconds; a wait that is met ends at once, and the machine may be busy with other things
 HERE = Path(__file__).parent
@@ -88,124 +77,6 @@ EXPERIMENT = Experiment(
 )
 '''
 
-ZYGOTE = """
-import ctypes, json, os, signal, socket, sys, traceback
-import torch
-import suite.cli.console, suite.cli.main, suite.execution.sweep, suite.ranking.leaderboard
-from suite.data import datasets
-from suite.hardware import flops
-datasets._training("mnist")
-flops.count(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)), (1, 4, 4))
-print("ready", flush=True)
-for line in sys.stdin:
-    asked = json.loads(line)
-    if os.fork():
-        continue
-    pid = os.fork()  # this process keeps it: it says the pid, and then how it ended
-    if pid:
-        print(pid, flush=True)
-        _, status = os.waitpid(pid, 0)
-        with open(asked["rc"] + ".tmp", "w") as file:
-            file.write(str(os.waitstatus_to_exitcode(status)))
-        os.rename(asked["rc"] + ".tmp", asked["rc"])
-        os._exit(0)
-    os.setsid()
-    if asked["host"]:  # a name of its own: another machine, as far as the suite can tell
-        ctypes.CDLL(None).unshare(0x04000000)
-        socket.sethostname(asked["host"])
-    os.sched_setaffinity(0, {asked["core"]})  # one thread a process: short waits on a busy machine
-    os.chdir(asked["cwd"])
-    os.environ.update(asked["env"])
-    for number, path in ((0, os.devnull), (1, asked["out"]), (2, asked["err"])):
-        os.dup2(os.open(path, os.O_WRONLY * (number > 0) | os.O_CREAT, 0o644), number)
-    sys.argv = ["mnist-suite", *asked["argv"]]
-    code = 1
-    try:
-        suite.cli.main.main()
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        with open(asked["rc"] + ".trace", "w") as file:  # standard error may be what has gone
-            traceback.print_exc(file=file)
-    sys.stdout.flush()
-    os._exit(code)
-"""
-
-
-@dataclass
-class Running:
-    """One command line at work."""
-
-    pid: int
-    files: Path  # without suffix
-
-    def poll(self) -> int | None:
-        rc = Path(f"{self.files}.rc")
-        return int(rc.read_text()) if rc.exists() else None
-
-    def wait(self, seconds: float = PATIENCE) -> int:
-        wait_for(lambda: self.poll() is not None, seconds)
-        code = self.poll()
-        assert code is not None
-        return code
-
-    def signal(self, number: int, *, group: bool = False) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            (os.killpg if group else os.kill)(self.pid, number)
-
-    @property
-    def errors(self) -> str:
-        return Path(f"{self.files}.err").read_text(errors="replace")
-
-    @property
-    def output(self) -> str:
-        return Path(f"{self.files}.out").read_text(errors="replace")
-
-
-class Starter:
-    """Starts command lines by forking a process that has imported everything."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.number = folder, 0
-        self.cores = sorted(os.sched_getaffinity(0))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MNIST_SUITE_CHECKPOINT_SECONDS": "0"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ZYGOTE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,  # its forks' may be one, and Python asks only once whether it can seek
-            text=True,
-            env=environment,
-        )
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def __call__(self, *arguments: object, stderr: Path | None = None, host: str = "", **environment: str) -> Running:
-        self.number += 1
-        files = self.folder / f"{os.getpid()}-{self.number}"
-        asked = {
-            "argv": [str(a) for a in arguments],
-            "cwd": str(self.folder),
-            "env": environment,
-            "host": host,
-            "core": self.cores[self.number % len(self.cores)],
-            **{kind: f"{files}.{kind}" for kind in ("out", "err", "rc")},
-        }
-        if stderr is not None:
-            asked["err"] = str(stderr)
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(asked) + "\n")
-        self.process.stdin.flush()
-        return Running(int(self._line()), files)
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(20)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -214,16 +85,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
-    starter = Starter(tmp_path_factory.mktemp("commands"))
-    yield starter
-    starter.close()
+def start(starter: Callable[..., Any]) -> Callable[..., Any]:
+    """Starts command lines that write a checkpoint at every evaluation, each on one core: short waits when busy."""
+    return partial(starter, pinned=True, MNIST_SUITE_CHECKPOINT_SECONDS="0", OMP_NUM_THREADS="1")
 
 
 @pytest.fixture(scope="session")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("experiment") / "small.py"
-    path.write_text(EXPERIMENT.replace("EPOCHS", "12"))
+    path.write_text(EXPERIMENT.replace("EPOCHS", "8"))
     return path
 
 
@@ -287,7 +157,7 @@ def fingerprint(directory: StudyDir) -> Print:
 
 
 @pytest.fixture(scope="session")
-def reference(start: Starter, experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Print:
+def reference(start: Callable[..., Any], experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Print:
     """The study as it comes out when nothing happens to it."""
     results = tmp_path_factory.mktemp("reference")
     run = start("sweep", experiment, "--results", results)
@@ -347,6 +217,8 @@ def check_told(rows: list[Any], states: list[TrialState], figures: Figures) -> N
 
 
 def check_trial(directory: StudyDir, state: TrialState, *, logs: bool) -> None:
+    from suite.training.checkpoint import SLOTS
+
     record, place = state.record, directory.trial(state.id)
     assert record is not None
     assert record.trial == state.id
@@ -361,14 +233,26 @@ def check_trial(directory: StudyDir, state: TrialState, *, logs: bool) -> None:
     assert not logs or set(record.curve) <= evaluated
     assert [epoch for epoch, _ in record.curve] == list(range(1, len(record.curve) + 1))
     assert place.best.exists() == (record.state == "finished")
-    if record.state != "finished":
-        return
+    if record.state == "finished":
+        check_model(directory, state, record)
+
+
+def check_model(directory: StudyDir, state: TrialState, record: Record) -> None:
+    """The weights of a finished trial load, and have the accuracy that the record states."""
+    import torch
+
+    from suite.data.datasets import search_splits
+    from suite.hardware.device import DTYPES
+    from suite.models.assembly import load_trained
+    from suite.models.preprocessing import evaluation_preparer
+    from suite.training import evaluation
+
     assert record.accuracy == max(accuracy for _, accuracy in record.curve)
     splits = search_splits("mnist", limit=300)
     validation = evaluation.Examples(
         torch.from_numpy(splits.validation.images), torch.from_numpy(splits.validation.labels)
     )
-    trained = load_trained(place, state.trial, splits.info, directory.path.parent)
+    trained = load_trained(directory.trial(state.id), state.trial, splits.info, directory.path.parent)
     prepare = evaluation_preparer(trained.expects, torch.device("cpu"))
     assert record.provenance is not None
     head = state.trial.strategy.kind == "head"

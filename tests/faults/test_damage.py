@@ -14,8 +14,9 @@ import pytest
 
 from suite.store.study import StudyDir
 
-FILES = ("optuna.db", "SHA256SUMS", "study.json", "status.json", "result.json", "trial.json", "checkpoint.json",
-         "last.safetensors", "events.jsonl")  # fmt: skip
+# Damaged in one run: files of which none can hide what happens to another.
+TOGETHER = [("optuna.db", "status.json", "checkpoint.json"), ("study.json", "SHA256SUMS", "last.safetensors"),
+            ("result.json",), ("trial.json",), ("events.jsonl",)]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -46,26 +47,26 @@ def hurt(path: Path, how: str, chance: random.Random) -> None:
         path.write_bytes(chance.randbytes(len(content)))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_is_mended_on_resume(
-    start, experiment: Path, reference, killed: Path, tmp_path: Path, seed: int, figures, faults, name: str
+@pytest.mark.parametrize("names", TOGETHER, ids=" ".join)
+def test_damaged_files_are_mended_on_resume(
+    start, experiment: Path, reference, killed: Path, tmp_path: Path, seed: int, figures, faults, names: tuple[str, ...]
 ) -> None:
-    """One file is hurt, of a finished trial and of the unfinished one where there are both."""
-    chance = random.Random(f"{seed} {name}")
+    """Those of finished trials and of the unfinished one where there are both."""
+    chance = random.Random(f"{seed} {names}")
     results = tmp_path / "results"
     shutil.copytree(killed, results)
     directory = StudyDir(results, "small")
-    for path in sorted(directory.path.rglob(name)):
+    for path in sorted(path for name in names for path in directory.path.rglob(name)):
         how = chance.choice(["truncate", "flip", "noise"])
         print(path.relative_to(results), how)
-        if path.stat().st_size and (name != "trial.json" or chance.random() < 0.7):
+        if path.stat().st_size and (path.name != "trial.json" or chance.random() < 0.7):
             hurt(path, how, chance)
             figures.fault(how)
     seen = start("doctor", "small", "--results", results)
     assert seen.wait() in (0, 1), seen.errors
     run = start("sweep", experiment, "--resume", "--results", results)
     assert run.wait() == 0, run.errors
-    faults.check_promise(directory, figures, logs=name != "events.jsonl")
+    faults.check_promise(directory, figures, logs="events.jsonl" not in names)
     faults.check_identical(directory, reference, figures)
 
 
@@ -169,14 +170,16 @@ def test_a_study_that_is_being_run_looks_sound_at_any_moment(
     start, experiment: Path, tmp_path: Path, figures, faults
 ) -> None:
     directory = StudyDir(tmp_path, "small")
-    run = start("sweep", experiment, "--workers", 2, "--results", tmp_path)
+    run = start("sweep", experiment, "--workers", 2, "--trials", 4, "--results", tmp_path, pinned=False)
     faults.wait_for(lambda: run.poll() is not None or directory.exists())
-    looks = 0
+    looks, seen = 0, -1
     while run.poll() is None:
+        faults.wait_for(lambda before=seen: run.poll() is not None or faults.events_of(tmp_path) > before)
+        seen = faults.events_of(tmp_path)
         look = start("doctor", "small", "--results", tmp_path)
         assert look.wait() == 0, look.output + look.errors
         looks += 1
     assert looks
     figures.fault("viewer")
     assert run.wait() == 0, run.errors
-    faults.check_promise(directory, figures)
+    faults.check_promise(directory, figures, 4)

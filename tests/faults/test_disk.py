@@ -49,10 +49,11 @@ def test_a_full_disk_costs_time_and_nothing_else(
     chance = random.Random(seed)
     directory = StudyDir(tiny / "results", "small")
     command = ("sweep", experiment, "--resume", "--workers", workers, "--results", directory.path.parent)
-    for _ in range(6 if workers == 1 else 1):
-        run = start(*command)
-        faults.wait_for(lambda: run.poll() is not None or directory.status_path.exists())
-        time.sleep(chance.uniform(0, 1.5) if workers == 1 else 6)
+    for _ in range(5 if workers == 1 else 1):
+        run = start(*command, pinned=workers == 1)
+        begun = directory.status_path.exists if workers == 1 else lambda: faults.events_of(directory.path)
+        faults.wait_for(lambda: run.poll() is not None or begun())
+        time.sleep(chance.uniform(0, 1.5))
         filler = fill(tiny, chance.choice([0, 0, 3000, 20_000, 100_000]))
         code = run.wait()
         filler.unlink()
@@ -64,7 +65,7 @@ def test_a_full_disk_costs_time_and_nothing_else(
             assert "disk is full" in complaint or "No space left" in complaint, run.errors
             assert "--resume" in complaint
         assert not any(s.record and s.record.state == "failed" for s in directory.states())
-    last = start(*command)
+    last = start(*command, pinned=workers == 1)
     assert last.wait() == 0, last.errors
     faults.check_promise(directory, figures)
     if workers == 1:

@@ -15,7 +15,7 @@ import pytest
 from suite.store.events import EventReader
 from suite.store.study import StudyDir
 
-KILLS = int(os.environ.get("MNIST_SUITE_SOAK", "0")) or 20
+KILLS = int(os.environ.get("MNIST_SUITE_SOAK", "0")) or 12
 
 
 def test_a_sequential_study_is_killed_again_and_again_and_comes_out_bit_for_bit(
@@ -81,7 +81,7 @@ def test_workers_are_killed_and_their_controller_too(
     chance = random.Random(seed)
     directory = StudyDir(tmp_path, "small")
     command = ("sweep", experiment, "--resume", "--workers", 2, "--set", "epochs=60", "--results", tmp_path)
-    run = start(*command)
+    run = start(*command, pinned=False)
     kills = KILLS // 3
     while figures.faults.get("worker", 0) < kills:
         faults.wait_for(lambda: run.poll() is not None or any(faults.alive(p) for p in faults.pids(directory)))
@@ -99,7 +99,7 @@ def test_workers_are_killed_and_their_controller_too(
             figures.fault("controller")
             assert run.wait() == -signal.SIGKILL
             faults.wait_for(lambda: not any(faults.alive(p) for p in living))
-            run = start(*command)
+            run = start(*command, pinned=False)
     assert run.wait() == 0, run.errors
     faults.check_promise(directory, figures)
 
@@ -110,7 +110,7 @@ def test_a_kill_while_a_checkpoint_is_written_costs_no_more_than_that_checkpoint
     """Killed as soon as a half-written file shows; some kills prove to have fallen into the writing by what is left."""
     directory = StudyDir(tmp_path, "small")
     torn = 0
-    for _ in range(4 * KILLS):
+    for _ in range(4 * max(KILLS, 20)):
         run = start("sweep", experiment, "--resume", "--results", tmp_path)
         while run.poll() is None and not faults.half_written(directory):
             time.sleep(0.0002)

@@ -1,5 +1,7 @@
 """One contract over every backbone (shapes, features, blocks, seeds), and properties of the suite's own networks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from suite.data.splits import Info
 from suite.errors import InputError
 from suite.models import backbones
 from suite.models.backbones import BACKBONES, build, embed, embed_size
-from suite.models.preprocessing import Preprocess, preprocess
+from suite.models.preprocessing import preprocess
+from suite.spec import Preprocess
 
 # One timm model of each kind: plain, fixed size, a hidden layer before the classifier, norm layers of timm's own, a
 # classifier inside a head module.
@@ -34,8 +38,13 @@ WITHOUT_NORM = {"cnn", "net", "timm:test_nfnet"}
 def expects(
     name: str, channels: int = 1, native: int = 28, size: int | None = None, trained: bool = False
 ) -> Preprocess:
+    return preprocess(name, described(channels, native), size=size, pretrained=trained)
+
+
+def described(channels: int = 1, native: int = 28, **changes: object) -> Info:
+    """A data set of images of `native` pixels."""
     mean, std = (0.1,) * channels, (0.3,) * channels
-    return preprocess(name, channels=channels, native_size=native, mean=mean, std=std, size=size, pretrained=trained)
+    return replace(Info("d", "d", ("a", "b"), channels, native, mean, std, "", ""), **changes)  # type: ignore[arg-type]
 
 
 def made(name: str, channels: int = 1, native: int = 28, seed: int = 0) -> tuple[nn.Module, Tensor]:
@@ -190,8 +199,21 @@ def test_reduced_precision_and_channels_last() -> None:
 
 
 def test_own_networks_take_images_at_native_size() -> None:
-    assert expects("cnn") == Preprocess(1, 28, (0.1,), (0.3,), "none")
-    assert expects("cnn", channels=3, native=32, size=16) == Preprocess(3, 16, (0.1,) * 3, (0.3,) * 3, "bilinear")
+    plain = Preprocess(channels=1, size=28, stored=28, interpolation="bilinear", mean=(0.1,), std=(0.3,))
+    assert expects("cnn") == plain
+    small = {"channels": 3, "size": 16, "stored": 32, "mean": (0.1,) * 3, "std": (0.3,) * 3}
+    assert expects("cnn", channels=3, native=32, size=16) == plain.model_copy(update=small)
+
+
+def test_own_pictures_are_decoded_to_the_size_of_the_input() -> None:
+    """With public weights as timm evaluates them, central crop included; `fit` is the data set's or the arm's."""
+    photos = described(3, 64, decoded=True, fit="crop", white=4095.0)
+    found = preprocess("timm:tf_efficientnet_lite0", photos, size=224, pretrained=True)
+    assert (found.size, found.stored, found.crop_share, found.fit, found.white) == (224, 224, 0.875, "crop", 4095.0)
+    assert preprocess("timm:tf_efficientnet_lite0", photos, size=224).crop_share == 1.0
+    padded = preprocess("timm:tf_efficientnet_lite0", photos, pretrained=True, fit="pad")
+    assert (padded.size, padded.fit, padded.crop_share) == (64, "pad", 1.0)
+    assert preprocess("cnn", photos).stored == 64
 
 
 def test_pretrained_timm_models_have_their_own_normalisation() -> None:
@@ -218,7 +240,7 @@ def test_pretrained_timm_models_have_their_own_normalisation() -> None:
 def test_default_input_size_of_timm_models(name: str, native: int, wanted: int | None, size: int) -> None:
     found = expects(name, native=native, size=wanted)
     assert found.size == size
-    assert found.interpolation == ("none" if size == native else "bicubic")
+    assert (found.stored, found.interpolation) == (native, "bicubic")
     if name == "timm:test_vit":  # is built for one size
         model = build(name, classes=10, channels=1, size=size, seed=0)
         assert model(torch.rand(1, 1, size, size)).shape == (1, 10)
@@ -228,7 +250,7 @@ def test_default_input_size_of_timm_models(name: str, native: int, wanted: int |
 def test_preprocess_has_one_mean_and_std_per_channel(name: str, channels: int, native: int, trained: bool) -> None:
     found = expects(name, channels, native, trained=trained)
     assert len(found.mean) == len(found.std) == found.channels == channels
-    assert (found.interpolation == "none") == (found.size == native)
+    assert found.stored == native
 
 
 # --- refusals -----------------------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from suite.models import backbones, features
-from suite.models.preprocessing import preprocess
+from suite.spec import Preprocess
 
 
 def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path))
     images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
-    expects = preprocess("cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False)
+    expects = Preprocess(channels=1, size=28, stored=28, mean=(0.1,), std=(0.3,))
     model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
 
     def get(**changes: object) -> tuple[torch.Tensor, bool]:
@@ -44,7 +44,7 @@ def test_features_are_computed_once_and_follow_their_content(tmp_path: Path, mon
 
 def test_an_extraction_reports_images_that_the_device_has_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device is synchronised before each report: images that are only queued are not called done."""
-    expects = preprocess("cnn", channels=1, native_size=28, mean=(0.1,), std=(0.3,), size=None, pretrained=False)
+    expects = Preprocess(channels=1, size=28, stored=28, mean=(0.1,), std=(0.3,))
     model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
     order: list[str] = []
     monkeypatch.setattr(features, "synchronize", lambda device: order.append(f"synchronised {device}"))

@@ -7,7 +7,7 @@ import torch
 
 from suite.errors import InputError
 from suite.models import backbones
-from suite.models.strategies import TRAINED, freeze, trained_names
+from suite.models.strategies import TRAINED, freeze, layer_scales, trained_names
 from suite.spec import Bitfit, HeadOnly, NormOnly, Partial, Strategy
 from suite.spec.recipe import Full
 
@@ -57,3 +57,33 @@ def test_statistics_of_frozen_batch_norm_do_not_change() -> None:
     model(torch.rand(4, 1, 28, 28))
     assert all(torch.equal(before[name], value) for name, value in model.named_buffers())
     assert freeze(Full(), model) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cnn",
+        "lean-s",
+        "timm:tf_efficientnet_lite0",
+        "timm:resnet10t",
+        "timm:mobilenetv3_small_050",
+        "timm:convnext_atto",
+        "timm:vit_tiny_patch16_224",
+        "timm:deit_tiny_distilled_patch16_224",
+        "timm:swin_s3_tiny_224",
+        "timm:regnety_002",
+    ],
+)
+def test_layer_decay_has_one_scale_for_every_parameter(name: str) -> None:
+    """1 for the classifier, the smallest for the first block, and never smaller in a later block than in an earlier."""
+    size = 28 if not name.startswith("timm:") else 224 if "_224" in name else 32
+    model = backbones.build(name, classes=3, channels=3, size=size, seed=0)
+    scales, blocks = layer_scales(model, 0.75), backbones.blocks(model)
+    assert sorted(scales) == sorted(name for name, _ in model.named_parameters())
+    assert sorted(name for block in blocks for name in block) == sorted(scales)
+    assert {scales[name] for name in backbones.classifier_parameters(model)} == {1.0}
+    by_block = [{scales[name] for name in block} for block in blocks]
+    assert all(len(values) == 1 for values in by_block)
+    order = [values.pop() for values in by_block]
+    assert order == [0.75**k for k in reversed(range(len(blocks)))] and order[0] == min(order) < 1
+    assert layer_scales(model, 1.0) == {}

@@ -5,11 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 
 from suite.errors import InputError
 from suite.spec import Arm, Caps, Choice, Experiment, HeadOnly, LogFloat, Mlp, Recipe, Uniform
 from suite.spec.changes import changed, single_arm
-from suite.spec.default_recipes import FINETUNE, FROM_SCRATCH, HEAD
+from suite.spec.default_recipes import (
+    FINETUNE,
+    FINETUNE_CONVOLUTIONAL,
+    FINETUNE_TRANSFORMER,
+    FROM_SCRATCH,
+    HEAD,
+    TRANSFORMERS,
+    family,
+)
 
 LR = LogFloat(low=1e-3, high=0.1)
 DECLARED = Experiment(
@@ -96,6 +105,33 @@ def test_a_single_training_starts_from_the_recipe_of_its_strategy(
     assert (arm.strategy.kind, arm.size, arm.weights) == (strategy, 32, weights)
     if isinstance(arm.strategy, HeadOnly):
         assert arm.strategy.head.kind == "knn"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "recipe"),
+    [
+        ("lean-m", FINETUNE),
+        ("timm:tf_efficientnet_lite0", FINETUNE_CONVOLUTIONAL),
+        ("timm:convnext_tiny.fb_in22k", FINETUNE_CONVOLUTIONAL),
+        ("timm:vit_base_patch16_224.augreg_in21k", FINETUNE_TRANSFORMER),
+        ("timm:swin_tiny_patch4_window7_224", FINETUNE_TRANSFORMER),
+    ],
+)
+def test_fine_tuning_starts_from_the_recipe_of_the_backbones_family(backbone: str, recipe: Recipe) -> None:
+    for strategy in ("full", "lp-ft", "partial"):
+        assert single_arm(backbone, strategy, weights="x").recipe == recipe
+    assert single_arm(backbone, "head", head="linear", weights="x").recipe == HEAD
+    assert single_arm(backbone, "scratch").recipe == FROM_SCRATCH
+
+
+def test_timms_transformers_are_known_by_their_names() -> None:
+    modules = "vision_transformer", "deit", "beit", "eva", "swin_transformer", "swin_transformer_v2", "cait", "xcit"
+    for module in modules:
+        assert {family(f"timm:{name}") for name in timm.list_models(module=module)} == {"transformer"}, module
+    for module in ("resnet", "efficientnet", "convnext", "regnet", "mobilenetv3", "efficientvit_mit", "levit"):
+        assert {family(f"timm:{name}") for name in timm.list_models(module=module)} == {"convolutional"}, module
+    models = timm.list_models()
+    assert all(any(name.startswith(prefix) for name in models) for prefix in TRANSFORMERS)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import torch
 
 from suite.data.datasets import search_splits
 from suite.models import backbones
-from suite.models.preprocessing import Preprocess
-from suite.spec import Recipe
+from suite.spec import Preprocess, Recipe
 from suite.training import cuda_graphs
 from suite.training.augment import training_preparer
 from suite.training.evaluation import Examples
@@ -54,7 +53,9 @@ def test_a_training_by_replay_equals_a_plain_one(
         Examples(torch.from_numpy(p.images).to(where), torch.from_numpy(p.labels).to(where))
         for p in (splits.train, splits.validation)
     )
-    prepare = training_preparer(Preprocess(1, 28, (0.1307,), (0.3081,), "none"), recipe.augment, where)
+    prepare = training_preparer(
+        Preprocess(channels=1, size=28, stored=28, mean=(0.1307,), std=(0.3081,)), recipe.augment, where
+    )
 
     def trained(graphed: bool) -> list[torch.Tensor]:
         monkeypatch.setenv("MNIST_SUITE_CUDA_GRAPHS", "1" if graphed else "0")

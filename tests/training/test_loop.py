@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -13,19 +14,18 @@ from torch import nn
 from suite.data.datasets import search_splits
 from suite.hardware import device
 from suite.models import backbones
-from suite.models.preprocessing import Preprocess
 from suite.search.pruning import rung_step, rungs
-from suite.spec import Augment, Evaluated, Progress, Pruning, Recipe
+from suite.spec import Augment, Evaluated, Preprocess, Progress, Pruning, Recipe
 from suite.spec.seeds import mix
 from suite.training import loop
 from suite.training.augment import feature_preparer, training_preparer
 from suite.training.evaluation import Examples, Scores
 from suite.training.loop import epoch_order, evaluation_points, fit, steps_per_epoch
-from suite.training.optimizer import learning_rate
+from suite.training.optimizer import learning_rate, set_rate
 from suite.training.state import Diverged, Step, Tally, Training, begin, restore, state_numbers, state_tensors
 
 CPU = torch.device("cpu")
-EXPECTS = Preprocess(1, 28, (0.1307,), (0.3081,), "none")
+EXPECTS = Preprocess(channels=1, size=28, stored=28, mean=(0.1307,), std=(0.3081,))
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,18 @@ RICH = Recipe(
 )
 
 
+MIXED = Recipe(
+    lr=0.02,
+    epochs=3,
+    batch_size=64,
+    augment=Augment(crop=0.4, trivial=True, mixup=0.4, cutmix=1.0),
+    label_smoothing=0.1,
+    layer_decay=0.8,
+    weight_decay=0.001,
+    balance="sampler",
+)
+
+
 def run(training: Training, sets: tuple[Examples, Examples], recipe: Recipe) -> list[Progress | Evaluated]:
     return list(fit(training, *sets, recipe, training_preparer(EXPECTS, recipe.augment, CPU), seed=5))
 
@@ -79,7 +91,7 @@ def test_a_sequential_cpu_run_repeats_bit_for_bit(mnist: tuple[Examples, Example
     assert trainings[0].tally.curve == trainings[1].tally.curve
 
 
-@pytest.mark.parametrize("recipe", [RICH, Recipe(lr=0.05, momentum=0.9, nesterov=True, epochs=3, batch_size=64)])
+@pytest.mark.parametrize("recipe", [RICH, Recipe(lr=0.05, momentum=0.9, nesterov=True, epochs=3, batch_size=64), MIXED])
 @pytest.mark.parametrize("stop_after", [1, 7, 10, 19, 29])
 def test_a_resumed_run_ends_with_the_same_weights(
     mnist: tuple[Examples, Examples], recipe: Recipe, stop_after: int, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +141,41 @@ def test_the_scale_of_half_precision_is_resumed(mnist: tuple[Examples, Examples]
     assert second.scaler.state_dict() == whole.scaler.state_dict()
     for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("balance", ["sampler", "loss"])
+def test_uneven_classes_are_balanced(mnist: tuple[Examples, Examples], balance: Literal["sampler", "loss"]) -> None:
+    """Few images of the ones among many: with balance the recall of ones is higher, in epochs of the same length."""
+    train, validation = mnist
+    ones = (train.labels == 1).nonzero().flatten()[:6]
+    rows = torch.cat((ones, (train.labels == 7).nonzero().flatten(), (train.labels == 2).nonzero().flatten()))
+    uneven = Examples(train.inputs[rows], train.labels[rows])
+    judged = Examples(*(part[validation.labels == 1] for part in (validation.inputs, validation.labels)))
+    recalls: list[float] = []
+    for recipe in (plain := Recipe(lr=0.02, epochs=4, batch_size=16), plain.model_copy(update={"balance": balance})):
+        events = run(training := new(recipe), (uneven, judged), recipe)
+        assert training.tally.images == 4 * len(uneven)
+        recalls.append(events[-1].accuracy if isinstance(events[-1], Evaluated) else 0.0)
+    assert recalls[1] > recalls[0] + 0.3
+
+
+def test_every_parameter_has_one_rate_that_rises_with_depth() -> None:
+    """Each group's rate is the schedule's times its scale; the classifier has the schedule's."""
+    recipe = Recipe(optimizer="adamw", lr=0.01, weight_decay=0.1, layer_decay=0.5)
+    training = new(recipe, "lean-s")
+    names = {id(p): name for name, p in training.model.named_parameters()}
+    rates: dict[str, float] = {}
+    for group in training.optimizer.param_groups:
+        set_rate(group, 0.004)
+        for p in group["params"]:
+            assert names[id(p)] not in rates
+            rates[names[id(p)]] = group["lr"]
+            assert group["weight_decay"] == (0.1 if p.ndim > 1 else 0.0)
+    assert rates.keys() == set(names.values())
+    first, *_, hidden, classifier = backbones.blocks(training.model)
+    assert {rates[name] for name in classifier} == {0.004}
+    assert {rates[name] for name in hidden} == {0.002}
+    assert {rates[name] for name in first} == {min(rates.values())}
 
 
 def test_a_rate_that_blows_up_is_called_diverged(mnist: tuple[Examples, Examples]) -> None:

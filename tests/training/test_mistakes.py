@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
+from sklearn.metrics import balanced_accuracy_score
 
+from suite.ranking import statistics
 from suite.spec import Mistakes
 from suite.training.evaluation import Examples
-from suite.training.mistakes import MOST_CONFIDENT, calibration_error, find_mistakes, reliability
+from suite.training.mistakes import MOST_CONFIDENT, balanced_accuracy, calibration_error, find_mistakes, reliability
 
 CLASSES = ("zero", "one", "two")
 
@@ -55,6 +57,17 @@ def test_counts_and_worst_mistakes_follow_from_the_logits() -> None:
     assert examples.labels[first.index] == first.label != first.predicted == predicted[first.index]
     assert torch.tensor(first.pixels).shape == (4, 4)
     assert sum(b.count for b in found.bins) == 200
+
+
+def test_balanced_accuracy_is_that_of_scikit_learn() -> None:
+    """The same figure where it is recorded and where it is read; a class without images does not count."""
+    logits, examples = answers(200)
+    logits[:, 0] += 2 * (examples.labels == 0)  # one class is better than the others
+    found = find_mistakes(logits, examples, CLASSES)
+    expected = balanced_accuracy_score(examples.labels.numpy(), logits.argmax(1).numpy())
+    assert balanced_accuracy(found.confusion) == pytest.approx(expected)
+    assert statistics.balanced_accuracy(found.confusion) == pytest.approx(expected)
+    assert balanced_accuracy([[3, 1], [0, 0]]) == statistics.balanced_accuracy([[3, 1], [0, 0]]) == 0.75
 
 
 def test_validation_json_keeps_its_format() -> None:

@@ -7,8 +7,11 @@ import os
 import resource
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from itertools import product
 
 import pytest
 import torch
@@ -17,8 +20,19 @@ from torch import nn
 from suite.data.datasets import search_splits
 from suite.hardware.memory import ran_out
 from suite.models import backbones, heads, strategies
-from suite.models.preprocessing import Preprocess
-from suite.spec import Augment, Bitfit, Evaluated, HeadSpec, Linear, Mlp, Partial, Progress, Recipe, Strategy
+from suite.spec import (
+    Augment,
+    Bitfit,
+    Evaluated,
+    HeadSpec,
+    Linear,
+    Mlp,
+    Partial,
+    Preprocess,
+    Progress,
+    Recipe,
+    Strategy,
+)
 from suite.training.augment import Prepare, feature_preparer, training_preparer
 from suite.training.evaluation import Examples
 from suite.training.loop import run_step, training_loop
@@ -26,10 +40,11 @@ from suite.training.stacking import Population, Stack, stack_key
 from suite.training.state import Step, Training, begin, restore, state_numbers, state_tensors
 
 MIB = 2**20
-EXPECTS = Preprocess(1, 28, (0.1307,), (0.3081,), "none")
+EXPECTS = Preprocess(channels=1, size=28, stored=28, mean=(0.1307,), std=(0.3081,))
 Item = Step | Progress | Evaluated
 
 
+@cache
 def slices() -> tuple[Examples, Examples]:
     splits = search_splits("mnist", limit=400)
     train, validation = (
@@ -135,26 +150,61 @@ RECIPES: dict[str, Recipe] = {
     "rich": Recipe(
         lr=0.01, epochs=2, batch_size=32, label_smoothing=0.1, clip_norm=0.5, ema=0.9, augment=Augment(shift=2.0)
     ),
+    "mixed": Recipe(
+        lr=0.01,
+        epochs=2,
+        batch_size=32,
+        label_smoothing=0.1,
+        weight_decay=1e-3,
+        augment=Augment(crop=0.5, mixup=0.4, cutmix=1.0),
+        layer_decay=0.7,
+        balance="loss",
+    ),
+    "sampled": Recipe(
+        optimizer="adamw",
+        lr=0.001,
+        epochs=2,
+        batch_size=32,
+        layer_decay=0.7,
+        augment=Augment(mixup=1.0),
+        balance="sampler",
+    ),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("what", ["net", Linear(), Mlp(hidden=16)], ids=["net", "linear", "mlp"])
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("net", "nesterov"), ("net", "rich"), *product((Linear(), Mlp(hidden=16)), RECIPES)],
+    ids=lambda value: getattr(value, "kind", value),
+)
 def test_every_member_ends_with_the_weights_of_training_alone(
     sets: tuple[Examples, Examples], what: str | HeadSpec, name: str
 ) -> None:
     recipe = RECIPES[name]
     if not isinstance(what, str) and recipe.augment:
         recipe = recipe.model_copy(update={"augment": Augment()})
-    alone = [member(i, sets, what, recipe) for i in range(4)]
-    together = [member(i, sets, what, recipe) for i in range(4)]
+    alone = [member(i, sets, what, recipe) for i in range(3)]
+    together = [member(i, sets, what, recipe) for i in range(3)]
     run_alone([items for _, items in alone])
     run_together([items for _, items in together])
     for (a, _), (b, _) in zip(alone, together, strict=True):
         equal(a, b, tolerance=1e-8)
     weights = [next(t.model.parameters()) for t, _ in together]
     assert not torch.allclose(weights[0], weights[1], atol=1e-3)  # the members were trained differently
+
+
+@pytest.mark.parametrize("name", ["mixed", "sampled"])
+@pytest.mark.parametrize("seeds", [(5, 6, 7), (5, 5, 5)], ids=["different", "equal"])
+def test_members_mix_their_own_images(sets: tuple[Examples, Examples], name: str, seeds: tuple[int, ...]) -> None:
+    recipe = RECIPES[name].model_copy(update={"epochs": 1})
+    alone, together = ([member(i, sets, "net", recipe, seed) for i, seed in enumerate(seeds)] for _ in range(2))
+    run_alone([items for _, items in alone])
+    population = StackSizes()
+    run_together([items for _, items in together], population=population)
+    assert population.made == [3]
+    for (a, _), (b, _) in zip(alone, together, strict=True):
+        equal(a, b, tolerance=1e-8)
 
 
 @pytest.mark.parametrize("strategy", [Partial(blocks=1), Bitfit()], ids=lambda s: s.kind)
@@ -336,13 +386,13 @@ CASES: list[Callable[[], None]] = [
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the process's data as Linux does")
-@pytest.mark.parametrize("case", CASES)
-def test_short_memory_makes_smaller_stacks_with_the_same_weights(case: Callable[[], None]) -> None:
-    """In a separate process whose C library returns freed memory at once, so that its size is what it uses."""
+def test_short_memory_makes_smaller_stacks_with_the_same_weights() -> None:
+    """In separate processes whose C library returns freed memory at once, so that their size is what they use.
+
+    They are forks of one that has done nothing but import.
+    """
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(
-        [sys.executable, __file__, case.__name__], env=environment, capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
 
 
@@ -393,5 +443,24 @@ def test_a_stack_too_large_for_the_gpu_continues_as_smaller_ones(sets: tuple[Exa
         equal(a, b, tolerance=1e-6)
 
 
+def fork_for_each() -> int:
+    """Run each of the cases in a fork of this process; returns how many failed."""
+    slices()
+    failed = 0
+    for case in CASES:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                case()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        if code := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+            failed += 1
+            sys.stderr.write(f"{case.__name__} ended with {code}\n")
+    return failed
+
+
 if __name__ == "__main__":
-    globals()[sys.argv[1]]()
+    sys.exit(fork_for_each())

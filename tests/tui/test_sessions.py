@@ -195,24 +195,6 @@ def test_start_watch_and_export(terminal: Terminal) -> None:
     terminal.keys("q")
 
 
-@pytest.mark.slow
-def test_a_running_sweep_is_stopped(terminal: Terminal) -> None:
-    (terminal.folder / "quick.py").write_text(EXPERIMENT.replace("epochs=2", "epochs=2000"))
-    study = StudyDir(terminal.results, "quick")
-    launch(terminal)
-    terminal.until("● 1 running", 90)
-    terminal.keys("x")
-    terminal.until("Stop study quick?")
-    terminal.keys("y")
-    deadline = time.monotonic() + 60
-    while (status := study.status()) is None or status.state == "running":
-        assert time.monotonic() < deadline, terminal.screen()
-        time.sleep(0.2)
-    assert status.state == "stopped"
-    terminal.until("stopped")
-    terminal.keys("q")
-
-
 def rows(screen: str) -> list[tuple[str, ...]]:
     """Trial, state and accuracy of every line of the leaderboard, best first."""
     return re.findall(r"(\d{4})  cnn  +\S (\w+) +([\d.]+%)", screen)
@@ -258,18 +240,25 @@ def test_two_dashboards_show_the_same_and_write_nothing(
 
 
 @pytest.mark.slow
-def test_a_stopped_sweep_is_resumed_by_keys(terminal: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_a_running_sweep_is_stopped_and_resumed_by_keys(
+    terminal: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]
+) -> None:
     study = StudyDir(terminal.results, "quick")
     process = sweep({"epochs=2": "epochs=20", "trials=2": "trials=3"}, "--seed", "7", "--set", "batch_size=50")
-    stop = [*PROGRAM, "stop", "quick", "--results", str(terminal.results)]
-    subprocess.run(stop, env=environment(), cwd=terminal.folder, check=True, capture_output=True, timeout=60)
+    process.send_signal(signal.SIGSTOP)  # it shall not come to its end meanwhile
+    (terminal.folder / "quick.py").unlink()  # resuming needs study.json only
+    terminal.start()
+    terminal.until("● 1 running", 90)
+    terminal.keys("x")
+    terminal.until("Stop study quick?")
+    terminal.keys("y")
+    until(study.stop_path.exists, terminal.screen)
+    process.send_signal(signal.SIGCONT)
     assert process.wait(60) == 143
+    terminal.until("stopped")
     status, asked, begun = study.status(), study.study(), study.states()
     assert status is not None and status.state == "stopped" and status.finished < 3
     assert asked is not None and asked.experiment.seed == 7
-    (terminal.folder / "quick.py").unlink()  # resuming needs study.json only
-    terminal.start()
-    terminal.until("stopped")
     terminal.keys("R")
     terminal.until("Resume study quick?")
     terminal.until("mnist-suite sweep --study quick --resume")

@@ -1,4 +1,4 @@
-"""Importing timm and torchvision without the compiler of torch.compile, which takes longer to import than both.
+"""Importing timm, and torchvision with it, without the compiler of torch.compile, which takes longer than both.
 
 The suite does not compile models. timm and torchvision import `torch._dynamo` for two things that matter to compiled
 models only: the decorator `torch.compiler.disable`, and functions of `torch._dynamo.utils`.
@@ -11,6 +11,8 @@ import sys
 from threading import Lock
 from types import ModuleType
 from typing import Any
+
+import torch
 
 COMPILER = "torch._dynamo"
 
@@ -42,9 +44,7 @@ def _not_disabled(function: Any = None, *_: Any, **__: Any) -> Any:
 
 
 def light_import(name: str) -> Any:
-    """The module timm or torchvision."""
-    import torch
-
+    """The module timm, or another that imports torchvision."""
     with _lock:
         if name in sys.modules or COMPILER in sys.modules:
             return importlib.import_module(name)

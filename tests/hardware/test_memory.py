@@ -1,0 +1,27 @@
+"""Memory that the C library keeps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from suite.hardware import memory
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(memory.held_bytes() == 0, reason="the C library does not tell what it holds")
+def test_a_trial_that_is_over_leaves_its_memory_to_the_system() -> None:
+    memory.keep_memory()
+    tensors = [torch.ones(1 << 20) for _ in range(150)]  # 600 MiB in pieces that are kept once freed
+    full = resident()
+    del tensors
+    assert resident() > full - (100 << 20)
+    assert memory.held_bytes() > 500 << 20
+    memory.make_room()
+    assert resident() < full - (500 << 20)

@@ -1,0 +1,68 @@
+"""Starts command lines as forks of one process that has imported everything; tests/conftest.py runs it.
+
+Starting Python with torch and optuna takes seconds, and the tests start some hundred command lines. A fork has a
+process group, files, environment and signals of its own, and runs the same code from `main()` on. Each line on standard
+input asks for one; the answer is its pid, and how it ended is written to a file.
+"""
+
+# ruff: noqa: T201
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+
+import torch
+
+import suite.cli.console
+import suite.cli.main
+import suite.execution.sweep
+import suite.ranking.leaderboard
+from suite.data import datasets
+from suite.hardware import flops
+
+datasets._training("mnist")
+flops.count(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)), (1, 4, 4))
+print("ready", flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    if os.fork():
+        os.waitpid(-1, os.WNOHANG)  # one that has ended, if any
+        continue
+    pid = os.fork()  # this process keeps it: it says the pid, and then how it ended
+    if pid:
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        with open(asked["rc"] + ".tmp", "w") as file:
+            file.write(str(os.waitstatus_to_exitcode(status)))
+        os.rename(asked["rc"] + ".tmp", asked["rc"])
+        os._exit(0)
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit it as ignored
+    if asked["host"]:  # a name of its own: another machine, as far as the suite can tell
+        ctypes.CDLL(None).unshare(0x04000000)
+        socket.sethostname(asked["host"])
+    if asked["core"] is not None:
+        os.sched_setaffinity(0, {asked["core"]})
+    os.chdir(asked["cwd"])
+    sys.path[0] = asked["cwd"]
+    if asked["env"].get("MNIST_SUITE_CACHE") != os.environ.get("MNIST_SUITE_CACHE"):
+        datasets._training.cache_clear()
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    for number, path in ((0, asked["in"]), (1, asked["out"]), (2, asked["err"])):
+        os.dup2(os.open(path, os.O_WRONLY * (number > 0) | os.O_CREAT, 0o644), number)
+    sys.argv = ["mnist-suite", *asked["argv"]]
+    code = 1
+    try:
+        suite.cli.main.main()
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        with open(asked["rc"] + ".trace", "w") as file:  # standard error may be what has gone
+            traceback.print_exc(file=file)
+    sys.stdout.flush()
+    os._exit(code)
