@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -23,7 +24,9 @@ from suite.models.heads import HEADS, is_linear
 from suite.spec import Arm, Experiment, HeadOnly, Recipe
 from suite.store.files import file_sha256
 from suite.store.study import StudyDir
-from tests.export.conftest import Own
+
+if TYPE_CHECKING:
+    from tests.export.conftest import Own
 
 KINDS = {head: head.model_fields["kind"].default for head in HEADS}
 
