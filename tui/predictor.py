@@ -14,6 +14,7 @@ from pathlib import Path
 from tui.commands import PROGRAM, export_words
 
 Pixels = Sequence[Sequence[int]]  # rows of grey levels, 0 to 255
+SIDE = 28  # of the canvas
 Answer = Callable[[str, dict[str, float]], object]
 
 
@@ -123,7 +124,7 @@ class Predictor:
 def sample(words: Sequence[str], environment: Mapping[str, str]) -> tuple[Pixels, str]:
     """Run a command that prints {"pixels": ..., "label": ...}; returns both. Raises ValueError with a readable message.
 
-    The pixels are 28 by 28 grey levels, 0 to 255.
+    The pixels are 28 by 28 grey levels, 0 to 255; samples of another size are scaled.
     """
     try:
         done = subprocess.run(
@@ -142,11 +143,22 @@ def sample(words: Sequence[str], environment: Mapping[str, str]) -> tuple[Pixels
     try:
         data = json.loads(done.stdout)
         pixels = [[max(0, min(255, int(p))) for p in line] for line in data["pixels"]]
-        if len(pixels) != 28 or any(len(line) != 28 for line in pixels):
-            raise ValueError("not an image of 28 by 28 pixels")
-        return pixels, str(data["label"])
+        if not pixels or any(len(line) != len(pixels) for line in pixels):
+            raise ValueError("not a square image")
+        return _scaled(pixels), str(data["label"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the sample cannot be read: {error}") from None
+
+
+def _scaled(pixels: list[list[int]]) -> Pixels:
+    """The pixels at the size of the canvas."""
+    if len(pixels) == SIDE:
+        return pixels
+    import numpy as np
+    from PIL import Image
+
+    image = Image.fromarray(np.array(pixels, np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return np.asarray(image).tolist()
 
 
 def _last_line(text: str) -> str:

@@ -268,7 +268,9 @@ def step_progress(what: str, quiet: bool) -> Iterator[OnStep]:
         quiet: Show nothing.
     """
     if not quiet and err.is_terminal:
-        with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bar:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
+        # What is printed to a pipe meanwhile must not be redirected to the terminal.
+        with Progress(*columns, console=err, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return

@@ -5,9 +5,11 @@ Commands import what they need when they run, so that `--help` stays fast.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import io
+import json
 import os
 import sys
 from typing import NoReturn
@@ -57,9 +59,10 @@ def main() -> NoReturn:
     stop request. An error is one paragraph on stderr, never a traceback.
     """
     _open_missing_streams()
+    codecs.register_error("json_escapes", _json_escapes)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid text
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="json_escapes")
     try:
         app()
     except InputError as error:
@@ -88,6 +91,12 @@ def _fail(message: str, code: int) -> NoReturn:
     with contextlib.suppress(OSError):  # the terminal may be gone
         print(f"mnist-suite: {text}", file=sys.stderr)
     sys.exit(code)
+
+
+def _json_escapes(error: UnicodeError) -> tuple[str, int]:
+    """Error handler of codecs: characters that a stream cannot encode are written as JSON escapes, such as \\u00e9."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _open_missing_streams() -> None:

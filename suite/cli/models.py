@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.cli.options import LARGEST, Device, Json, Results
+from suite.cli.options import LARGEST, Device, Json, Quiet, Results
 from suite.errors import InputError
 
 
@@ -21,6 +21,9 @@ def export(
 ) -> None:
     """Write the best model (by validation accuracy) as safetensors with a model card, and check that it loads.
 
+    Neither the data set nor the starting weights are needed, but for heads on frozen features, whose backbone's
+    weights are.
+
     \b
     Example: mnist-suite export mnist --to model
     """
@@ -33,41 +36,51 @@ def export(
         print(dump_json(done))
         return
     console.out.print(
-        f"{done['trial']} ({100 * done['accuracy']:.2f}% on validation) is in {to}\n"
-        f"load it with: {done['load']}\ntry it with: mnist-suite predict {to} IMAGE"
+        f"{done['trial']} ({100 * done['accuracy']:.2f}% on validation) is in {to}, checked on {done['checked_on']}\n"
+        f"load it with: {done['load']}\ntry it with: mnist-suite predict {to} PICTURE"
     )
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `export` wrote.")],
-    images: Annotated[list[Path] | None, typer.Argument(help="PNG or JPEG, of any size and colour.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Pictures, folders of pictures, or patterns such as 'photos/**/*.jpg'.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, max=LARGEST, help="Number of classes to show.")] = 3,
+    show: Annotated[
+        Path | None, typer.Option("--show", help="Write what the model saw to this folder, as PNG files.")
+    ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Read JSON lines on stdin and answer on stdout, for other programs.")
     ] = False,
     device: Device = "cpu",
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Classify images with an exported model.
+    """Classify pictures with an exported model.
+
+    A picture that cannot be used does not stop the others. Exit code: 1 if there is such a picture, 2 if all are.
+    Where pictures lie in folders that are named as the classes, the number of right answers is stated.
 
     \b
-    Example: mnist-suite predict model digit.png --json
+    Examples: mnist-suite predict model digit.png --json
+              mnist-suite predict model photos/ --show seen
     """
-    from suite.cli import console
-    from suite.export import predict as prediction
-    from suite.store.files import dump_json
-
     if serve:
+        from suite.export import predict as prediction
+
         prediction.serve(model, device)
         return
     if not images:
-        raise InputError("Name at least one image: mnist-suite predict MODEL_DIR IMAGE...")
-    predictor = prediction.Predictor(model, device)
-    answers = [predictor.file(path) for path in images]
-    if as_json:
-        print(dump_json(answers))
-        return
-    for answer in answers:
-        ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:top]
-        shown = "  ".join(f"{label} {100 * p:.1f}%" for label, p in ranked)
-        console.out.print(f"{answer['image']}: {answer['label']}   ({shown})")
+        raise InputError("Name at least one picture or folder: mnist-suite predict MODEL_DIR PATH...")
+    from suite.cli import console, predictions
+    from suite.data.chosen import chosen_pictures
+    from suite.export.card import read_card
+    from suite.export.seen import Seen
+
+    read_card(model)  # refuses a wrong folder before anything is read
+    files, left_out = chosen_pictures(images)
+    if left_out and not quiet:
+        console.err.print(f"left out: {', '.join(left_out)}")
+    seen = Seen(show, files) if show is not None else None
+    raise typer.Exit(predictions.predict(model, files, seen, device=device, top=None if as_json else top, quiet=quiet))

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -193,6 +194,17 @@ def search_splits(
     train, validation = split_indices(labels, fraction=fraction, seed=seed, limit=limit)
     parts = [Labelled(images[rows], labels[rows]) for rows in (train, validation)]
     return Splits(parts[0], parts[1], _named_info(name, pool.data_hash, _split_hash(train, validation)))
+
+
+def validation_files(name: str, *, limit: int | None = None) -> tuple[list[Path], np.ndarray, str]:
+    """The files of the validation pictures of a data set of the user's own, their labels (M,) and its data hash.
+
+    They are those of `search_splits`, in its order. Raises InputError.
+    """
+    own = folder.read(canonical(name))
+    _, validation = _own_split(own, 1.0, 0, limit)
+    files = own.files
+    return [files[i] for i in validation], own.labels[validation], own.data_hash
 
 
 def _check_arguments(fraction: float, limit: int | None) -> None:

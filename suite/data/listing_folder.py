@@ -214,6 +214,13 @@ def _walk(top: Folder, left_out: LeftOut) -> list[tuple[str, str]]:
     return found
 
 
+def pictures_below(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """All pictures below a folder, in whatever folders, and what was left out, in words. Raises InputError."""
+    left_out = LeftOut()
+    found = _walk(Folder(folder.name, str(folder), os.path.realpath(folder), False), left_out)
+    return [Path(path) for path, _ in sorted(found, key=lambda one: one[0].split("/"))], left_out.in_words()
+
+
 def _scan(folder: Folder, left_out: LeftOut) -> Content:
     """What a folder holds, without what is passed over, which is counted. Raises InputError if it cannot be read."""
     try:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from suite.data import glyphs
 from suite.errors import InputError
 from suite.spec import Preprocess, View
 
@@ -31,6 +30,8 @@ MAX_PIXELS_VARIABLE = "MNIST_SUITE_MAX_PIXELS"  # environment variable that sets
 SCALED_JPEG = 5  # times MAX_PIXELS: the limit for JPEG files that are decoded at a fraction of their size
 
 REDUCED = 4  # a JPEG is decoded at 1/2, 1/4 or 1/8 where it keeps so many times the pixels a side that are needed
+
+GLYPH_PIXELS = 512  # as `needed`: a glyph may be a small part of its picture
 
 ORIENTATION = 0x0112  # tag of EXIF
 
@@ -103,29 +104,53 @@ def stored_picture(path: Path, expects: Preprocess) -> np.ndarray:
     Raises InputError, for pictures of glyphs also where nothing stands out.
     """
     check_plain(path)
+    if expects.placement is None:
+        return viewed(path, expects.view())
+    with opened(path, needed=GLYPH_PIXELS) as image:
+        try:
+            return stored_image(upright(image), expects)
+        except InputError as blank:
+            raise InputError(f"{path}: {blank}") from None
+
+
+def stored_image(image: Image, expects: Preprocess) -> np.ndarray:
+    """An upright image as a model's stored input: (channels, stored, stored) uint8.
+
+    Raises InputError for a picture of a glyph where nothing stands out.
+    """
     view = expects.view()
     if expects.placement is None:
-        return viewed(path, view)
-    with opened(path) as image:
-        try:
-            placed = glyphs.place(
-                _8_bit(upright(image), view.white), expects.stored, centred=expects.placement == "centred"
-            )
-        except glyphs.Blank as blank:
-            raise InputError(f"{path}: {blank}") from None
-    return placed[None]
+        return fitted(_pixels(_plain(image, view)), view)
+    from suite.data import glyphs  # here, since SciPy takes long to import
+
+    return glyphs.place(_8_bit(image, view.white), expects.stored, centred=expects.placement == "centred")[None]
 
 
 def viewed(path: Path, view: View) -> np.ndarray:
     """The picture in a file as `view` describes it: (channels, side, side) uint8. Raises InputError."""
-    import torch
-
     with opened(path, needed=view.scaled) as image:
         pixels = _plain_jpeg(path, image, view)
-        if pixels is None:
-            flat = flattened(_8_bit(upright(image), view.white), "L" if view.channels == 1 else "RGB")
-            pixels = torch.from_numpy(np.atleast_3d(np.array(flat, dtype=np.uint8))).permute(2, 0, 1)
-        return fitted(pixels, view)
+        return fitted(_pixels(_plain(upright(image), view)) if pixels is None else pixels, view)
+
+
+def plain_picture(path: Path, view: View) -> Image:
+    """The picture in a file at its own size, as a `View` and timm's transforms start from it.
+
+    It is upright, in mode "L" or "RGB" and without transparency. Raises InputError.
+    """
+    with opened(path) as image:
+        return _plain(upright(image), view)
+
+
+def _plain(image: Image, view: View) -> Image:
+    return flattened(_8_bit(image, view.white), "L" if view.channels == 1 else "RGB")
+
+
+def _pixels(image: Image) -> Tensor:
+    """(C, H, W) uint8, in channels-last memory."""
+    import torch
+
+    return torch.from_numpy(np.atleast_3d(np.array(image, dtype=np.uint8))).permute(2, 0, 1)
 
 
 def _plain_jpeg(path: Path, image: Image, view: View) -> Tensor | None:

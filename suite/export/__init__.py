@@ -1,8 +1,9 @@
 """Exported models.
 
-`suite.export.load(folder)` loads one. The cards of exported models quote this line, so its name must not change.
+`suite.export.load(folder)` loads one, and `suite.export.Predictor(folder)` predicts from picture files with it. The
+cards of exported models quote both, so their names must not change.
 """
 
-from suite.export.predict import load
+from suite.export.predict import Predictor, load
 
-__all__ = ["load"]
+__all__ = ["Predictor", "load"]

@@ -1,4 +1,4 @@
-"""The card of an exported model: `mnist-suite.json` for programs, `README.md` for people."""
+"""mnist-suite.json, the card of an exported model for programs; `suite.export.readme` writes the one for people."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from pydantic import Field, ValidationError
 
 from suite.data.registry import DATASETS
 from suite.errors import InputError
-from suite.spec import Cost, Count, HeadSpec, Preprocess, Provenance, Spec, Trial, Unit
+from suite.spec import Cost, Count, HeadSpec, Preprocess, Provenance, Spec, Unit
 
 CARD = "mnist-suite.json"
 
 WEIGHTS = "model.safetensors"
+
+
+class Agreement(Spec):
+    """What timm's own transform and the exported model answer, compared with predictions of the suite."""
+
+    pictures: Count  # validation pictures that were compared
+    equal: Unit  # proportion with the same label
+    logits: float = Field(ge=0)  # largest difference of a logit
 
 
 class Card(Spec):
@@ -30,9 +38,12 @@ class Card(Spec):
     strategy: str
     accuracy: Unit  # on validation
     interval: tuple[Unit, Unit]  # 95 % Wilson interval of the accuracy
+    accuracy_fp32: Unit | None = None  # the same in float32, as the exported model computes; None where not measured
     images: Count  # validation images
     sha256: str  # of model.safetensors
     timm: bool  # whether timm.create_model can load the folder
+    checked_on: Literal["validation pictures", "random pictures"] = "validation pictures"  # before it was published
+    agreement: Agreement | None = None  # None where timm cannot load the folder, or the pictures were not there
     cost: Cost | None
     provenance: Provenance | None
 
@@ -45,53 +56,6 @@ def _of_this_version(card: Any) -> Any:
     known = DATASETS.get(str(card.get("dataset")))
     stated |= {"stored": card.pop("native_size"), "placement": known.placement if known else None}
     return card | {"preprocess": stated}
-
-
-def load_line(card: Card, folder: str) -> str:
-    """The Python expression that loads the model."""
-    if card.timm:
-        return f'timm.create_model("local-dir:{folder}", pretrained=True)'
-    return f'suite.export.load("{folder}")'
-
-
-def card_text(card: Card, trial: Trial, folder: str) -> str:
-    """README.md in Markdown: the model, its accuracy, its cost, its provenance and how to load it."""
-    low, high = (100 * bound for bound in card.interval)
-    cost, made, expects = card.cost, card.provenance, card.preprocess
-    lines = [
-        f"# {card.backbone} on {card.dataset}",
-        "",
-        f"Strategy `{card.strategy}`, trial `{card.trial}` of mnist-suite {made.version if made else ''}.",
-        "",
-        f"- Validation accuracy {100 * card.accuracy:.2f} % on {card.images} images (95 % Wilson interval "
-        f"{low:.2f} to {high:.2f}). The search chose by this figure, so it is optimistic; it is not a test figure.",
-        f"- Input: {expects.channels} x {expects.size} x {expects.size}, pixels scaled to 0..1, then "
-        f"(x - {list(expects.mean)}) / {list(expects.std)}.",
-        f"- Classes, in order: {', '.join(card.classes)}.",
-    ]
-    if cost is not None:
-        energy = f"{cost.energy_joules:.0f} J ({cost.energy_source})" if cost.energy_joules else cost.energy_source
-        lines += [
-            f"- {cost.parameters:,} parameters, {cost.trainable:,} of them trained; {cost.forward_flops:,} FLOPs "
-            "an image (a multiply-add is two).",
-            f"- Training: {cost.train_seconds:.1f} s, {cost.training_flops:.3g} FLOPs; energy {energy}.",
-        ]
-    if made is not None:
-        lines += [f"- Made on {made.hardware} in {made.precision} by `{made.command}`, torch {made.packages['torch']}."]
-        if made.weights:
-            lines += [f"- Started from the weights {made.weights} (SHA-256 {made.weights_sha256})."]
-    recipe = json.dumps(trial.recipe.model_dump(exclude_defaults=True))
-    lines += [
-        f"- Recipe: `{recipe}`",
-        f"- SHA-256 of {WEIGHTS}: {card.sha256}",
-        "",
-        "```python",
-        "import timm" if card.timm else "import suite.export",
-        f"model = {load_line(card, folder)}",
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def read_card(folder: Path) -> Card:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from suite.errors import InputError
+from suite.errors import InputError, WorkError
 from suite.models import backbones, heads, pretrained
 from suite.models.state_dicts import read_tensors
 from suite.spec import FROM_RANDOM, HeadOnly, Preprocess, Trial, Weights
@@ -118,15 +118,27 @@ def load_trained(directory: TrialDir, trial: Trial, expects: Preprocess, classes
         raise InputError(f"{path} is damaged: its SHA-256 is not the one in result.json.")
     tensors = read_tensors(path)
     if not isinstance(trial.strategy, HeadOnly):
-        model = build(trial.backbone, expects, classes=classes, seed=trial.seed)
+        model = backbones.unfilled(trial.backbone, classes=classes, channels=expects.channels, size=expects.size)
         model.load_state_dict(tensors)
         return Assembled(model.eval(), expects, None)
-    assembled = assemble(trial, expects, classes, results)
     trained_on = record.provenance.weights_sha256 if record.provenance else None
+    try:
+        assembled = assemble(trial, expects, classes, results)
+    except (InputError, WorkError) as error:
+        raise InputError(_missing_weights(directory, trial, trained_on, error)) from error
     if assembled.provenance is not None and trained_on not in (None, assembled.provenance.sha256):
         raise InputError(
-            f"Trial {directory.id} trained a head on the features of other weights than those found now "
-            f"({assembled.provenance.source}); put the old ones back."
+            f"Trial {directory.id} trained a head on the features of other weights (SHA-256 {trained_on}) than those "
+            f"found now ({assembled.provenance.source}, SHA-256 {assembled.provenance.sha256}); put the old ones back."
         )
     model = attach(assembled.model, heads.restore(trial.strategy.head, tensors, classes))
     return Assembled(model.eval(), expects, assembled.provenance)
+
+
+def _missing_weights(directory: TrialDir, trial: Trial, sha256: str | None, error: Exception) -> str:
+    source = trial.weights.source if trial.weights else None
+    return (
+        f"Trial {directory.id} is a head on frozen features of {trial.backbone}, whose own weights are not part of the "
+        f"trial: it needs the weights {source} (SHA-256 {sha256 or 'not recorded'}). {error} "
+        "Put them back where they were; the strategies full and lp-ft keep all weights in the trial."
+    )

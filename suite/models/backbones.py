@@ -18,8 +18,10 @@ from typing import Any, ClassVar, Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from suite.errors import InputError
+from suite.models.light_import import light_import
 
 TIMM = "timm:"  # prefix of the names of timm's models
 
@@ -134,8 +136,7 @@ def exists(name: str) -> None:
         return
     known: Iterable[str] = BACKBONES
     if name.startswith(TIMM):
-        import timm
-
+        timm = light_import("timm")
         wanted = name.removeprefix(TIMM)
         architecture, _, tag = wanted.partition(".")
         if timm.is_model(architecture) and (not tag or timm.is_model_pretrained(wanted)):
@@ -161,12 +162,9 @@ def build(name: str, *, classes: int, channels: int, size: int | None, seed: int
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         try:
-            if name in BACKBONES:
-                size = size or 28
-                model = BACKBONES[name](classes, channels, size)
-            else:
-                model, size = _build_timm(name, classes, channels, size)
-            model.eval()(torch.zeros(1, channels, size, size))
+            pixels: int = size or (28 if name in BACKBONES else timm_config(name).input_size[-1])
+            model = _network(name, classes, channels, pixels)
+            model.eval()(torch.zeros(1, channels, pixels, pixels))
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"The backbone {name} cannot take images of {size or 'its own'} pixels with {channels} channel(s): "
@@ -175,22 +173,42 @@ def build(name: str, *, classes: int, channels: int, size: int | None, seed: int
     return model.train()
 
 
-def _build_timm(name: str, classes: int, channels: int, size: int | None) -> tuple[nn.Module, int]:
-    import timm
+class _Unfilled(TorchFunctionMode):
+    """Leaves new parameters as they were allocated: neither random numbers nor constants are written to them."""
 
-    config = timm_config(name)
-    pixels: int = size or config.input_size[-1]
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name: str = getattr(func, "__name__", "")
+        filled = args[0] if args else kwargs.get("tensor")
+        in_place = name.endswith("_") and not name.startswith("__")
+        if (in_place and isinstance(filled, nn.Parameter)) or name in ("normal_", "uniform_"):
+            return filled
+        return func(*args, **kwargs)
+
+
+def unfilled(name: str, *, classes: int, channels: int, size: int) -> nn.Module:
+    """The network of `build` for weights that are about to be loaded: its own are not initialised.
+
+    Random initialisation takes seconds for large models. Whether the model can take the images is not tried. Raises
+    InputError for an unknown name, and ValueError, TypeError, RuntimeError or AssertionError as its constructor does.
+    """
+    exists(name)
+    with _Unfilled():
+        return _network(name, classes, channels, size)
+
+
+def _network(name: str, classes: int, channels: int, size: int) -> nn.Module:
+    if name in BACKBONES:
+        return BACKBONES[name](classes, channels, size)
     wanted: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
-    if config.fixed_input_size:  # position embeddings or windows depend on the size
-        wanted["img_size"] = pixels
-    return timm.create_model(name.removeprefix(TIMM), **wanted), pixels
+    if timm_config(name).fixed_input_size:  # position embeddings or windows depend on the size
+        wanted["img_size"] = size
+    return light_import("timm").create_model(name.removeprefix(TIMM), **wanted)
 
 
 def timm_config(name: str) -> Any:
     """timm's PretrainedCfg of one of its models: input size, mean, hub repository and more."""
-    from timm.models import get_pretrained_cfg
-
-    return get_pretrained_cfg(name.removeprefix(TIMM))
+    return light_import("timm").get_pretrained_cfg(name.removeprefix(TIMM))
 
 
 def _first_line(error: Exception) -> str:

@@ -19,7 +19,8 @@ import json, sys, time
 if sys.argv[1] == "fail":
     sys.exit("it went wrong")
 if sys.argv[1] == "data":
-    print(json.dumps({"pixels": [[300] * 28] * 28, "label": "7", "index": 1}))
+    side = int(sys.argv[2]) if sys.argv[2].isdecimal() else 28
+    print(json.dumps({"pixels": [[300] * side] * side, "label": "7", "index": 1}))
     sys.exit(0)
 if sys.argv[1] == "export":
     sys.exit(0)
@@ -89,6 +90,9 @@ def test_failures_are_reported() -> None:
 def test_a_sample() -> None:
     pixels, label = sample(["data", "sample"], os.environ)
     assert label == "7" and pixels[0][0] == 255
+    for side in (1, 16, 64):  # of data sets with other pictures
+        pixels, _ = sample(["data", str(side)], os.environ)
+        assert {len(line) for line in pixels} == {28} == {len(pixels)} and pixels[14][14] == 255
     with pytest.raises(ValueError, match="it went wrong"):
         sample(["fail"], os.environ)
     with pytest.raises(ValueError, match="cannot be read"):
