@@ -64,13 +64,13 @@ class Record(Spec):
     arm: Name
     state: Literal["finished", "pruned", "failed"]
     attempt: str
-    accuracy: Unit | None = None  # the best on the validation split
+    accuracy: Unit | None = None  # on the validation split: of the artifact in fp32, else the best of the curve
     balanced_accuracy: Unit | None = None  # at that evaluation: the mean recall of the classes; finished trials only
     loss: float | None = None
     epoch: Epoch | None = None  # of the best accuracy
     images: Count = 0  # number of validation images
     steps: Count = 0
-    curve: tuple[tuple[Epoch, Unit], ...] = ()  # (epoch, validation accuracy)
+    curve: tuple[tuple[Epoch, Unit], ...] = ()  # (epoch, validation accuracy in the precision of training)
     reason: str | None = None  # why it was pruned or failed
     cost: Cost | None = None
     provenance: Provenance | None = None

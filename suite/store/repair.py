@@ -88,7 +88,7 @@ def result_fault(directory: TrialDir) -> str | None:
     if record.trial != directory.id or (trial is not None and record.arm != trial.arm):
         return f"speaks of trial {record.trial}"
     best = max((accuracy for _, accuracy in record.curve), default=None)
-    if record.state == "finished" and (record.accuracy is None or record.accuracy != best):
+    if record.state == "finished" and (record.accuracy is None or record.accuracy not in (best, record.accuracy_fp32)):
         return f"says accuracy {record.accuracy}, its curve says {best}"
     return None
 
@@ -216,7 +216,7 @@ def _result_faults(directory: TrialDir, accuracies: set[float]) -> list[str]:
         faults.append(f"names {record.artifact}, which is gone")
     elif file_sha256(path) != record.artifact_sha256:
         faults.append(f"names {record.artifact}, which is damaged")
-    if record.accuracy is not None and accuracies and record.accuracy not in accuracies:
+    if record.accuracy is not None and accuracies and record.accuracy not in accuracies | {record.accuracy_fp32}:
         faults.append("has an accuracy that its events lack")
     return faults
 

@@ -80,9 +80,8 @@ class Trained:
 
     artifact: nn.Module  # whose weights are saved: the model, or a head alone
     model: nn.Module  # from images to scores, as it will be exported
-    logits: Tensor  # (N, classes) of the validation images at the best evaluation, on the CPU
-    accuracy: float  # at that evaluation
-    accuracy_fp32: float  # of `model` in float32
+    logits: Tensor  # (N, classes) by `model` of the validation images in float32, on the CPU
+    accuracy: float  # of those
 
 
 def check_caps(setup: Setup, account: Account, attempt: Attempt, model: nn.Module) -> Events[None]:

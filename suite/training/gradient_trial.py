@@ -43,11 +43,12 @@ def gradient_trial(setup: Setup, account: Account, attempt: Attempt) -> Events[T
         dtype=setup.precision,
         keep_frozen=setup.keep_frozen,
     )
-    accuracy = accuracy_fp32 = best_accuracy(training)
+    accuracy, logits = best_accuracy(training), training.best_logits
     if setup.precision != torch.float32:  # an exported model answers in float32
         prepare = evaluation_preparer(setup.expects, where)
-        accuracy_fp32 = evaluate(model, setup.images.validation, prepare, where, torch.float32).accuracy
-    return Trained(model, model, training.best_logits, accuracy, accuracy_fp32)
+        scores = evaluate(model, setup.images.validation, prepare, where, torch.float32)
+        accuracy, logits = scores.accuracy, scores.logits
+    return Trained(model, model, logits, accuracy)
 
 
 def _linear_probe(setup: Setup, account: Account, strategy: LpFt) -> Events[None]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from suite.hardware.device import device_time
 from suite.hardware.flops import Counted, count
@@ -41,23 +41,21 @@ def head_trial(setup: Setup, account: Account, attempt: Attempt, strategy: HeadO
     if setup.precision != torch.float32:
         in_fp32 = yield from extract_features(setup, account, setup.images.validation, "validation", torch.float32)
     if heads.by_gradient(strategy.head):
-        head, logits, accuracy = yield from _train(setup, account, attempt, strategy, features)
+        head = yield from _train(setup, account, attempt, strategy, features)
     else:
-        head, logits, accuracy = yield from _solve(setup, account, attempt, strategy, features)
+        head = yield from _solve(setup, account, attempt, strategy, features)
     whole = assembly.attach(model, head).requires_grad_(False)
     used = count(whole, setup.expects.shape)  # the head may be larger or smaller than the classifier it replaces
     account.counted = replace(account.counted, parameters=used.parameters, forward_flops=used.forward_flops)
     yield from check_caps(setup, account, attempt, whole)
     # The whole model in float32 is its classifier on float32 features, which all trials of a backbone share.
     classifier = whole.get_submodule(assembly.classifier_name(whole))
-    accuracy_fp32 = evaluate(classifier, in_fp32, feature_preparer, setup.device, torch.float32).accuracy
-    return Trained(head, whole, logits, accuracy, accuracy_fp32)
+    scores = evaluate(classifier, in_fp32, feature_preparer, setup.device, torch.float32)
+    return Trained(head, whole, scores.logits, scores.accuracy)
 
 
-def _train(
-    setup: Setup, account: Account, attempt: Attempt, strategy: HeadOnly, features: Loaded
-) -> Events[tuple[Head, Tensor, float]]:
-    """By gradient descent: the head, its scores (N, classes) of the validation images and their accuracy."""
+def _train(setup: Setup, account: Account, attempt: Attempt, strategy: HeadOnly, features: Loaded) -> Events[Head]:
+    """By gradient descent."""
     inputs, body = features.train.features, account.counted
     head = heads.make(strategy.head, inputs, len(features.info.classes), setup.trial.seed)
     inner = count(head, tuple(inputs.shape[1:]))
@@ -65,13 +63,12 @@ def _train(
     training = yield from train_with_checkpoints(
         setup, account, attempt, head, features, feature_preparer, dtype=torch.float32
     )
-    return head, training.best_logits, best_accuracy(training)
+    best_accuracy(training)  # raises Diverged
+    return head
 
 
-def _solve(
-    setup: Setup, account: Account, attempt: Attempt, strategy: HeadOnly, features: Loaded
-) -> Events[tuple[Head, Tensor, float]]:
-    """Without steps; the same values as `_train`."""
+def _solve(setup: Setup, account: Account, attempt: Attempt, strategy: HeadOnly, features: Loaded) -> Events[Head]:
+    """Without steps."""
     train, body, where = features.train, account.counted, setup.device
     account.begin_training(where)
     verdict = yield started_event(attempt.token, account, steps=0)
@@ -86,7 +83,7 @@ def _solve(
     account.tally.note(1, scores)
     yield Evaluated(step=1, epoch=1, accuracy=scores.accuracy, loss=scores.loss, seconds=account.tally.seconds)
     account.counted = Counted(body.parameters, _parameters(head), body.forward_flops, flops)
-    return head, scores.logits, scores.accuracy
+    return head
 
 
 def _parameters(model: nn.Module) -> int:

@@ -120,7 +120,7 @@ def build_record(
         arm=name.arm,
         state=outcome.state,
         attempt=name.token,
-        accuracy=tally.best_accuracy,
+        accuracy=tally.best_accuracy if outcome.accuracy_fp32 is None else outcome.accuracy_fp32,
         balanced_accuracy=outcome.balanced_accuracy,
         loss=tally.best_loss if math.isfinite(tally.best_loss) else None,
         epoch=tally.best_epoch or None,

@@ -165,7 +165,7 @@ def _finish(setup: Setup, account: Account, attempt: Attempt, trained: Trained) 
         "finished",
         latencies=latencies,
         artifact_sha256=sha256,
-        accuracy_fp32=trained.accuracy_fp32,
+        accuracy_fp32=trained.accuracy,
         balanced_accuracy=balanced_accuracy(mistakes.confusion),
     )
 
