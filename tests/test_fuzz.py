@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from suite.cli.main import main
-from suite.data.datasets import search_splits
+from suite.data.datasets import describe
 from suite.data.pictures import stored_picture
 from suite.errors import InputError
 from suite.export.card import CARD, WEIGHTS, Card
@@ -374,8 +374,7 @@ def test_arbitrary_experiment_files_get_one_paragraph(
 
 def card(channels: int) -> Card:
     return Card(
-        backbone="cnn", dataset="mnist", classes=("0", "1"), channels=channels, native_size=28, size=28, mean=(0.5,),
-        std=(0.5,), interpolation="none", trial="s/t", strategy="scratch", accuracy=0.5, interval=(0.4, 0.6), images=10,
+        backbone="cnn", dataset="mnist", classes=("0", "1"), preprocess=SEEN[channels], trial="s/t", strategy="scratch", accuracy=0.5, interval=(0.4, 0.6), images=10,
         sha256="x", timm=False, cost=None, provenance=None,
     )  # fmt: skip
 
@@ -451,4 +450,4 @@ def test_only_plain_picture_formats_are_opened(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="picture"):
         stored_picture(path, SEEN[1])
     with pytest.raises(InputError, match="picture"):
-        search_splits(f"folder:{tmp_path}")
+        describe(f"folder:{tmp_path}", skip_broken=False)

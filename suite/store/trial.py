@@ -34,7 +34,6 @@ must not write any more (`TrialDir.overtaken`).
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,7 +42,6 @@ from typing import Literal
 
 from suite.errors import WorkError
 from suite.spec import (
-    UNHASHED,
     Line,
     Progress,
     Record,
@@ -108,17 +106,10 @@ class TrialDir:
     def sound(self) -> bool:
         """Whether trial.json is whole and the one that the directory was named after.
 
-        The name ends in a hash of the file as it was written, so this finds every changed figure in it.
+        The name ends in a hash of all settings, so this finds every changed figure.
         """
-        try:
-            facts = json.loads(read_bytes(self.path / TRIAL))
-            for key in UNHASHED:
-                facts.pop(key, None)
-            digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-        except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
-            return False
         trial = self.trial()
-        return trial is not None and self.id == f"{trial.number:04d}-{digest}"
+        return trial is not None and trial.id == self.id
 
     def commit(self, record: Record, since: int = 0) -> bool:
         """Write the result unless a later attempt has taken over; returns whether it was written.

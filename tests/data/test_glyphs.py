@@ -449,7 +449,7 @@ def test_any_shape_is_placed_or_blank(shape: tuple[int, int], mode: str, centred
 
 # --- a model that was trained on MNIST reads them ---------------------------------------------------------------------
 
-DIGITS = 500 if "MNIST_SUITE_SOAK" in os.environ else 80  # rendered for each kind
+DIGITS = 500 if "MNIST_SUITE_SOAK" in os.environ else 30  # rendered for each kind
 
 Reader = Callable[[list[np.ndarray]], np.ndarray]
 
@@ -495,7 +495,7 @@ def share_read(read: Reader, kind: Callable[[np.ndarray, Generator], Picture], c
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_digits_as_people_send_them_are_read(read: Reader, kind: str) -> None:
-    assert share_read(read, KINDS[kind], DIGITS) >= (0.97 if DIGITS >= 500 else 0.95)
+    assert share_read(read, KINDS[kind], DIGITS) >= (0.97 if DIGITS >= 500 else 0.9)
 
 
 @pytest.mark.slow
