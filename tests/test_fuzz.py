@@ -374,7 +374,8 @@ def test_arbitrary_experiment_files_get_one_paragraph(
 
 def card(channels: int) -> Card:
     return Card(
-        backbone="cnn", dataset="mnist", classes=("0", "1"), preprocess=SEEN[channels], trial="s/t", strategy="scratch", accuracy=0.5, interval=(0.4, 0.6), images=10,
+        backbone="cnn", dataset="mnist", classes=("0", "1"), preprocess=SEEN[channels], trial="s/t",
+        strategy="scratch", accuracy=0.5, interval=(0.4, 0.6), images=10,
         sha256="x", timm=False, cost=None, provenance=None,
     )  # fmt: skip
 
