@@ -35,6 +35,7 @@ def run_study(experiment: Experiment, root: Path, name: str, options: Options, *
         typer.Exit: The study was stopped.
     """
     from suite.cli import console
+    from suite.data.folder import read_once
     from suite.execution.stop import Stop
     from suite.execution.sweep import sweep
     from suite.store.files import make_writable, on_network_disk
@@ -49,9 +50,12 @@ def run_study(experiment: Experiment, root: Path, name: str, options: Options, *
     command = command_line()
     if options.storage is not None:
         command = command.replace(options.storage, "STORAGE")  # the URL may hold a password
-    _prepare_pictures(experiment, options, resumed=StudyDir(root, name).study() is not None, quiet=quiet)
     stop = Stop()
-    with stopping(stop), console.sweep_progress(root, quiet=quiet) as progress:
+    with contextlib.ExitStack() as context:
+        context.enter_context(read_once())
+        _prepare_pictures(experiment, options, resumed=StudyDir(root, name).study() is not None, quiet=quiet)
+        context.enter_context(stopping(stop))
+        progress = context.enter_context(console.sweep_progress(root, quiet=quiet))
         for status in sweep(experiment, root, study=name, options=replace(options, command=command), stop=stop):
             with contextlib.suppress(OSError):  # losing the terminal does not stop the work
                 progress.update(status)
@@ -63,18 +67,26 @@ def run_study(experiment: Experiment, root: Path, name: str, options: Options, *
     return _successful(progress.last, root, name)
 
 
+def announce_pictures(dataset: str, *, quiet: bool) -> None:
+    """Say that a person's own pictures are read. To be called before the training code is imported, which takes
+    seconds."""
+    from suite.cli import console
+    from suite.data.registry import is_own
+
+    if is_own(dataset) and not quiet:
+        console.err.print(f"reading pictures: {dataset.partition(':')[2]}", highlight=False, soft_wrap=True)
+
+
 def _prepare_pictures(experiment: Experiment, options: Options, *, resumed: bool, quiet: bool) -> None:
     """Decode a person's own pictures, with a progress bar, and say what there is to know of them."""
     from suite.cli import console
     from suite.data.registry import is_own
+    from suite.execution.plan import prepare_pictures
 
     if not is_own(experiment.dataset):
         return
     skip = options.skip_broken or resumed
     with console.picture_progress(quiet=quiet) as on_progress:
-        on_progress(0, 0, f"looking for pictures in {experiment.dataset.partition(':')[2]}")
-        from suite.execution.plan import prepare_pictures  # takes seconds to import
-
         notes = prepare_pictures(experiment, skip_broken=skip, on_progress=on_progress)
     if not quiet:
         for note in notes:

@@ -142,7 +142,7 @@ def sweep(options: SweepOptions) -> None:
               RAY_ADDRESS=10.0.0.1:6379 mnist-suite sweep --trials 500 --engine ray --workers auto
     """
     from suite.cli import console
-    from suite.cli.run import run_study
+    from suite.cli.run import announce_pictures, run_study
     from suite.ranking.leaderboard import as_dict, default_columns
     from suite.store.files import check_name, dump_json, results_dir
 
@@ -151,6 +151,7 @@ def sweep(options: SweepOptions) -> None:
     root = results_dir(options.results)
     experiment = options.changed(_declared(options, root))
     name = check_name(options.study or experiment.name, "Study")
+    announce_pictures(experiment.dataset, quiet=options.quiet or options.dry_run)
     if options.dry_run:
         print(experiment.model_dump_json(indent=2))
         return

@@ -113,13 +113,23 @@ def _arm(
 def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     """Run a study of one trial and print its result."""
     from suite.cli import console
-    from suite.cli.run import first_reason, run_study
+    from suite.cli.run import announce_pictures, first_reason, run_study
+
+    announce_pictures(options.dataset, quiet=options.quiet or options.dry_run)
+    from suite.data.datasets import describe
+    from suite.data.registry import is_own
     from suite.execution.options import Options
-    from suite.execution.plan import auto_name, single
+    from suite.execution.plan import auto_name, single, with_small_batches
+    from suite.spec import assignments, key_path
     from suite.store.files import check_name, results_dir
     from suite.store.study import StudyDir, find_trial
 
     dataset, seed, limit = own_name(options.dataset), options.seed, options.limit
+    given = {tuple(key_path(name)) for name in assignments(options.settings or [])}
+    if is_own(dataset) and ("recipe", "batch_size") not in given:
+        # The default recipes are made for thousands of images; a person's own pictures may be a few dozen.
+        images = len(describe(dataset, fraction=options.fraction, limit=limit).train_labels)
+        arm = with_small_batches(arm, images)
     root = results_dir(options.results)
     name = check_name(options.study, "Study") if options.study else auto_name(verb, arm, dataset, seed, limit)
     experiment = single(name, arm, dataset, seed=seed, limit=limit)

@@ -68,6 +68,8 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 
     PyTorch uses one thread in each of the threads meanwhile.
     """
+    if not items:
+        return
     import torch
 
     from suite.hardware.device import cores

@@ -125,6 +125,14 @@ def single(name: str, arm: Arm, dataset: str, *, seed: int, limit: int | None) -
     )
 
 
+def with_small_batches(arm: Arm, images: int) -> Arm:
+    """The arm with a batch size of at most a quarter of its training images, a power of two."""
+    largest = 2 ** max(1, (images // 4).bit_length() - 1)
+    if arm.recipe.batch_size <= largest:
+        return arm
+    return arm.model_copy(update={"recipe": arm.recipe.model_copy(update={"batch_size": largest})})
+
+
 def pretraining_of(experiment: Experiment) -> Experiment:
     """The one-trial experiment whose best weights are the weights 'experiment' of the arms.
 
