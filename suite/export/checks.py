@@ -29,7 +29,9 @@ from suite.spec import Preprocess, Trial
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-COMPARED = 64  # pictures
+COMPARED = 64  # pictures, of timm's transform with ours
+
+READ_BACK = 8  # of them, of a model that is read back with the trained one
 
 CPU = torch.device("cpu")
 
@@ -95,9 +97,9 @@ def check(folder: Path, model: nn.Module, expects: Preprocess, stored: Tensor, *
     if timm_loads:
         loaders["timm.create_model"] = lambda: _by_timm(folder)
     for name, load_model in loaders.items():
-        logits = _logits(load_model(), inputs, expects)
-        if not torch.allclose(logits, expected, rtol=1e-4, atol=1e-4):
-            worst = (logits - expected).abs().max().item()
+        logits, same = _logits(load_model(), inputs[:READ_BACK], expects), expected[:READ_BACK]
+        if not torch.allclose(logits, same, rtol=1e-4, atol=1e-4):
+            worst = (logits - same).abs().max().item()
             raise WorkError(f"The export was not published: read back by {name}, logits differ by up to {worst:.2g}.")
     return expected
 
