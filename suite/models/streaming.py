@@ -11,7 +11,7 @@ from torch import Tensor
 
 from suite.data.rows import Rows
 
-HELD_ON_CPU = 256 * 2**20  # bytes of images that are held in memory; more are streamed
+HELD_ON_CPU = 64 * 2**20  # bytes of images that each process holds in memory; more are streamed
 
 HELD_SHARE_ON_GPU = 0.25  # proportion of the free memory of a GPU
 
