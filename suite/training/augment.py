@@ -25,8 +25,8 @@ class Prepare(Protocol):
 def training_preparer(expects: Preprocess, augment: Augment, device: torch.device) -> Prepare:
     """A function from images (B, C, H, W) uint8 to augmented model inputs (B, C, size, size) float32.
 
-    Images may be larger than the model's input, so that a random crop has detail; what shrinks is antialiased. Shift,
-    rotation and scale share one resampling with an enlargement to the model's size. Pixels from outside the image are
+    Images may be larger than the model's input, so that a random crop has detail; a crop that shrinks is antialiased.
+    Shift, rotation and scale share one resampling with the resize to the model's size. Pixels from outside the image are
     black there, and of the mean colour in TrivialAugment.
     """
     normalize = normalizer(expects, device)
@@ -62,10 +62,9 @@ def _placed(images: Tensor, expects: Preprocess, augment: Augment, generator: to
     if augment.crop:
         boxes = random_boxes(len(x), augment.crop, x.device, generator)
         x = resampled(x, boxes, size, cubic=expects.interpolation == "bicubic").clamp_(0, 255)
-    moves = augment.shift or augment.rotate or augment.scale
-    if not moves or x.shape[-1] > size:  # a move has no antialiasing
-        x = resize(x, expects)
-    return _affine(x, augment, size, native, generator) if moves else x
+    if augment.shift or augment.rotate or augment.scale:
+        return _affine(x, augment, size, native, generator)
+    return resize(x, expects)
 
 
 def _affine(x: Tensor, augment: Augment, size: int, native: int, generator: torch.Generator) -> Tensor:

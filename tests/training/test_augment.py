@@ -158,7 +158,7 @@ def test_each_box_is_the_part_of_its_own_image(photos: Tensor) -> None:
 
 def test_a_fine_texture_that_is_shrunk_becomes_grey_and_no_false_pattern() -> None:
     board = 255 * ((torch.arange(256)[:, None] + torch.arange(256)) % 2).byte().expand(8, 3, 256, 256)
-    for augment in (Augment(crop=0.8), Augment(shift=2.0, rotate=10.0), Augment()):
+    for augment in (Augment(crop=0.8), Augment()):
         values = pixels(training_preparer(PHOTO, augment, CPU)(board, seeded(0)), PHOTO)[..., 8:-8, 8:-8]
         assert (values - 127.5).abs().max() < 8, augment
 
