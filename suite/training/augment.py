@@ -26,8 +26,8 @@ def training_preparer(expects: Preprocess, augment: Augment, device: torch.devic
     """A function from images (B, C, H, W) uint8 to augmented model inputs (B, C, size, size) float32.
 
     Images may be larger than the model's input, so that a random crop has detail; a crop that shrinks is antialiased.
-    Shift, rotation and scale share one resampling with the resize to the model's size. Pixels from outside the image are
-    black there, and of the mean colour in TrivialAugment.
+    Shift, rotation and scale share one resampling with the resize to the model's size. Pixels from outside the image
+    are black there, and of the mean colour in TrivialAugment.
     """
     normalize = normalizer(expects, device)
     fill = 255 * torch.tensor(expects.mean, device=device).view(1, -1, 1, 1)
