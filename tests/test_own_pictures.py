@@ -133,7 +133,8 @@ def test_a_thing_at_the_end_of_a_wide_strip_is_seen(tmp_path: Path) -> None:
             strip = np.full((24, 200), 255, np.uint8)
             strip[:, :24] = np.clip(level + rng.integers(-10, 11, (24, 24)), 0, 255)
             Image.fromarray(strip).save(tmp_path / "strips" / str(label) / f"{number}.png")
-    assert check_promise(tmp_path / "strips", tmp_path / "results", "lean-s", "lr=0.01", "epochs=12") == 1.0
+    settings = ("lr=0.02", "epochs=24", "precision=fp32", "schedule=onecycle")
+    assert check_promise(tmp_path / "strips", tmp_path / "results", "lean-s", *settings) >= 0.8  # chance: 0.33
 
 
 @pytest.mark.slow
