@@ -113,26 +113,30 @@ def _own_info(name: str, own: folder.OwnPictures, train: np.ndarray, validation:
 
 def prepare(
     name: str,
-    views: Iterable[View],
+    training: Iterable[View],
+    validation: Iterable[View],
     *,
     limit: int | None = None,
     skip_broken: bool = False,
     on_progress: OnProgress = folder.silent,
 ) -> list[str]:
-    """Decode the user's own pictures for training and validation ahead, so that studies find them in the cache.
+    """Decode the user's own pictures ahead, so that studies find them in the cache.
 
-    Returns what a person should know of them, in sentences. Raises InputError, which names all pictures that cannot
-    be read unless `skip_broken` says to leave them out.
+    `training` and `validation` are the views in which the images of each split are needed. Returns what a person should
+    know of them, in sentences. Raises InputError, which names all pictures that cannot be read unless `skip_broken`
+    says to leave them out.
     """
-    views = list(views)
+    training, validation = set(training), set(validation)
     while True:
         own = folder.read(canonical(name), on_progress)
         if not skip_broken:
             own.refuse_broken()
-        rows = np.union1d(*_own_split(own, 1.0, 0, limit))
+        splits = _own_split(own, 1.0, 0, limit)
         notes = own.notes()
         try:
-            for view in views:
+            for view in sorted(training | validation, key=str):
+                needed = [rows for rows, views in zip(splits, (training, validation), strict=True) if view in views]
+                rows = np.concatenate(needed)
                 if blank := own.pictures(rows, view, on_progress)[1]:
                     notes.append(
                         f"{blank} of the {len(rows)} pictures are of one colour at {view.side} px ({view.fit}), as "

@@ -54,9 +54,14 @@ def prepare_pictures(experiment: Experiment, *, skip_broken: bool, on_progress: 
         return []
     known = describe(experiment.dataset, limit=experiment.limit, skip_broken=skip_broken, on_progress=on_progress).info
     inputs = [(arm, of_arm(arm, known)) for arm in experiment.arms.values()]
-    shown = {expects.view(): None for _, expects in inputs}
-    shown |= {expects.training_view(): None for arm, expects in inputs if crops_at_random(arm)}
-    return prepare(experiment.dataset, shown, limit=experiment.limit, skip_broken=skip_broken, on_progress=on_progress)
+    return prepare(
+        experiment.dataset,
+        [expects.training_view() if crops_at_random(arm) else expects.view() for arm, expects in inputs],
+        [expects.view() for _, expects in inputs],
+        limit=experiment.limit,
+        skip_broken=skip_broken,
+        on_progress=on_progress,
+    )
 
 
 def _check_latency_cap(experiment: Experiment, options: Options) -> None:

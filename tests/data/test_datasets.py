@@ -241,13 +241,13 @@ def test_all_unreadable_pictures_are_named_at_once_or_left_out(tmp_path: Path) -
     no_header.write_bytes(b"not an image")
     cut.write_bytes(cut.read_bytes()[:-200])
     with pytest.raises(InputError, match=re.escape(f"{no_header.parent.name}/{no_header.name}")):
-        prepare(name, [VIEW])
+        prepare(name, [VIEW], [VIEW])
     with pytest.raises(InputError, match=re.escape(f"{cut.parent.name}/{cut.name}")):
         search_splits(name)
     with pytest.raises(InputError, match="2 of the pictures") as refused:  # each is known to be broken by now
-        prepare(name, [VIEW])
+        prepare(name, [VIEW], [VIEW])
     assert no_header.name in str(refused.value) and cut.name in str(refused.value)
-    notes = prepare(name, [VIEW], skip_broken=True)
+    notes = prepare(name, [VIEW], [VIEW], skip_broken=True)
     assert any("2 files that cannot be read" in note for note in notes)
     left = describe(name)
     assert (
@@ -282,16 +282,16 @@ def test_pictures_are_decoded_once_and_shared_by_content(tmp_path: Path, monkeyp
     def count(done: int, total: int, what: str) -> None:
         decodes.append(what)
 
-    prepare(f"folder:{root}", [VIEW], on_progress=count)
+    prepare(f"folder:{root}", [VIEW], [VIEW], on_progress=count)
     assert sum("decoding" in what for what in decodes) == len(search_splits(f"folder:{root}", view=VIEW).train) + 3
     decodes.clear()
-    prepare(f"folder:{root}", [VIEW], on_progress=count)
+    prepare(f"folder:{root}", [VIEW], [VIEW], on_progress=count)
     assert not decodes
     shutil.move(root, tmp_path / "second")
     (tmp_path / "second" / "class0" / "new.png").write_bytes((tmp_path / "second" / "class1" / "0.png").read_bytes())
     Image.new("L", (30, 30), 77).save(tmp_path / "second" / "class0" / "grey.png")
     before = search_splits(f"folder:{tmp_path / 'second'}", view=VIEW).train.images[:]
-    prepare(f"folder:{tmp_path / 'second'}", [VIEW], on_progress=count)
+    prepare(f"folder:{tmp_path / 'second'}", [VIEW], [VIEW], on_progress=count)
     assert sum("decoding" in what for what in decodes) <= 1
     assert np.array_equal(before, search_splits(f"folder:{tmp_path / 'second'}", view=VIEW).train.images[:])
 
