@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from platformdirs import user_cache_path
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.screen import Screen
 
+from suite.store.files import cache_dir
 from suite.store.study import StudyDir
 from tui import commands
 from tui.messages import Polled
@@ -232,7 +232,7 @@ class Dashboard(App[None]):
 
         def answer(to: str | None) -> None:
             if to:
-                log = user_cache_path("mnist-suite") / "export.log"
+                log = cache_dir() / "export.log"
                 self.start(words(to), log, f"Exporting to {to} …", f"Exported to {to}.")
 
         default = str(Path("exports") / f"{study}-{run.row.number:04d}")

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from suite.store.files import cache_dir
 from tui.commands import PROGRAM, export_words
 
 Pixels = Sequence[Sequence[int]]  # rows of grey levels, 0 to 255
@@ -167,9 +168,7 @@ def _last_line(text: str) -> str:
 
 def model_place(study: str, trial: str, version: str) -> Path:
     """Where the pad keeps an exported model. `version`, a hash of the weights, makes a replaced trial a new model."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("mnist-suite") / "pad" / study / f"{trial}-{version[:12]}"
+    return cache_dir() / "pad" / study / f"{trial}-{version[:12]}"
 
 
 def preparation(study: str, trial: str, version: str, results: Path) -> tuple[list[str] | None, list[str]]:

@@ -108,3 +108,12 @@ def test_a_model_is_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (place / "model.json").write_text(json.dumps({}))
     assert preparation("s", "0001-a", "f" * 64, tmp_path) == (None, words)
     assert preparation("s", "0001-a", "e" * 64, tmp_path)[0] is not None
+
+
+def test_models_of_the_pad_lie_in_the_suites_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MNIST_SUITE_CACHE moves them too, so that a read-only home is no hindrance."""
+    monkeypatch.setenv("HOME", "/proc")
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path))
+    before, serve = preparation("study", "0000-12345678", "abcdef", tmp_path / "results")
+    assert before is not None and str(tmp_path / "pad") in " ".join(before)
+    assert str(tmp_path / "pad") in " ".join(serve)
