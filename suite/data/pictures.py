@@ -27,7 +27,9 @@ MAX_PIXELS = 50_000_000  # of one decoded image; a larger one is refused as a po
 
 MAX_PIXELS_VARIABLE = "MNIST_SUITE_MAX_PIXELS"  # environment variable that sets another limit
 
-SCALED_JPEG = 5  # times MAX_PIXELS: the limit for JPEG files that are decoded at a fraction of their size
+SCALED_JPEG = 5  # times MAX_PIXELS: the limit for a JPEG that is decoded at a fraction of its size
+
+LARGE = 4_000_000  # pixels; smaller JPEG files are decoded at full size, so that other programs see the same
 
 REDUCED = 4  # a JPEG is decoded at 1/2, 1/4 or 1/8 where it keeps so many times the pixels a side that are needed
 
@@ -81,7 +83,7 @@ def _check_size(path: Path, image: Image, needed: int | None) -> None:
     """Choose the scale at which a JPEG is decoded. Raises InputError for an image that is too large."""
     width, height = image.size
     limit = max_pixels()
-    if image.format == "JPEG" and needed is not None and width * height <= SCALED_JPEG * limit:
+    if image.format == "JPEG" and needed is not None and LARGE < width * height <= SCALED_JPEG * limit:
         image.draft(None, (REDUCED * needed, REDUCED * needed))
     if image.width * image.height > limit:
         raise InputError(
