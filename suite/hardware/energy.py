@@ -31,6 +31,7 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if device.type == "cuda":
+            torch.cuda.init()  # the next call fails in a process that has not used the GPU yet
             torch.cuda.reset_peak_memory_stats(device)
         else:
             reset_resident_peak()

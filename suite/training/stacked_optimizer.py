@@ -37,8 +37,10 @@ class StackedOptimizer:
         scales = {id(p): group["scale"] for group in members[0].optimizer.param_groups for p in group["params"]}
         self.scales = {name: scales[id(members[0].model.get_parameter(name))] for name in names}
         self.momenta = torch.tensor([self._momentum(member) for member in members], **like)
-        # AdamW's step count, (K, parameters). Each member has one per parameter, as torch.optim keeps it.
-        self.counts = torch.tensor([[_step_count(member)] * len(names) for member in members], **like)
+        # AdamW's step count, (K, parameters). Each member has one per parameter, as torch.optim keeps it. Its fused
+        # kernel for GPUs reads the count as float32, whatever the parameters are.
+        counts = [[_step_count(member)] * len(names) for member in members]
+        self.counts = torch.tensor(counts, device=first.device, dtype=torch.float32)
         without_state = [member for member in members if not any(member.optimizer.state.values())]
         try:
             for index, name in enumerate(names):
@@ -117,7 +119,7 @@ class StackedOptimizer:
         mean, square = self.moments["exp_avg"][name], self.moments["exp_avg_sq"][name]
         rate, beta1, count = (
             per_member(values, gradient)
-            for values in (self.learning_rates * self.scales[name], self.momenta, self.counts[:, 0])
+            for values in (self.learning_rates * self.scales[name], self.momenta, self.counts[:, 0].to(gradient.dtype))
         )
         if decay:
             parameter.mul_(1 - rate * decay)

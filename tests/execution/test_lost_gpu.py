@@ -111,8 +111,8 @@ results = Path(sys.argv[1])
 study, info, executor = StudyDir(results, "lost"), search_splits("mnist", limit=300).info, Inline()
 facts = {"study": "lost", "arm": "net", "dataset": "mnist", "data_hash": info.data_hash, "fraction": 1.0, "limit": 300,
          "split_hash": info.split_hash, "backbone": "net", "weights": None, "size": None, "params": {}, "seed": 1,
-         "strategy": {"kind": "scratch"}, "recipe": Recipe(epochs=3, batch_size=32).model_dump(), "device": "cuda",
-         "threads": 1}
+         "strategy": {"kind": "scratch"}, "recipe": Recipe(epochs=3, batch_size=32, precision="fp32").model_dump(),
+         "device": "cuda", "threads": 1}
 jobs = []
 for number in range(2):
     trial = Trial.model_validate(facts | {"number": number})

@@ -47,6 +47,8 @@ def test_a_training_by_replay_equals_a_plain_one(
 ) -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     where = torch.device("cuda", 0)
     splits = search_splits("mnist", limit=400)
     train, validation = (
