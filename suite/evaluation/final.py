@@ -79,7 +79,7 @@ def finalists(states: Sequence[TrialState], top: int) -> list[TrialState]:
 
 def reseeded(state: TrialState, seeds: int, *, place: str, threads: int) -> list[Trial]:
     """The trial under `seeds` fresh seeds, the same for every finalist, so that runs can be compared in pairs."""
-    changes = {"rungs": (), "caps": None, "device": place, "threads": threads}
+    changes = {"rungs": (), "stages": (), "caps": None, "device": place, "threads": threads}
     return [state.trial.model_copy(update={**changes, "seed": mix(FRESH_SEED, k) % 2**31}) for k in range(seeds)]
 
 

@@ -14,7 +14,7 @@ from suite.spec import Provenance, Record, Status
 from suite.store.study import StudyDir, find_trial, open_study, split_reference
 
 # Fields of a record that a repeat must reproduce.
-REPRODUCED = ("state", "reason", "accuracy", "loss", "epoch", "steps", "curve", "artifact_sha256")
+REPRODUCED = ("state", "reason", "accuracy", "loss", "epoch", "steps", "curve", "rungs", "artifact_sha256")
 
 OnStatus = Callable[[Path, Status], None]  # called with the repeat's results directory and its status
 
@@ -34,10 +34,11 @@ def rerun(results: Path, reference: str, *, stop: Stop, on_status: OnStatus = la
             f"Trial {study.name}/{state.id} is {state.state}: only finished and pruned trials can be compared."
         )
     # A pruned trial was ended by the search after its last epoch; one that diverged will diverge again.
-    prune_after = before.curve[-1][0] if before.state == "pruned" and before.curve else None
+    prune_after = before.curve[-1][0] if before.state == "pruned" and before.curve and not before.rungs else None
+    rungs = len(before.rungs) if before.state == "pruned" else 0
     with tempfile.TemporaryDirectory(prefix="mnist-suite-rerun-") as temporary:
         directory = StudyDir(Path(temporary), study.name)
-        for status in replay([state.trial], directory, results, stop=stop, prune_after=prune_after):
+        for status in replay([state.trial], directory, results, stop=stop, prune_after=prune_after, rungs=rungs):
             on_status(Path(temporary), status)
         now = directory.states()[0].record
     if now is None:

@@ -30,7 +30,13 @@ class Attempt:
         self._console = open(directory.console, "a", buffering=1, errors="replace")
         self._begun = False
         self._events = run_trial(
-            job.trial, directory, Path(job.results), attempt=job.attempt, command=job.command, together=together
+            job.trial,
+            directory,
+            Path(job.results),
+            attempt=job.attempt,
+            command=job.command,
+            together=together,
+            stage=job.stage,
         )
 
     def advance(self, verdict: Verdict | None, failure: Exception | None = None) -> Any:

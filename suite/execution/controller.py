@@ -19,10 +19,10 @@ from suite.execution.job import Executor, Job, Message, awaits_verdict
 from suite.execution.ledger import Ledger
 from suite.execution.status import HEARTBEAT_SECONDS, StatusWriter
 from suite.execution.stop import Stop
-from suite.spec import Evaluated, Line, Measuring, Record, Started, Status, Trial
+from suite.spec import Evaluated, Line, Measuring, Paused, Record, Started, Status, Trial
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
-from suite.training.checkpoint import clear
+from suite.training.checkpoint import clear, paused_record
 
 POLL_SECONDS = 0.2
 
@@ -38,6 +38,17 @@ class TrialSource(Protocol):
 
     def prunes(self, state: TrialState, event: Evaluated) -> bool:
         """Whether a trial ends at this evaluation."""
+        ...
+
+    def paused(self, state: TrialState, event: Paused) -> None:
+        """Take note of the end of a short training."""
+        ...
+
+    def judged(self, ledger: Ledger, changed: TrialState | None) -> list[tuple[TrialState, str | None]]:
+        """Paused trials on which there is a decision, each with why it is pruned, or None where it is promoted.
+
+        `changed` has just been paused or has ended; None: look at all, as the run begins.
+        """
         ...
 
     def ended(self, state: TrialState, record: Record) -> str | None:
@@ -70,6 +81,7 @@ class Controller:
         """
         ended = False
         try:
+            self._judge(None)
             yield self.status.write("running", self._message)
             beat = time.monotonic()
             while True:
@@ -120,7 +132,8 @@ class Controller:
                 self.ledger.add(TrialState(trial.id, trial))
             state, token = self.ledger.begin()
             path = self.directory.trial(state.id).path
-            self.executor.submit(Job(state.trial, state.id, str(path), str(self.results), token, self.command))
+            stage = min(len(state.rungs), len(state.trial.stages))
+            self.executor.submit(Job(state.trial, state.id, str(path), str(self.results), token, self.command, stage))
 
     def _pass_on_stop(self) -> None:
         """Tell the workers, which may be busy with a long step; a trial in this process is told at its next event."""
@@ -140,11 +153,14 @@ class Controller:
             self._ended(state)
             return True
         stopping = self._stopping
-        if not isinstance(event, Started | Evaluated | Measuring):
+        if not isinstance(event, Started | Evaluated | Measuring | Paused):
             if stopping:
                 self.executor.reply(state.id, "stop")
             return False
         state.update([Line(seq=0, time=time.time(), event=event)])
+        if isinstance(event, Paused):
+            self.source.paused(state, event)
+            return True
         prune = isinstance(event, Evaluated) and self.source.prunes(state, event)
         if prune or stopping or awaits_verdict(state.trial, event):
             # prune takes precedence: the trial would not ask again at this rung after it was stopped and resumed
@@ -152,17 +168,42 @@ class Controller:
         return True
 
     def _ended(self, state: TrialState) -> None:
-        """The attempt is over: result.json says how; without it the trial was stopped."""
+        """The attempt is over: result.json says how; without it the trial was paused or stopped."""
         place = self.directory.trial(state.id)
         record = place.record()
+        if record is None and state.state == "paused":
+            self.ledger.pause(state)
+            self._judge(state)
+            return
         if record is None:
             self.ledger.requeue(state, "stopped")
             if not self._stopping and self.ledger.attempts(state.id) >= MAX_ATTEMPTS:
                 self.failure = f"trial {state.id} ended {MAX_ATTEMPTS} times without a result"
             return
-        clear(place.path)
+        self._conclude(state, record)
+        self._judge(state)
+
+    def _conclude(self, state: TrialState, record: Record) -> None:
+        """Take note of a record that is written."""
+        clear(self.directory.trial(state.id).path)
         self.ledger.end(state, record)
         self.failure = self.source.ended(state, record) or self.failure
+
+    def _judge(self, changed: TrialState | None) -> None:
+        """Promote or prune the paused trials on which there is a decision."""
+        for state, reason in self.source.judged(self.ledger, changed):
+            if reason is None:
+                self.ledger.promote(state)
+                continue
+            place = self.directory.trial(state.id)
+            record = paused_record(place.path)
+            if record is None:  # its files are damaged: the short training is repeated
+                state.rungs.pop()
+                self.ledger.promote(state)
+                continue
+            record = record.model_copy(update={"reason": reason, "ended": time.time()})
+            place.conclude(record)
+            self._conclude(state, record)
 
     def _lost(self, state: TrialState, message: Message) -> None:
         """The attempt's worker is gone: another attempt, or the end of the trial."""

@@ -22,6 +22,7 @@ class Job:
     results: str  # the results directory; relative paths of weights start there
     attempt: str  # token that no other attempt has
     command: str  # for the record's provenance
+    stage: int = 0  # how many of the trial's short trainings it has passed
 
 
 @dataclass(frozen=True)

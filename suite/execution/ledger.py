@@ -3,9 +3,11 @@
 States of a trial::
 
     waiting --> running --> finished | pruned | failed
-       ^           |
-       |           +--> stopped
-       +-----------+-------+
+       ^           |                     ^
+       |           +--> stopped          |
+       +-----------+-------+             |
+       |           +--> paused ----------+
+       +-------------------+
 
 waiting
     trial.json is written and no attempt is under way: the trial is new, or its last attempt lost its worker.
@@ -14,10 +16,13 @@ running
 stopped
     The last attempt ended without a result, because it was asked to stop or could not go on. It has a checkpoint
     unless it was stopped before its first one. The next attempt goes on from there, in this run or with ``--resume``.
+paused
+    A complete short training is over. The search promotes the trial, which then waits for its next attempt, or prunes
+    it, as `search.pruning` decides.
 finished
     Trained to its last epoch; best.safetensors holds the weights of its best evaluation.
 pruned
-    Ended before its last epoch: at a rung of successive halving, by a cap on cost, or because the training diverged.
+    Ended before its last epoch: not promoted, by one of Optuna's pruners, by a cap on cost, or because it diverged.
 failed
     Ended by an error, by a time or memory limit, or given up after it lost its worker too often (`failures`).
 
@@ -44,7 +49,8 @@ from suite.store.trial import TrialState
 
 
 class Ledger:
-    """All trials of a run, by id. Those without a record wait for an attempt, in the order in which they were added."""
+    """All trials of a run, by id. Those without a record wait for an attempt, in the order in which they were added,
+    or are paused."""
 
     def __init__(self, states: Iterable[TrialState]) -> None:
         self.states: dict[str, TrialState] = {}
@@ -62,12 +68,13 @@ class Ledger:
             self.add(state)
 
     def add(self, state: TrialState) -> None:
-        """Take in a trial. Without a record, it waits."""
+        """Take in a trial. Without a record it waits, unless it is paused."""
         self.states[state.id] = state
         self.made[state.trial.arm] += 1
         self.next_number = max(self.next_number, state.trial.number + 1)
         if state.record is None:
-            self._waiting.append(state.id)
+            if state.state != "paused":
+                self._waiting.append(state.id)
         else:
             self._count(state, state.record)
 
@@ -109,6 +116,20 @@ class Ledger:
         self._tokens.pop(state.id, None)
         state.state = why
         self._waiting.append(state.id)
+
+    def pause(self, state: TrialState) -> None:
+        """The trial's attempt is over with a short training. The next one counts its attempts anew."""
+        self._tokens.pop(state.id, None)
+        self._attempts[state.id] = 0
+
+    def promote(self, state: TrialState) -> None:
+        """A paused trial goes on, before those that wait."""
+        state.state = "waiting"
+        self._waiting.appendleft(state.id)
+
+    @property
+    def paused(self) -> int:
+        return sum(state.state == "paused" for state in self.states.values())
 
     def abandon(self) -> None:
         """No attempt is under way any more."""

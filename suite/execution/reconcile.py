@@ -16,7 +16,6 @@ from suite.execution.options import Options
 from suite.execution.resolution import TrialResolver, check_fit
 from suite.search.sampler import Search
 from suite.search.storage import DamagedDatabase, close_storage, open_storage, set_aside
-from suite.spec.seeds import mix
 from suite.store import repair
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir, TrialState
@@ -41,20 +40,10 @@ def open_searches(opening: Opening, options: Options, *, parallel: bool) -> tupl
 def _open_searches(opening: Opening, options: Options, parallel: bool) -> dict[str, Search]:
     storage = open_storage(opening.directory.database, options.storage)
     experiment = opening.file.experiment
-    quota = experiment.quota()
     try:
         searches = {
-            name: Search(
-                storage,
-                f"{opening.directory.name}/{name}",
-                arm,
-                {**experiment.space, **arm.space},
-                experiment.pruning,
-                seed=mix(experiment.seed, number),
-                trials=quota[name],
-                parallel=parallel,
-            )
-            for number, (name, arm) in enumerate(experiment.arms.items())
+            name: Search(storage, f"{opening.directory.name}/{name}", experiment, name, parallel=parallel)
+            for name in experiment.arms
         }
     except DamagedDatabase:
         close_storage(storage)
@@ -87,7 +76,7 @@ def reconcile(opening: Opening, searches: Mapping[str, Search], resolver: TrialR
 def _agree(search: Search, states: list[TrialState]) -> bool:
     """Returns whether the database had to be written anew."""
     records = {s.id: s.record for s in states if s.record is not None}
-    return search.reconcile(records, {s.id: s.trial.params for s in states}, {s.id: s.curve for s in states})
+    return search.reconcile(records, {s.id: s.trial.params for s in states}, {s.id: s.rungs for s in states})
 
 
 def _mend(directory: StudyDir, place: TrialDir, searches: Mapping[str, Search], resolver: TrialResolver) -> list[str]:

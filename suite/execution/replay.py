@@ -15,7 +15,7 @@ from suite.execution.ledger import Ledger
 from suite.execution.options import Options
 from suite.execution.status import StatusWriter, wait_for_other_host
 from suite.execution.stop import Stop
-from suite.spec import Evaluated, Record, Status, Trial
+from suite.spec import Evaluated, Paused, Record, Status, Trial
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
 
@@ -23,14 +23,23 @@ from suite.store.trial import TrialState
 class FixedTrials:
     """A `TrialSource` of given trials, all of which are in the ledger from the beginning."""
 
-    def __init__(self, planned: dict[str, int], prune_after: float | None) -> None:
-        self.planned, self.prune_after = planned, prune_after
+    def __init__(self, planned: dict[str, int], prune_after: float | None, rungs: int) -> None:
+        self.planned, self.prune_after, self.rungs = planned, prune_after, rungs
 
     def next(self, ledger: Ledger) -> None:
         return None
 
     def prunes(self, state: TrialState, event: Evaluated) -> bool:
         return event.epoch == self.prune_after
+
+    def paused(self, state: TrialState, event: Paused) -> None:
+        return None
+
+    def judged(self, ledger: Ledger, changed: TrialState | None) -> list[tuple[TrialState, str | None]]:
+        """A trial goes on until it has passed `rungs` short trainings."""
+        states = ledger.states.values() if changed is None else [changed]
+        paused = [state for state in states if state.state == "paused"]
+        return [(state, "as before" if len(state.rungs) == self.rungs else None) for state in paused]
 
     def ended(self, state: TrialState, record: Record) -> None:
         """A failed trial has no bearing on the others: every one of them is asked for."""
@@ -50,18 +59,20 @@ def replay(
     workers: int = 1,
     command: str = "",
     prune_after: float | None = None,
+    rungs: int = 0,
 ) -> Iterator[Status]:
     """Run `trials` below `directory` to their end, in order; yields a Status as `Controller.run` does.
 
     A trial found there with a record is not run again; an unfinished one goes on from its checkpoint. `results` is
-    where weights are looked up. `prune_after` ends every trial at that epoch, as a search once did. Raises WorkError
+    where weights are looked up. `prune_after` ends every trial at that epoch, and `rungs` after so many short
+    trainings, as a search once did. Raises WorkError
     where a trial keeps losing its worker or another controller takes over, InputError where another one is at work.
     """
     with directory.lock(), contextlib.closing(Options(workers=workers).executor(results)) as executor:
         yield from wait_for_other_host(directory)
         directory.stop_path.unlink(missing_ok=True)
         ledger = Ledger(_states(directory, trials))
-        source = FixedTrials(dict(ledger.made), prune_after)
+        source = FixedTrials(dict(ledger.made), prune_after, rungs)
         status = StatusWriter(directory, ledger, source.planned, workers=workers)
         controller = Controller(directory, results, source, ledger, executor, status, stop, command)
         with stop.observe():

@@ -10,9 +10,10 @@ from suite.data.splits import Info
 from suite.errors import InputError
 from suite.execution.plan import pretraining_of
 from suite.execution.weights import weights_of
+from suite.models.heads import by_gradient
 from suite.models.preprocessing import of_arm
-from suite.search.pruning import rungs
-from suite.spec import FROM_RANDOM, Arm, Experiment, Params, Trial, Weights, first_error, resolved
+from suite.search.pruning import stages
+from suite.spec import FROM_RANDOM, Arm, Experiment, HeadOnly, Params, Trial, Weights, first_error, resolved
 from suite.spec.seeds import mix
 from suite.store.study import StudyDir
 
@@ -54,10 +55,16 @@ class TrialResolver:
             seed=mix(experiment.seed, 7) % 2**31,  # one seed for all: trials differ by their parameters alone
             device=self.device,
             threads=self.threads,
-            rungs=rungs(experiment.pruning, arm.recipe.epochs) if searched else (),
+            rungs=tuple(float(e) for e in range(1, arm.recipe.epochs)) if searched and experiment.pruner else (),
+            stages=stages(experiment.pruning, arm.recipe.epochs) if searched and self._prunes(arm) else (),
             caps=experiment.caps,
             preprocess=of_arm(arm, info),
         )
+
+    def _prunes(self, arm: Arm) -> bool:
+        """Whether trials of an arm begin with short trainings. A head that is solved in one step has none."""
+        solved = isinstance(arm.strategy, HeadOnly) and not by_gradient(arm.strategy.head)
+        return self.experiment.pruner is None and not solved
 
     def _info(self, fraction: float) -> Info:
         if fraction not in self._infos:

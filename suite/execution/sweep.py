@@ -96,7 +96,7 @@ def _run(opening: Opening, results: Path, options: Options, stop: Stop, executor
         resolver = TrialResolver(experiment, directory.name, results, device=options.device, threads=executor.threads)
         notes += reconcile(opening, searches, resolver)
         ledger = Ledger(_on_device(state, options.device) for state in directory.states())
-        source = SearchedTrials(searches, resolver, options)
+        source = SearchedTrials(searches, resolver, options, ledger)
         workers = executor.slots if options.population == 1 else 1
         status = StatusWriter(directory, ledger, source.planned, workers=workers, note="; ".join(notes))
         yield from Controller(directory, results, source, ledger, executor, status, stop, options.command).run()

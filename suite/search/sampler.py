@@ -1,26 +1,38 @@
-"""The search of one arm with Optuna: ask for parameters, judge at rungs, tell results.
+"""The search of one arm: which parameters come next, and what Optuna is told of them.
 
-Each arm is an Optuna study of its own, sampled by TPE (Bergstra et al., 2011, "Algorithms for Hyper-Parameter
-Optimization"; https://optuna.readthedocs.io/en/stable/reference/samplers/) and pruned by asynchronous successive
-halving (Li et al., arXiv:1810.05934). Only the controller calls this module.
+Each arm is an Optuna study of its own, so that Optuna's tools read it and any of its samplers and pruners can take the
+place of the suite's (`Experiment.sampler`, `Experiment.pruner`). Only the controller calls this module.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.pruners import NopPruner
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from suite.errors import InputError
-from suite.search.pruning import rung_step, rungs
+from suite.search.quasi_random import point
 from suite.search.storage import damage_detected
-from suite.spec import Arm, Choice, Params, Pruning, Range, Record, Space, canonical_params, key_path
+from suite.spec import (
+    Arm,
+    Choice,
+    Experiment,
+    Params,
+    Plugin,
+    Range,
+    Record,
+    Space,
+    canonical_params,
+    combinations,
+    key_path,
+)
 from suite.spec.seeds import mix
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -29,7 +41,9 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 INFORMATIVE = (TrialState.COMPLETE, TrialState.PRUNED)  # what the sampler learns from
 
-Curve = list[tuple[float, float]]  # (epoch, validation accuracy)
+Points = list[tuple[float, float]]  # (epochs, validation accuracy)
+
+TRIES = 20  # times that one of Optuna's samplers is asked for parameters that no trial has had
 
 
 def distribution(choices: Range) -> BaseDistribution:
@@ -37,9 +51,39 @@ def distribution(choices: Range) -> BaseDistribution:
     return json_to_distribution(choices.distribution())
 
 
+def step_of(epochs: float) -> int:
+    """The step under which an accuracy is reported to Optuna, whose steps are integers: hundredths of an epoch."""
+    return round(100 * epochs)
+
+
+def sampler_of(plugin: Plugin, seed: int) -> BaseSampler:
+    """One of Optuna's samplers. Raises InputError where there is none of that name or it does not take the options."""
+    return _made(plugin, optuna.samplers, BaseSampler, "sampler", {"seed": seed})
+
+
+def pruner_of(plugin: Plugin | None) -> BasePruner:
+    """One of Optuna's pruners, which never prunes for None. Raises InputError as `sampler_of` does."""
+    return NopPruner() if plugin is None else _made(plugin, optuna.pruners, BasePruner, "pruner", {})
+
+
+def _made(plugin: Plugin, module: Any, base: type, what: str, defaults: dict[str, Any]) -> Any:
+    kind = getattr(module, plugin.name, None)
+    if not isinstance(kind, type) or not issubclass(kind, base):
+        known = [n for n in dir(module) if isinstance(c := getattr(module, n), type) and issubclass(c, base)]
+        known = ", ".join(n for n in known if not n.startswith("Base"))
+        raise InputError(f"Optuna has no {what} '{plugin.name}'; it has: {known}.")
+    wrong: Exception | None = None
+    for extra in (defaults, {}):  # not every sampler takes a seed
+        try:
+            return kind(**{**extra, **plugin.options})
+        except (TypeError, ValueError) as error:
+            wrong = error
+    raise InputError(f"Optuna's {plugin.name} cannot be made with {plugin.options}: {wrong}.")
+
+
 def defaults(arm: Arm, space: Space) -> Params | None:
     """The arm's own recipe as a point of the space, or None where it lies outside."""
-    point: Params = {}
+    found: Params = {}
     for path, choices in space.items():
         node: Any = arm
         for key in key_path(path):
@@ -47,38 +91,25 @@ def defaults(arm: Arm, space: Space) -> Params | None:
         inside = node in choices.values if isinstance(choices, Choice) else choices.low <= node <= choices.high
         if not inside:
             return None
-        point[path] = node
-    return point
+        found[path] = node
+    return found
 
 
 class Search:
     """The search of one arm. Trials are identified by the name of their directory, as a user attribute in Optuna."""
 
-    def __init__(
-        self,
-        storage: BaseStorage,
-        name: str,
-        arm: Arm,
-        space: Space,
-        pruning: Pruning | None,
-        *,
-        seed: int,
-        trials: int,
-        parallel: bool,
-    ) -> None:
-        """Open or create the Optuna study `name` and read its trials.
+    def __init__(self, storage: BaseStorage, name: str, experiment: Experiment, arm: str, *, parallel: bool) -> None:
+        """Open or create the Optuna study `name` for an arm of the experiment, and read its trials.
 
-        `trials` is the arm's number of trials, of which the first third (3 to 10) is drawn at random. `parallel`:
-        whether several trials run at once, so that TPE counts those under way as bad ("constant liar").
+        `parallel`: whether several trials run at once, so that TPE counts those under way as bad ("constant liar").
         Raises DamagedDatabase where the content of the storage makes no sense.
         """
-        self.arm, self.space, self.seed, self.parallel = arm, space, seed, parallel
-        self.startup = min(10, max(3, trials // 3))
-        self.pruning = pruning
-        self.distributions = {path: distribution(choices) for path, choices in space.items()}
+        self.experiment, self.arm, self.space = experiment, experiment.arms[arm], experiment.space_of(arm)
+        self.seed, self.parallel = mix(experiment.seed, list(experiment.arms).index(arm)), parallel
+        self.distributions = {path: distribution(choices) for path, choices in self.space.items()}
         self.storage, self.study_name = storage, name
         self.study = self._open()
-        self._live: dict[str, optuna.Trial] = {}  # trials without a result, by id
+        self._live: dict[str, int] = {}  # Optuna's numbers of the trials without a result, by id
 
     def _open(self) -> optuna.Study:
         with damage_detected():
@@ -86,7 +117,7 @@ class Search:
                 storage=self.storage,
                 study_name=self.study_name,
                 direction="maximize",
-                pruner=NopPruner(),  # `should_prune` decides
+                pruner=pruner_of(self.experiment.pruner),
                 load_if_exists=True,
             )
             study.get_trials(deepcopy=False)  # reads all of them, and keeps those that have ended
@@ -108,27 +139,32 @@ class Search:
     # --- agreement with the trial directories ---
 
     def reconcile(
-        self, records: Mapping[str, Record], params: Mapping[str, Params], curves: Mapping[str, Curve]
+        self, records: Mapping[str, Record], params: Mapping[str, Params], rungs: Mapping[str, Points]
     ) -> bool:
         """Make the database agree with the trial directories, which are authoritative.
 
-        `records` are those of the trials that have ended, `params` and `curves` those of all trials, by id. Where the
+        `records` are those of the trials that have ended, `params` and `rungs` those of all trials, by id. Where the
         database contradicts them, it is deleted and written anew. Returns whether it was.
         """
         params = {trial_id: canonical_params(found) for trial_id, found in params.items()}  # older studies may differ
-        known = [t for t in self.study.get_trials(deepcopy=False) if "id" in t.user_attrs or t.state in INFORMATIVE]
+        trials = self.study.get_trials(deepcopy=False)
+        known = [t for t in trials if "id" in t.user_attrs or t.state in INFORMATIVE]
         sound = agrees(known, records, params)
         if not sound:
             self._clear()
-        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-            # asked for or enqueued, but the controller died before it made a trial of it
-            if frozen.user_attrs.get("id") not in params:
+            trials = []
+        there = {t.user_attrs["id"]: t for t in trials if t.user_attrs.get("id") in params}
+        for frozen in trials:  # asked for, but the controller died before it made a trial of it
+            if not frozen.state.is_finished() and frozen.user_attrs.get("id") not in params:
                 self.storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
         for trial_id in sorted(params, key=_number):
-            if trial_id in records:
-                self.tell(records[trial_id], params[trial_id])
+            if trial_id in there:
+                if not there[trial_id].state.is_finished():
+                    self._live[trial_id] = there[trial_id]._trial_id
             else:
-                self._adopt(trial_id, params[trial_id], curves[trial_id])
+                self._enter(trial_id, params[trial_id], rungs.get(trial_id, []))
+            if trial_id in records:
+                self.tell(records[trial_id])
         return not sound
 
     def _clear(self) -> None:
@@ -146,97 +182,82 @@ class Search:
                 return dict(frozen.params)
         return None
 
-    def _adopt(self, trial_id: str, params: Params, curve: Curve) -> None:
-        """Go on with an unfinished trial of an earlier controller, known to the database or not."""
-        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if frozen.user_attrs.get("id") == trial_id:
-                self._live[trial_id] = optuna.Trial(self.study, frozen._trial_id)
-                return
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=dict(params),
-                distributions=self.distributions,
-                user_attrs={"id": trial_id},
-                intermediate_values=self._at_rungs(curve),
-            )
+    def _enter(self, trial_id: str, params: Params, rungs: Points) -> None:
+        """Add a trial without a result, in one transaction."""
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=self.distributions,
+            user_attrs={"id": trial_id},
+            intermediate_values={step_of(epochs): accuracy for epochs, accuracy in rungs},
         )
-        self._live[trial_id] = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[-1]._trial_id)
-
-    def _add(self, record: Record, params: Params) -> None:
-        """Enter a trial that has ended and that the database does not know."""
-        state = _state(record)
-        self.study.add_trial(
-            create_trial(
-                state=state,
-                value=record.accuracy if state is TrialState.COMPLETE else None,
-                params=dict(params),
-                distributions=self.distributions,
-                user_attrs={"id": record.trial},
-                intermediate_values=self._at_rungs(record.curve[:-1] if record.state == "finished" else record.curve),
-            )
-        )
-
-    def _at_rungs(self, curve: Iterable[tuple[float, float]]) -> dict[int, float]:
-        """The points of a curve that were reported to Optuna: accuracy by Optuna's step."""
-        points = dict(curve)
-        reached = rungs(self.pruning, max(points, default=0.0) + 1)
-        return {rung_step(epoch): points[epoch] for epoch in reached if epoch in points}
+        self._live[trial_id] = self.storage.create_new_trial(self.study._study_id, template_trial=template)
 
     # --- one trial ---
 
-    def ask(self, made: int) -> tuple[optuna.Trial, Params]:
-        """The next parameters, after `made` trials: the arm's own defaults first, then what the sampler suggests."""
-        if made == 0 and self.space and (point := defaults(self.arm, self.space)):
-            self.study.enqueue_trial(point)
-        # Seeded by the number of trials: a resumed search goes on as the uninterrupted one would, and draws no
-        # parameters twice.
-        self.study.sampler = optuna.samplers.TPESampler(
-            seed=mix(self.seed, made) % 2**32, n_startup_trials=self.startup, constant_liar=self.parallel
-        )
-        trial = self.study.ask(self.distributions)
-        return trial, dict(trial.params)
+    def ask(self, made: int) -> Params:
+        """The parameters of the arm's next trial, after `made` trials: its own defaults first, if the space has them.
 
-    def register(self, trial: optuna.Trial, trial_id: str) -> None:
-        """Give the trial that was asked for the id of its directory."""
-        trial.set_user_attr("id", trial_id)
-        self._live[trial_id] = trial
+        Then the suite's points or those of one of Optuna's samplers, which avoids what was tried before.
+        """
+        first = defaults(self.arm, self.space)
+        if made == 0 and first is not None:
+            return first
+        number = made - (first is not None)
+        count = combinations(self.space)
+        if count is not None:  # none comes twice before all have come
+            points = [point(self.space, self.seed, n) for n in range(count)]
+            points = [first, *(p for p in points if p != first)] if first is not None else points
+            return points[made % count]
+        if self.experiment.sampler is None:
+            return point(self.space, self.seed, number)
+        return self._asked(self.experiment.sampler, made)
+
+    def _asked(self, plugin: Plugin, made: int) -> Params:
+        options = dict(plugin.options)
+        if plugin.name == "TPESampler":
+            options.setdefault("constant_liar", self.parallel)
+        plugin = plugin.model_copy(update={"options": options})
+        # Seeded by the number of trials: a resumed search goes on as the uninterrupted one would.
+        self.study.sampler = sampler_of(plugin, mix(self.seed, made) % 2**32)
+        had = [t.params for t in self.study.get_trials(deepcopy=False) if "id" in t.user_attrs]
+        params: Params = {}
+        for _ in range(TRIES):
+            trial = self.study.ask(self.distributions)
+            params = dict(trial.params)
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # entered with its id by `register`
+            if params not in had:
+                break
+        return params
+
+    def register(self, trial_id: str, params: Params) -> None:
+        """Tell Optuna of a new trial, by the name of its directory."""
+        self._enter(trial_id, params, [])
+
+    def report(self, trial_id: str, epochs: float, accuracy: float) -> None:
+        """Tell Optuna the accuracy after a short training, or in the course of one that a pruner watches."""
+        number = self._live[trial_id]
+        if step_of(epochs) not in self.storage.get_trial(number).intermediate_values:
+            self.storage.set_trial_intermediate_value(number, step_of(epochs), accuracy)
 
     def should_prune(self, trial_id: str, epoch: float, accuracy: float) -> bool:
-        """Successive halving: of this trial and those of lower number that reached this rung, the best 1/factor go on.
+        """The verdict of the experiment's Optuna pruner after an epoch."""
+        self.report(trial_id, epoch, accuracy)
+        return optuna.Trial(self.study, self._live[trial_id]).should_prune()
 
-        Depends on the values reported at this rung alone, so a trial that repeats a rung after an interruption gets
-        the same verdict again.
-        """
-        assert self.pruning is not None
-        trial, step = self._live[trial_id], rung_step(epoch)
-        values = [accuracy]
-        for other in self.study.get_trials(deepcopy=False):
-            other_id = other.user_attrs.get("id")
-            if other_id == trial_id:
-                if step not in other.intermediate_values:
-                    trial.report(accuracy, step)
-            elif other_id and step in other.intermediate_values and _number(other_id) < _number(trial_id):
-                values.append(other.intermediate_values[step])
-        places = max(1, len(values) // self.pruning.factor)
-        return accuracy < sorted(values, reverse=True)[places - 1]
-
-    def tell(self, record: Record, params: Params) -> None:
-        """Report the trial's result to Optuna. Idempotent."""
-        trial = self._live.pop(record.trial, None)
-        if trial is None:
-            known = {t.user_attrs.get("id"): t for t in self.study.get_trials(deepcopy=False)}.get(record.trial)
-            if known is None:
-                self._add(record, canonical_params(params))
-                return
-            if known.state.is_finished():
-                return
-            trial = optuna.Trial(self.study, known._trial_id)
+    def tell(self, record: Record) -> None:
+        """Tell Optuna a trial's result. Idempotent."""
+        number = self._live.pop(record.trial, None)
+        if number is None:
+            return
         state = _state(record)
+        values = None
         if state is TrialState.COMPLETE:
-            self.study.tell(trial, record.accuracy)
-        else:
-            self.study.tell(trial, state=state)
+            assert record.accuracy is not None
+            values = [record.accuracy]
+        elif state is TrialState.PRUNED:  # Optuna's value of a pruned trial is the last that was reported
+            values = [(record.rungs or record.curve)[-1][1]]
+        self.storage.set_trial_state_values(number, state, values)
 
 
 def agrees(known: list[FrozenTrial], records: Mapping[str, Record], params: Mapping[str, Params]) -> bool:
@@ -269,7 +290,7 @@ def _agrees(trial: FrozenTrial, record: Record | None, params: Params) -> bool:
     value = record.accuracy if _state(record) is TrialState.COMPLETE else None
     if trial.state is not _state(record) or (value is not None and trial.value != value):
         return False
-    points = {rung_step(epoch): accuracy for epoch, accuracy in record.curve}
+    points = {step_of(epoch): accuracy for epoch, accuracy in (*record.curve, *record.rungs)}
     return all(points.get(step) == reported for step, reported in trial.intermediate_values.items())
 
 

@@ -53,6 +53,15 @@ class Measuring(Spec):
     what: str  # for people, for example "latency"
 
 
+class Paused(Spec):
+    """A complete short training is over. The trial waits until the search promotes it to a longer one, or prunes it."""
+
+    kind: Literal["paused"] = "paused"
+    epochs: Epoch  # length of this training
+    accuracy: Unit  # on the validation split
+    step: Count
+
+
 class Checkpointed(Spec):
     """A checkpoint was written."""
 
@@ -94,7 +103,7 @@ class Stopped(Spec):
 
 
 Event = Annotated[
-    Started | Progress | Evaluated | Measuring | Checkpointed | Finished | Pruned | Failed | Stopped,
+    Started | Progress | Evaluated | Measuring | Paused | Checkpointed | Finished | Pruned | Failed | Stopped,
     Field(discriminator="kind"),
 ]
 

@@ -57,7 +57,7 @@ class Provenance(Spec):
 class Record(Spec):
     """result.json: the result of a trial. It is written last, so its presence means that the trial has ended."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"balanced_accuracy"})
+    added: ClassVar[frozenset[str]] = frozenset({"balanced_accuracy", "rungs"})
 
     schema_version: Literal[1] = SCHEMA
     trial: str
@@ -71,6 +71,7 @@ class Record(Spec):
     images: Count = 0  # number of validation images
     steps: Count = 0
     curve: tuple[tuple[Epoch, Unit], ...] = ()  # (epoch, validation accuracy in the precision of training)
+    rungs: tuple[tuple[Epoch, Unit], ...] = ()  # (epochs, validation accuracy) of complete short trainings before it
     reason: str | None = None  # why it was pruned or failed
     cost: Cost | None = None
     provenance: Provenance | None = None
@@ -132,6 +133,7 @@ class Status(Spec):
     finished: Count = 0
     pruned: Count = 0
     failed: Count = 0
+    paused: Count = 0  # after a short training, until the search promotes or prunes them
     running: tuple[str, ...] = ()
     best_trial: str | None = None
     best_accuracy: float | None = None

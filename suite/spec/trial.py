@@ -46,11 +46,12 @@ class Trial(Spec):
     seed: Count
     device: str
     threads: Count = Field(description="CPU threads; 0: all")
-    rungs: tuple[Epoch, ...] = ()  # epochs at which the controller may prune
+    rungs: tuple[Epoch, ...] = ()  # epochs of the training at which one of Optuna's pruners may end it
+    stages: tuple[Epoch, ...] = ()  # lengths of the complete short trainings that decide whether the trial goes on
     caps: Caps | None = None
     preprocess: Preprocess | None = None  # None in trials of older versions: see `models.preprocessing.of_trial`
 
-    added: ClassVar[frozenset[str]] = frozenset({"preprocess"})
+    added: ClassVar[frozenset[str]] = frozenset({"preprocess", "stages"})
 
     @property
     def id(self) -> str:

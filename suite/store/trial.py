@@ -59,8 +59,9 @@ SUMS = "SHA256SUMS"
 RESULT = "result.json"
 
 # waiting: no attempt has begun. running: an attempt has begun, and its log tells of no end; its process may be dead.
-# stopped: ended on request, to be resumed. The others are final, and need a result.json.
-State = Literal["waiting", "running", "stopped", "finished", "pruned", "failed"]
+# stopped: ended on request, to be resumed. paused: a short training is over, and the search has not decided yet. The
+# others are final, and need a result.json.
+State = Literal["waiting", "running", "stopped", "paused", "finished", "pruned", "failed"]
 
 
 class TrialDir:
@@ -189,8 +190,8 @@ class TrialState:
     """What the files say of one trial. Grows by `update`; cheap to keep for thousands of trials.
 
     States: a trial is waiting until its first `Started` event, which makes it running. A `Stopped` event makes it
-    stopped, and the next `Started` running again. Only result.json makes it finished, pruned or failed (`settle`): a
-    `Finished`, `Pruned` or `Failed` event says that this is about to happen.
+    stopped, a `Paused` event makes it paused, and the next `Started` running again. Only result.json makes it finished,
+    pruned or failed (`settle`): a `Finished`, `Pruned` or `Failed` event says that this is about to happen.
     """
 
     id: str  # the directory's name
@@ -200,6 +201,7 @@ class TrialState:
     started: Started | None = None
     progress: Progress | None = None
     curve: list[tuple[float, float]] = field(default_factory=list)  # (epoch, accuracy on validation)
+    rungs: list[tuple[float, float]] = field(default_factory=list)  # (epochs, accuracy) of short trainings
     reason: str | None = None  # of stopped, pruned and failed
     last: float = 0.0  # time of the newest event, seconds since 1970
     bad_lines: int = 0  # lines of the event log that do not parse
@@ -227,6 +229,10 @@ class TrialState:
                 case "evaluated":
                     self.curve.append((event.epoch, event.accuracy))
                     self._steps[event.epoch] = event.step
+                case "paused":
+                    self.state = "paused"
+                    if len(self.rungs) < len(self.trial.stages):
+                        self.rungs.append((event.epochs, event.accuracy))
                 case "stopped":
                     self.state, self.reason = "stopped", event.reason
                 case "pruned" | "failed":
@@ -245,7 +251,7 @@ class TrialState:
         """Take in result.json as it is now, after the event log."""
         if record is not None:
             self.record, self.state, self.reason = record, record.state, record.reason
-            self.curve = list(record.curve)
+            self.curve, self.rungs = list(record.curve), list(record.rungs)
             self.last = max(self.last, record.ended)
         elif self.state in ("finished", "pruned", "failed"):
             self.state = "running"  # the result is still to be written

@@ -25,7 +25,7 @@ from suite.training import checkpoint
 from suite.training.augment import Prepare
 from suite.training.checkpoint import checkpoint_seconds
 from suite.training.evaluation import Examples
-from suite.training.loop import fit, steps_per_epoch, training_loop
+from suite.training.loop import fit, steps_per_epoch, total_steps, training_loop
 from suite.training.measuring import announced
 from suite.training.record import Account, AttemptName, started_event
 from suite.training.setup import Loaded, Setup
@@ -57,6 +57,17 @@ class Attempt:
     command: str
     since: int  # sequence number of the attempt's first event
     together: bool  # whether the caller carries out the optimiser's steps
+    stage: int = 0  # number of complete short trainings that the trial has passed
+
+    @property
+    def short(self) -> bool:
+        """Whether this training is one of the short ones that decide whether the trial goes on."""
+        return self.stage < len(self.trial.stages)
+
+    @property
+    def epochs(self) -> float:
+        """The length of this training."""
+        return self.trial.stages[self.stage] if self.short else float(self.trial.recipe.epochs)
 
     @property
     def name(self) -> AttemptName:
@@ -154,14 +165,16 @@ def train_with_checkpoints(
     training = begin(model, recipe, setup.device, dtype)
     if setup.saved is not None:
         restore(training, setup.saved.tensors, setup.saved.numbers)
-        account.resume(setup.saved.numbers)
     account.tally = training.tally
     account.begin_training(setup.device)
-    yield started_event(attempt.token, account, steps_per_epoch(images, recipe.batch_size) * recipe.epochs)
+    yield started_event(attempt.token, account, total_steps(attempt.epochs, steps_per_epoch(images, recipe.batch_size)))
     saved_at, interval = time.monotonic(), checkpoint_seconds()
     run = training_loop if attempt.together else fit
     sets = (examples.train, examples.validation)
-    for event in run(training, *sets, recipe, prepare, seed=trial.seed, freeze=keep_frozen, checks=trial.rungs):
+    checks = () if attempt.short else trial.rungs
+    for event in run(
+        training, *sets, recipe, prepare, seed=trial.seed, freeze=keep_frozen, checks=checks, epochs=attempt.epochs
+    ):
         if isinstance(event, Step):
             yield event
             continue
@@ -169,7 +182,7 @@ def train_with_checkpoints(
         verdict = yield event
         if verdict == "prune" and isinstance(event, Evaluated):
             raise TrialPruned(
-                f"{event.accuracy:.4f} on validation after epoch {event.epoch:g} is not among the arm's best"
+                f"{event.accuracy:.4f} on validation after epoch {event.epoch:g} is not good enough for the pruner"
             )
         if verdict == "stop" or time.monotonic() - saved_at > interval:
             yield _save(account, attempt, training)
@@ -189,8 +202,8 @@ def _check_finite(event: Progress | Evaluated) -> None:
 
 def _save(account: Account, attempt: Attempt, training: Training) -> Checkpointed:
     attempt.check_owner()
-    precision = {"precision": device.name_of(training.dtype)}
-    numbers = {**state_numbers(training), **account.spent(), **precision}
+    here = {"precision": device.name_of(training.dtype), "stage": attempt.stage}
+    numbers = {**state_numbers(training), **account.spent(), **here}
     digest = checkpoint.save(attempt.directory.path, state_tensors(training), numbers)
     return Checkpointed(step=training.tally.step, sha256=digest)
 

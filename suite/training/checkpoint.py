@@ -17,6 +17,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from suite.errors import InputError
+from suite.spec import Record
 from suite.store.files import remove_leftovers, write_atomic
 
 SLOTS = ("last.safetensors", "last.1.safetensors")
@@ -88,6 +89,15 @@ def load(directory: Path) -> Saved | None:
         if sha256(data) == generation["sha256"]:
             return Saved(load_bytes(data), generation["numbers"])
     return None
+
+
+def paused_record(directory: Path) -> Record | None:
+    """The record of a trial that has just passed a short training, as it is if the trial ends there; None where there
+    is none, or it is damaged."""
+    saved = load(directory)
+    return (
+        None if saved is None or "paused" not in saved.numbers else Record.model_validate_json(saved.numbers["paused"])
+    )
 
 
 def clear(directory: Path) -> None:

@@ -49,15 +49,20 @@ def _order(recipe: Recipe, seed: int, epoch: int, train: Examples) -> Tensor:
     return epoch_order(seed, epoch, len(train), device)
 
 
-def evaluation_points(epochs: int, per_epoch: int, checks: Sequence[float]) -> list[tuple[int, float]]:
-    """(step, epoch) of every evaluation, in order: after each epoch, and after each of `checks` below the last one.
+def total_steps(epochs: float, per_epoch: int) -> int:
+    """Number of steps of a training over `epochs`, which may be fractional; at least one."""
+    return max(1, round(epochs * per_epoch))
+
+
+def evaluation_points(epochs: float, per_epoch: int, checks: Sequence[float]) -> list[tuple[int, float]]:
+    """(step, epoch) of every evaluation, in order: after each epoch, at the end, and after each of `checks` before it.
 
     `checks` are epochs, possibly fractional, and fall on the nearest step. With few steps per epoch, several points
     share a step: the model is then evaluated once and reported for each of them, so that each is judged.
     """
     points = {(max(1, round(epoch * per_epoch)), float(epoch)) for epoch in checks if epoch < epochs}
-    points |= {(epoch * per_epoch, float(epoch)) for epoch in range(1, epochs + 1)}
-    return sorted(points)
+    points |= {(epoch * per_epoch, float(epoch)) for epoch in range(1, math.ceil(epochs))}
+    return sorted(points | {(total_steps(epochs, per_epoch), float(epochs))})
 
 
 def fit(
@@ -70,15 +75,18 @@ def fit(
     seed: int,
     freeze: Callable[[nn.Module], None] | None = None,
     checks: Sequence[float] = (),
+    epochs: float | None = None,
 ) -> Iterator[Progress | Evaluated]:
-    """Train from `training.tally.step` to the end of the recipe.
+    """Train from `training.tally.step` to the end of the recipe, or of the recipe's schedule over `epochs`.
 
     Yields Progress about every `PROGRESS_SECONDS`, and Evaluated after every epoch and after those of `checks`.
     `freeze` puts frozen modules back into evaluation mode; it is called whenever the model is put into training mode.
     `training` holds the weights and scores of the best evaluation. Raises Diverged if the training loss becomes
     infinite or NaN.
     """
-    for item in training_loop(training, train, validation, recipe, prepare, seed=seed, freeze=freeze, checks=checks):
+    for item in training_loop(
+        training, train, validation, recipe, prepare, seed=seed, freeze=freeze, checks=checks, epochs=epochs
+    ):
         if isinstance(item, Step):
             run_step(item)
         else:
@@ -95,18 +103,20 @@ def training_loop(
     seed: int,
     freeze: Callable[[nn.Module], None] | None = None,
     checks: Sequence[float] = (),
+    epochs: float | None = None,
 ) -> Iterator[Step | Progress | Evaluated]:
     """`fit`, but yields each optimiser step for the caller to carry out, alone or together with those of others."""
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     if per_epoch == 0:
         raise ValueError(f"{len(train)} training images do not fill one batch of {recipe.batch_size}")
-    total = per_epoch * recipe.epochs
+    epochs = recipe.epochs if epochs is None else epochs
+    total = total_steps(epochs, per_epoch)
     device, tally = training.device, training.tally
     order, order_epoch = torch.empty(0), -1
     weights = class_weights(train.labels) if recipe.balance == "loss" else None
     reporter = _Reporter(training, per_epoch, recipe.lr)
     evaluated = tally.curve[-1][0] if tally.curve else 0.0  # a resumed training may have stopped before an evaluation
-    points = [point for point in evaluation_points(recipe.epochs, per_epoch, checks) if point[1] > evaluated]
+    points = [point for point in evaluation_points(epochs, per_epoch, checks) if point[1] > evaluated]
     for until, group in groupby(points, key=lambda point: point[0]):
         training.model.train()
         if freeze is not None:

@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -46,17 +47,37 @@ class Account:
     tally: Tally = field(default_factory=Tally)
     setup_seconds: float = 0.0
     setup_flops: int = 0
+    # Of the complete short trainings that came before this one.
+    rungs: list[tuple[float, float]] = field(default_factory=list)  # (epochs, validation accuracy)
+    trained_seconds: float = 0.0
+    trained_images: int = 0
 
     def resume(self, numbers: dict[str, Any]) -> None:
         """Add what earlier attempts used, as `spent` of the last checkpoint tells it."""
         self.clock.earlier = numbers["wall"]
         self.setup_flops += numbers["setup_flops"]
         self.meter.add(numbers.get("joules"))
+        self.rungs = [(epochs, accuracy) for epochs, accuracy in numbers.get("rungs", [])]
+        self.trained_seconds = numbers.get("trained_seconds", 0.0)
+        self.trained_images = numbers.get("trained_images", 0)
 
     def spent(self) -> dict[str, Any]:
         """What a later attempt adds to its own use."""
         joules, _ = self.meter.energy()
-        return {"wall": self.clock.seconds(), "setup_flops": self.setup_flops, "joules": joules}
+        return {
+            "wall": self.clock.seconds(),
+            "setup_flops": self.setup_flops,
+            "joules": joules,
+            "rungs": self.rungs,
+            "trained_seconds": self.trained_seconds,
+            "trained_images": self.trained_images,
+        }
+
+    def pass_stage(self, epochs: float, accuracy: float) -> None:
+        """A short training is over: what follows is another training."""
+        self.rungs.append((epochs, accuracy))
+        self.trained_seconds += self.tally.seconds
+        self.trained_images += self.tally.images
 
     def begin_training(self, where: torch.device) -> None:
         """End the time that counts as setup of this attempt."""
@@ -109,6 +130,7 @@ def build_record(
     tally: Tally | None = None,
     cost: Cost | None = None,
     images: int = 0,
+    rungs: Sequence[tuple[float, float]] = (),
 ) -> Record:
     """result.json of a trial that is over. `began` is in seconds since 1970; `images` are those of validation.
 
@@ -127,6 +149,7 @@ def build_record(
         images=images,
         steps=tally.step,
         curve=tuple(tally.curve),
+        rungs=tuple(rungs),
         reason=outcome.reason,
         cost=cost,
         provenance=provenance,
@@ -141,6 +164,7 @@ def build_record(
 def cost_of(account: Account, latencies: Latencies, *, together: bool) -> Cost:
     """The cost of a trial. With `together`, trials trained at the same time share the process's memory and energy."""
     counted, tally = account.counted, account.tally
+    seconds, images = account.trained_seconds + tally.seconds, account.trained_images + tally.images
     peak, memory_source = account.meter.memory()
     joules, energy_source = account.meter.energy()
     if together:
@@ -150,12 +174,12 @@ def cost_of(account: Account, latencies: Latencies, *, together: bool) -> Cost:
         parameters=counted.parameters,
         trainable=counted.trainable,
         forward_flops=counted.forward_flops,
-        training_flops=counted.training_flops * tally.images,
+        training_flops=counted.training_flops * images,
         setup_flops=account.setup_flops,
         wall_seconds=account.clock.seconds(),
-        train_seconds=tally.seconds,
+        train_seconds=seconds,
         setup_seconds=account.setup_seconds,
-        images_per_second=tally.images / tally.seconds if tally.seconds > 0 else 0.0,
+        images_per_second=images / seconds if seconds > 0 else 0.0,
         peak_memory_bytes=peak,
         memory_source=memory_source,
         energy_joules=joules,

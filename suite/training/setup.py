@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,7 +66,8 @@ class Setup:
     weights: WeightsProvenance | None  # None: random weights
     precision: torch.dtype  # of autocast: for training, or for extracting the features that a head is trained on
     keep_frozen: Callable[[nn.Module], None] | None  # puts frozen norm layers into evaluation mode
-    saved: Saved | None  # the last checkpoint of an earlier attempt
+    saved: Saved | None  # where an earlier attempt at this training stopped
+    earlier: dict[str, Any]  # what earlier attempts used, as `Account.spent` and the checkpoint tell it
 
 
 def views(trial: Trial) -> tuple[View | None, View | None]:
@@ -93,11 +95,12 @@ def load_images(trial: Trial, where: torch.device) -> Loaded:
 
 
 def set_up(
-    trial: Trial, images: Loaded, where: torch.device, results: Path, directory: Path
+    trial: Trial, images: Loaded, where: torch.device, results: Path, directory: Path, stage: int = 0
 ) -> Generator[Measuring, object, Setup]:
     """Build the model and choose the precision. Sets the global seed and number of threads.
 
-    `directory` is the trial's, with the checkpoints of earlier attempts. Raises InputError where the weights are not
+    `directory` is the trial's, with the checkpoints of earlier attempts; `stage` is the number of short trainings that
+    the trial has passed. Raises InputError where the weights are not
     those of the trial, or the strategy does not fit the backbone.
     """
     if trial.threads:
@@ -107,13 +110,16 @@ def set_up(
     expects = of_trial(trial, images.info)
     assembled = assembly.assemble(trial, expects, len(images.info.classes), results)
     model, saved = assembled.model.to(where), checkpoint.load(directory)
+    earlier = saved.numbers if saved is not None else {}
+    if saved is not None and (saved.numbers.get("stage", 0) != stage or "tally" not in saved.numbers):
+        saved = None  # of a shorter training: this one begins anew
     keep_frozen = None
     if isinstance(trial.strategy, HeadOnly):
         model.requires_grad_(False)
         precision = device.precision(trial.recipe.precision, where, model, training=False)
     else:
         keep_frozen = strategies.freeze(trial.strategy, model)
-        precision = yield from _training_precision(trial, where, assembled, len(images.train), saved)
+        precision = yield from _training_precision(trial, where, assembled, len(images.train), earlier)
     return Setup(
         trial=trial,
         device=where,
@@ -124,15 +130,16 @@ def set_up(
         precision=precision,
         keep_frozen=keep_frozen,
         saved=saved,
+        earlier=earlier,
     )
 
 
 def _training_precision(
-    trial: Trial, where: torch.device, assembled: Assembled, images: int, saved: Saved | None
+    trial: Trial, where: torch.device, assembled: Assembled, images: int, earlier: dict[str, Any]
 ) -> Generator[Measuring, object, torch.dtype]:
     """That of the earlier attempt, or else what the recipe says or measuring finds."""
-    if saved is not None:
-        return device.DTYPES[saved.numbers["precision"]]
+    if "precision" in earlier:
+        return device.DTYPES[earlier["precision"]]
     expects = assembled.expects
     what = f"{trial.backbone} at {expects.size} px, {trial.strategy.kind}"
     trained_on = images * trial.recipe.epochs

@@ -24,7 +24,7 @@ from suite.hardware.budget import share
 from suite.hardware.energy import Meter
 from suite.hardware.flops import count
 from suite.hardware.latency import LEAST_SECONDS, measure
-from suite.spec import Event, Failed, Finished, HeadOnly, Pruned, Stopped, Trial, Verdict
+from suite.spec import Event, Failed, Finished, HeadOnly, Paused, Pruned, Record, Stopped, Trial, Verdict
 from suite.store.events import EventWriter
 from suite.store.files import DISK_FAULTS, disk_fault, write_atomic
 from suite.store.trial import Overtaken, TrialDir
@@ -42,14 +42,23 @@ T = TypeVar("T")
 
 
 def run_trial(
-    trial: Trial, directory: TrialDir, results: Path, *, attempt: str, command: str = "", together: bool = False
+    trial: Trial,
+    directory: TrialDir,
+    results: Path,
+    *,
+    attempt: str,
+    command: str = "",
+    together: bool = False,
+    stage: int = 0,
 ) -> Events[None]:
-    """Run `trial` to its end, from its last undamaged checkpoint if there is one.
+    """Run `trial` to its end, from its last undamaged checkpoint if there is one; or, where it has passed fewer short
+    trainings than it has `stages`, to the end of the next of these: it is paused then.
 
     Yields every event once it is written. The value sent back is the verdict: None to go on, 'prune' to end the trial
     (after an evaluation), 'stop' to save its state and end the attempt, so that a later one continues. With `together`
     the optimiser's steps are yielded too; the caller carries each of them out before going on, and may combine those of
-    several trials. `attempt` is the attempt's token; `command` goes into the record.
+    several trials. `attempt` is the attempt's token; `command` goes into the record; `stage` is the number of short
+    trainings that the trial has passed.
 
     A failure of the trial itself becomes a Failed event and a record. Raises WorkError if the disk fails, and Overtaken
     if another attempt has begun. Both, and closing the generator, leave the directory as a crash would: resumable.
@@ -59,21 +68,26 @@ def run_trial(
         checkpoint.tidy(directory.path)
         directory.best.unlink(missing_ok=True)  # of an attempt that died before it wrote its result
         with closing(EventWriter(directory.events)) as writer:
-            yield from _run(Attempt(trial, directory, results, attempt, command, writer.seq, together), writer)
+            yield from _run(Attempt(trial, directory, results, attempt, command, writer.seq, together, stage), writer)
     except OSError as error:
         raise WorkError(disk_fault(error)) from error
 
 
 def _run(attempt: Attempt, writer: EventWriter) -> Events[None]:
     trial, clock, where, validation_images = attempt.trial, WallClock(), torch.device("cpu"), 0
+    if (passed := _passed(attempt)) is not None:
+        yield writer.append(passed).event
+        return
     try:
         where = device.pick(trial.device)
         meter = Meter(where)
         images = load_images(trial, where)
         validation_images = len(images.validation)
-        work = set_up(trial, images, where, attempt.results, attempt.directory.path)
+        work = set_up(trial, images, where, attempt.results, attempt.directory.path, attempt.stage)
         setup = yield from _relay(work, clock, meter, writer, together=attempt.together)
         account = Account(clock, meter, count(setup.model, setup.expects.shape))
+        if setup.earlier:
+            account.resume(setup.earlier)
     except Exception as error:
         reason = _reason(error, attempt)
         origin = provenance(trial, attempt.command, where, device.name_of(torch.float32))
@@ -100,6 +114,9 @@ def _train(setup: Setup, account: Account, attempt: Attempt, writer: EventWriter
     try:
         with closing(work):
             trained = yield from _relay(work, account.clock, account.meter, writer, together=attempt.together)
+        if attempt.short:
+            yield writer.append(_pause(setup, account, attempt, trained)).event
+            return
         finish = _finish(setup, account, attempt, trained)
         outcome = yield from _relay(finish, account.clock, account.meter, writer, together=attempt.together)
         end: Finished | Pruned | Failed = Finished(accuracy=trained.accuracy, step=account.tally.step)
@@ -112,8 +129,13 @@ def _train(setup: Setup, account: Account, attempt: Attempt, writer: EventWriter
     except Exception as error:
         reason = _reason(error, attempt)
         outcome, end = Outcome("failed", reason), Failed(reason=reason, step=account.tally.step)
+    attempt.commit(_record(setup, account, attempt, outcome))
+    yield writer.append(end).event
+
+
+def _record(setup: Setup, account: Account, attempt: Attempt, outcome: Outcome) -> Record:
     precision = device.name_of(setup.precision)
-    record = build_record(
+    return build_record(
         attempt.name,
         outcome,
         began=account.clock.began,
@@ -121,9 +143,32 @@ def _train(setup: Setup, account: Account, attempt: Attempt, writer: EventWriter
         tally=account.tally,
         cost=cost_of(account, outcome.latencies, together=attempt.together),
         images=len(setup.images.validation),
+        rungs=account.rungs,
     )
-    attempt.commit(record)
-    yield writer.append(end).event
+
+
+def _pause(setup: Setup, account: Account, attempt: Attempt, trained: Trained) -> Paused:
+    """End a short training: save what it used and came to, and the record in case that the trial ends with it."""
+    attempt.check_owner()
+    rungs = (*account.rungs, (attempt.epochs, trained.accuracy))
+    record = _record(setup, account, attempt, Outcome("pruned"))
+    record = record.model_copy(update={"accuracy": trained.accuracy, "rungs": rungs})
+    account.pass_stage(attempt.epochs, trained.accuracy)
+    here = {"precision": device.name_of(setup.precision), "stage": attempt.stage}
+    checkpoint.save(attempt.directory.path, {}, {**account.spent(), **here, "paused": record.model_dump_json()})
+    return Paused(epochs=attempt.epochs, accuracy=trained.accuracy, step=account.tally.step)
+
+
+def _passed(attempt: Attempt) -> Paused | None:
+    """The end of the short training that this attempt is to begin, where an earlier attempt has reached it and was
+    killed before it told."""
+    if not attempt.short:
+        return None
+    record = checkpoint.paused_record(attempt.directory.path)
+    if record is None or len(record.rungs) <= attempt.stage:
+        return None
+    epochs, accuracy = record.rungs[attempt.stage]
+    return Paused(epochs=epochs, accuracy=accuracy, step=record.steps)
 
 
 def _relay(
