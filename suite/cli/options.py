@@ -15,13 +15,26 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from suite.errors import InputError, printable
+from suite.errors import InputError, expand_user, printable
 
 LARGEST = 2**31 - 1  # of whole numbers
 
+
+def user_path(text: str | Path) -> Path:
+    """Parser of every option and argument that is a path: `expand_user`."""
+    return expand_user(text)
+
+
 Results = Annotated[
     Path | None,
-    typer.Option("--results", help="Results directory.", envvar="MNIST_SUITE_RESULTS", show_default="./results"),
+    typer.Option(
+        "--results",
+        parser=user_path,
+        metavar="PATH",
+        help="Results directory.",
+        envvar="MNIST_SUITE_RESULTS",
+        show_default="./results",
+    ),
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
