@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from suite.cli.options import LARGEST, Json, Quiet, user_path
+from suite.cli.options import LARGEST, Json, Quiet, path_argument, path_option
 from suite.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="Data sets and the cache: list, fetch, verify, import, sample, cache.")
@@ -90,7 +90,7 @@ def verify_datasets(names: Annotated[list[str] | None, typer.Argument()] = None,
 
 @app.command("import")
 def import_dataset(
-    path: Annotated[Path, typer.Argument(parser=user_path, metavar="PATH")],
+    path: Annotated[Path, path_argument()],
     name: Annotated[str, typer.Option("--as", help="The data set that the files hold.")] = "mnist",
 ) -> None:
     """Copy files that you downloaded yourself into the cache, verified by SHA-256.
@@ -113,7 +113,7 @@ def sample_image(
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option("--to", parser=user_path, metavar="PATH", help="Write it to this .png file instead."),
+        path_option("--to", help="Write it to this .png file instead."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -30,11 +30,13 @@ from suite.data.cache import MANIFEST, expected_sha256, parse_part, raw_files, v
 from suite.data.idx import write_idx
 from suite.data.registry import DATASETS, entry
 from suite.errors import InputError, WorkError
-from suite.store.files import cache_dir, file_sha256, open_plain, sync_directory
+from suite.store.files import cache_dir, file_sha256, sync_directory
 
 NETWORK_TIMEOUT = 5.0  # seconds without an answer after which a mirror is given up
 
 GZIP = b"\x1f\x8b"  # what a compressed file begins with
+
+MOST_LOOKED_AT = 5000  # files of a folder to import from
 
 STALL_TIMEOUT = 60.0  # seconds without a new byte after which a download is given up
 
@@ -183,16 +185,33 @@ def _taken(folder: Path, name: str, into: Path) -> list[Path]:
 
 
 def _idx_files(folder: Path) -> Iterator[Path]:
-    """The files in a folder and below it that begin as idx files do, plain or compressed; the nearest first."""
+    """The files in a folder and below it, on the same disk, that begin as idx files do, plain or compressed."""
+    disk, seen = folder.stat().st_dev, 0
     for parent, below, names in os.walk(folder):
-        below[:] = sorted(one for one in below if not one.startswith("."))
+        below[:] = sorted(one for one in below if not one.startswith(".") and _disk(Path(parent, one)) == disk)
         for path in (Path(parent, one) for one in sorted(names)):
-            with contextlib.suppress(OSError, EOFError, zlib.error), open(open_plain(path), "rb") as file:
-                start = file.read(4)
-                if start[:2] == GZIP:
-                    start = gzip.open(path).read(4)
-                if start[:3] == b"\0\0\x08":
+            seen += 1
+            if seen > MOST_LOOKED_AT:
+                return
+            with contextlib.suppress(OSError, EOFError, zlib.error):
+                if path.is_file() and _start(path)[:3] == b"\0\0\x08":
                     yield path
+
+
+def _disk(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return path.stat().st_dev
+    return None
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file, or of the contents of a compressed one. Raises OSError, EOFError and zlib.error."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start[:2] != GZIP:
+        return start
+    with gzip.open(path) as unpacked:
+        return unpacked.read(4)
 
 
 def _copy(source: Path, to: Path) -> None:

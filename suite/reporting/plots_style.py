@@ -6,7 +6,6 @@ Every arm has its own marker and line style, so the pictures can be read in blac
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,6 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
-
-# Its warnings are about folders for its own cache, which nobody who reads a report can do anything about.
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 WIDTH = 4.6  # inches: one column of a phone
 

@@ -223,13 +223,19 @@ def keep(path: Path, data: bytes | str) -> bool:
     return True
 
 
+def may_write(path: Path) -> bool:
+    """Whether this process may write a file, or create files in a folder, by permissions and mount options."""
+    mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
 def scratch_dir(name: str) -> Path:
     """A folder for what can be made again: `name` in the cache, or a temporary one of this process where there is no
     cache that can be written. Raises OSError where there is neither."""
     try:
         folder = cache_dir() / name
         folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK | os.X_OK):
+        if may_write(folder):
             return folder
     except (OSError, InputError):
         pass

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from suite.errors import InputError, WorkError
-from suite.store.files import write_atomic
+from suite.store.files import may_write, write_atomic
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # of a disk that takes no more
 
@@ -86,7 +86,7 @@ def _refuse_special(to: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "It is no plain file", os.fspath(to))
-    if not os.access(to, os.W_OK):
+    if not may_write(to):
         raise OSError(errno.EACCES, "The file is write-protected", os.fspath(to))
 
 
@@ -96,7 +96,7 @@ def _check_parents(to: Path, option: str) -> None:
     there = next(folder for folder in target.parents if os.path.lexists(folder))
     if not there.is_dir():
         raise InputError(f"{to} cannot be written: {there} is no folder. Name another place with {option}.")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not may_write(there):
         raise InputError(
             f"{to} cannot be written: files cannot be created in {there}, for want of permission or on a read-only "
             f"disk. Name another place with {option}."
