@@ -177,7 +177,7 @@ def test_files_are_imported_by_their_content(
     import_path(tmp_path / "given", "mnist")
     assert [status.state for status in verify("mnist")] == ["ok"] * 4
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path / "other"))
-    with pytest.raises(InputError, match="is that of mnist|neither"):
+    with pytest.raises(InputError, match=r"is that of mnist|neither"):
         import_path(tmp_path / "given", "fashion-mnist")
 
 
