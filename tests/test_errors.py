@@ -34,7 +34,7 @@ def test_a_home_is_put_in_and_a_stranger_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     assert expand_user("~/a") == tmp_path / "a"
     assert expand_user("./~nobody_here") == tmp_path / "~nobody_here"
-    with pytest.raises(InputError, match="--to '~nobody_here/x' .* does not exist"):
+    with pytest.raises(InputError, match=r"--to '~nobody_here/x' .* does not exist"):
         expand_user("~nobody_here/x", "--to")
     monkeypatch.setenv("MNIST_SUITE_CACHE", "~nobody_here")
     with pytest.raises(InputError, match="MNIST_SUITE_CACHE"):
