@@ -5,6 +5,7 @@ The command line prints their message as one paragraph on stderr and ends with t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -29,13 +30,31 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
-def expand_user(path: str | Path) -> Path:
-    """The path with a leading "~" or "~user" replaced by the home directory.
+def expand_user(path: str | Path, given_by: str = "") -> Path:
+    """A path that a user has given, with a leading "~" or "~user" replaced by the home directory.
+
+    Expanding the result again changes nothing.
+
+    Args:
+        path: As it was given.
+        given_by: The option or variable that it was given by, for the message.
 
     Raises:
-        InputError: There is no such user.
+        InputError: It is empty, no file can have this name, or the home directory is not known.
     """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise InputError(f"{str(path)!r} starts with the home directory of a user who does not exist.") from None
+    text = os.fspath(path)
+    named = f"{given_by} {text!r}".lstrip()
+    if not text.strip():
+        raise InputError(f"{named} is empty; give the path of a file or folder.")
+    if "\0" in text:
+        raise InputError(f"{named} has a NUL character, which no file name can have.")
+    expanded = os.path.expanduser(text)  # unchanged where the home directory is not known
+    if expanded.startswith("~/") or expanded == "~":
+        raise InputError(f"{named} starts with a home directory, and HOME is not set; give the whole path.")
+    if expanded.startswith("~"):
+        raise InputError(
+            f"{named} starts with the home directory of a user who does not exist; give the whole path, or ./~NAME for "
+            "a file whose name starts so."
+        )
+    found = Path(expanded)  # "./~name" has become "~name"
+    return found.absolute() if str(found).startswith("~") else found

@@ -19,7 +19,9 @@ from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.screen import Screen
 
-from suite.store.files import cache_dir
+from suite.errors import InputError, expand_user
+from suite.store.files import scratch_dir
+from suite.store.outputs import check_new_folder
 from suite.store.study import StudyDir
 from tui import commands
 from tui.messages import Polled
@@ -177,8 +179,9 @@ class Dashboard(App[None]):
         name = filename or time.strftime("mnist-suite-%Y%m%d-%H%M%S.svg")
         try:
             self.deliver_screenshot(name, path)
-        except OSError as error:
-            self.notify(f"No screenshot: {error.strerror or error}", severity="error", markup=False)
+        except (OSError, RuntimeError) as error:  # RuntimeError: no home directory is known
+            reason = getattr(error, "strerror", None) or error
+            self.notify(f"No screenshot: {reason}", severity="error", markup=False)
 
     def get_system_commands(self, screen: Screen) -> Iterable[SystemCommand]:
         """Every binding of the visible screen, and of Textual's own commands those without a binding here."""
@@ -222,17 +225,20 @@ class Dashboard(App[None]):
             return
 
         def check(to: str) -> str | None:
-            place = Path(to).expanduser()
             if not to.strip():
                 return "say where"
-            return "there is something already" if place.exists() and any(place.iterdir()) else None
+            try:
+                check_new_folder(expand_user(to))
+            except InputError as error:
+                return str(error)
+            return None
 
-        def words(to: str) -> list[str]:
-            return commands.export_words(study, trial, Path(to).expanduser(), self.results)
+        def words(to: str) -> list[str]:  # the command expands "~"
+            return commands.export_words(study, trial, Path(to), self.results)
 
         def answer(to: str | None) -> None:
             if to:
-                log = cache_dir() / "export.log"
+                log = scratch_dir("logs") / "export.log"
                 self.start(words(to), log, f"Exporting to {to} …", f"Exported to {to}.")
 
         default = str(Path("exports") / f"{study}-{run.row.number:04d}")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from suite.store.files import cache_dir
+from suite.store.files import scratch_dir
 from tui.commands import PROGRAM, export_words
 
 Pixels = Sequence[Sequence[int]]  # rows of grey levels, 0 to 255
@@ -168,7 +168,7 @@ def _last_line(text: str) -> str:
 
 def model_place(study: str, trial: str, version: str) -> Path:
     """Where the pad keeps an exported model. `version`, a hash of the weights, makes a replaced trial a new model."""
-    return cache_dir() / "pad" / study / f"{trial}-{version[:12]}"
+    return scratch_dir("pad") / study / f"{trial}-{version[:12]}"
 
 
 def preparation(study: str, trial: str, version: str, results: Path) -> tuple[list[str] | None, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from tui.model.view import View
 
 
 def views_path() -> Path:
-    return user_config_path("mnist-suite") / "views.json"
+    """Raises OSError where no home directory is known."""
+    try:
+        return user_config_path("mnist-suite") / "views.json"
+    except RuntimeError:
+        raise FileNotFoundError(errno.ENOENT, "there is no home directory (HOME, XDG_CONFIG_HOME)") from None
 
 
 def load_views(path: Path | None = None) -> dict[str, View]:

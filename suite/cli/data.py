@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from suite.cli.options import LARGEST, Json, Quiet
+from suite.cli.options import LARGEST, Json, Quiet, path_argument, path_option
 from suite.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="Data sets and the cache: list, fetch, verify, import, sample, cache.")
@@ -90,7 +90,8 @@ def verify_datasets(names: Annotated[list[str] | None, typer.Argument()] = None,
 
 @app.command("import")
 def import_dataset(
-    path: Path, name: Annotated[str, typer.Option("--as", help="The data set that the files hold.")] = "mnist"
+    path: Annotated[Path, path_argument()],
+    name: Annotated[str, typer.Option("--as", help="The data set that the files hold.")] = "mnist",
 ) -> None:
     """Copy files that you downloaded yourself into the cache, verified by SHA-256.
 
@@ -110,7 +111,10 @@ def sample_image(
     index: Annotated[
         int | None, typer.Option(min=0, max=LARGEST, help="Index of the validation image; random by default.")
     ] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="Write it as a PNG instead.")] = None,
+    to: Annotated[
+        Path | None,
+        path_option("--to", help="Write it to this .png file instead."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print one validation image as text.
@@ -124,7 +128,10 @@ def sample_image(
     from suite.cli import console
     from suite.data.datasets import search_splits
     from suite.store.files import dump_json
+    from suite.store.outputs import check_file, write_file
 
+    if to is not None:
+        check_file(to, [".png"])
     splits = search_splits(name)
     count = len(splits.validation.labels)
     index = random.randrange(count) if index is None else index
@@ -137,9 +144,13 @@ def sample_image(
         print(dump_json({"index": index, "label": label, "pixels": pixels.tolist()}))
         return
     if to is not None:
+        from io import BytesIO
+
         from PIL import Image
 
-        Image.fromarray(image.transpose(1, 2, 0).squeeze()).save(to)
+        png = BytesIO()
+        Image.fromarray(image.transpose(1, 2, 0).squeeze()).save(png, "PNG")
+        write_file(to, png.getvalue())
         console.out.print(f"{name} validation image {index}, a {label}, is in {to}")
         return
     for line in pixels:

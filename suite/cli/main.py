@@ -52,6 +52,12 @@ for command in (  # in the order of --help
     app.command()(command)
 
 
+BAD_PATH = {  # what is wrong with a path that a user has named
+    errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENOENT, errno.EACCES, errno.EPERM,
+    errno.EINVAL,
+}  # fmt: skip
+
+
 def main() -> NoReturn:
     """Run the command line and exit.
 
@@ -76,7 +82,7 @@ def main() -> NoReturn:
         sys.exit(0)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        bad_path = error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST)
+        bad_path = error.errno in BAD_PATH
         _fail(f"{error.strerror or error}{where}. Nothing already written was lost.", 2 if bad_path else 1)
     except RecursionError:
         _fail("A value is nested too deeply.", 2)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from suite.cli.options import LARGEST, Device, Json, Quiet, Results
+from suite.cli.options import LARGEST, Device, Json, Quiet, Results, path_argument, path_option
 from suite.errors import InputError
 
 
@@ -15,7 +15,10 @@ def export(
     trial: Annotated[
         str | None, typer.Argument(help="STUDY or STUDY/TRIAL; by default the best trial of the newest study.")
     ] = None,
-    to: Annotated[Path, typer.Option("--to", help="Folder to write; it must be new or empty.")] = Path("model"),
+    to: Annotated[
+        Path,
+        path_option("--to", help="Folder to write; it must be new or empty."),
+    ] = Path("model"),
     results: Results = None,
     as_json: Json = False,
 ) -> None:
@@ -42,13 +45,15 @@ def export(
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A folder that `export` wrote.")],
+    model: Annotated[Path, path_argument(help="A folder that `export` wrote.")],
     images: Annotated[
-        list[Path] | None, typer.Argument(help="Pictures, folders of pictures, or patterns such as 'photos/**/*.jpg'.")
+        list[Path] | None,
+        path_argument(help="Pictures, folders of pictures, or patterns such as 'photos/**/*.jpg'."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=LARGEST, help="Number of classes to show.")] = 3,
     show: Annotated[
-        Path | None, typer.Option("--show", help="Write what the model saw to this folder, as PNG files.")
+        Path | None,
+        path_option("--show", help="Write what the model saw to this folder, as PNG files."),
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Read JSON lines on stdin and answer on stdout, for other programs.")

@@ -10,18 +10,30 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from suite.errors import InputError, printable
+from suite.errors import InputError, expand_user, printable
 
 LARGEST = 2**31 - 1  # of whole numbers
 
+
+def path_option(name: str, **facts: Any) -> Any:
+    """`typer.Option` for a path, which `expand_user` reads: "~" is expanded, and what is no path is refused."""
+    return typer.Option(name, parser=partial(expand_user, given_by=name), metavar="<path>", **facts)
+
+
+def path_argument(**facts: Any) -> Any:
+    """`typer.Argument` for a path, as `path_option`."""
+    return typer.Argument(parser=partial(expand_user, given_by="The path"), **facts)
+
+
 Results = Annotated[
     Path | None,
-    typer.Option("--results", help="Results directory.", envvar="MNIST_SUITE_RESULTS", show_default="./results"),
+    path_option("--results", help="Results directory.", envvar="MNIST_SUITE_RESULTS", show_default="./results"),
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]

@@ -153,7 +153,7 @@ def sweep(options: SweepOptions) -> None:
     name = check_name(options.study or experiment.name, "Study")
     announce_pictures(experiment.dataset, quiet=options.quiet or options.dry_run)
     if options.dry_run:
-        print(experiment.model_dump_json(indent=2))
+        print(dump_json(experiment))
         return
     status = run_study(experiment, root, name, options.execution(), quiet=options.quiet)
     rows = console.gather(root, name, sort="accuracy")

@@ -121,7 +121,7 @@ def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     from suite.execution.options import Options
     from suite.execution.plan import auto_name, single, with_small_batches
     from suite.spec import assignments, key_path
-    from suite.store.files import check_name, results_dir
+    from suite.store.files import check_name, dump_json, results_dir
     from suite.store.study import StudyDir, find_trial
 
     dataset, seed, limit = own_name(options.dataset), options.seed, options.limit
@@ -134,7 +134,7 @@ def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     name = check_name(options.study, "Study") if options.study else auto_name(verb, arm, dataset, seed, limit)
     experiment = single(name, arm, dataset, seed=seed, limit=limit)
     if options.dry_run:
-        print(experiment.model_dump_json(indent=2))
+        print(dump_json(experiment))
         return
     execution = Options(device=options.device, resume=True, skip_broken=options.skip_broken)
     status = run_study(experiment, root, name, execution, quiet=options.quiet)

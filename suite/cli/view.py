@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suite.cli.options import LARGEST, Json, Quiet, Results, takes
+from suite.cli.options import LARGEST, Json, Quiet, Results, path_option, takes
 from suite.errors import InputError
 
 if TYPE_CHECKING:
@@ -157,7 +157,10 @@ def _watch(root: Path, options: LeaderboardOptions) -> None:
 
 def report(
     study: Annotated[str | None, typer.Argument(help="By default the newest one.")] = None,
-    to: Annotated[Path, typer.Option("--to", help="A .html file, or .md with PNGs beside it.")] = Path("report.html"),
+    to: Annotated[
+        Path,
+        path_option("--to", help="A .html file, or .md with PNGs beside it."),
+    ] = Path("report.html"),
     results: Results = None,
     quiet: Quiet = False,
 ) -> None:
@@ -181,7 +184,7 @@ def report(
 
 def convert(
     study: str,
-    to: Annotated[Path, typer.Option("--to", help="Folder to write into.")],
+    to: Annotated[Path, path_option("--to", help="Folder to write into.")],
     parquet: Annotated[bool, typer.Option("--parquet", help="Write Parquet instead of CSV.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files instead of CSV.")] = False,
     results: Results = None,

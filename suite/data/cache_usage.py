@@ -56,18 +56,19 @@ def prunable(found: Iterable[CacheEntry], *, unused_days: float) -> list[CacheEn
 
 
 def remove(entry: CacheEntry) -> bool:
-    """Remove an entry; returns whether it was. Pictures that a process decodes at this moment stay.
+    """Remove an entry; returns whether it was. Pictures that a process decodes at this moment stay, and so does what
+    may not be removed.
 
     A process that reads the files goes on: they vanish from the disk when it ends.
     """
-    if entry.kind != "pictures":
-        entry.path.unlink(missing_ok=True)
-        entry.path.with_name(f"{entry.path.stem.partition('-')[0]}.lock").unlink(missing_ok=True)
-        return True
     try:
+        if entry.kind != "pictures":
+            entry.path.unlink(missing_ok=True)
+            entry.path.with_name(f"{entry.path.stem.partition('-')[0]}.lock").unlink(missing_ok=True)
+            return True
         with FileLock(entry.path / ".lock", timeout=0):
             shutil.rmtree(entry.path)
-    except Timeout:
+    except (Timeout, OSError):
         return False
     return True
 

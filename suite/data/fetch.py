@@ -34,6 +34,10 @@ from suite.store.files import cache_dir, file_sha256, sync_directory
 
 NETWORK_TIMEOUT = 5.0  # seconds without an answer after which a mirror is given up
 
+GZIP = b"\x1f\x8b"  # what a compressed file begins with
+
+MOST_LOOKED_AT = 5000  # files of a folder to import from
+
 STALL_TIMEOUT = 60.0  # seconds without a new byte after which a download is given up
 
 OnProgress = Callable[[int, int | None, str], None]  # bytes done, bytes in total or None, what is being done
@@ -82,8 +86,8 @@ def fetch(name: str, *, on_progress: OnProgress | None = None) -> FetchReport:
 def import_path(path: Path, name: str) -> FetchReport:
     """Copy the files of a data set from the folder `path` into the cache, checked. Raises InputError.
 
-    The folder holds the four idx files, plain or as .gz. Where the registry has no SHA-256 of those, it may hold the
-    publisher's files instead, whose MD5 torchvision knows.
+    The four idx files lie in the folder or below it, plain or as .gz. Files whose SHA-256 is known may have any name.
+    Where the registry has no SHA-256, the folder may hold the publisher's files instead, whose MD5 torchvision knows.
     """
     known, targets = entry(name), raw_files(name)
     if not path.is_dir():
@@ -93,7 +97,7 @@ def import_path(path: Path, name: str) -> FetchReport:
             if known.originals and all((path / file).is_file() for file in known.originals):
                 found = _from_torchvision(name, staging, lambda *_: None, originals=path)
             else:
-                found = [_copy_or_unpack(path, target.name, staging) for target in targets]
+                found = _taken(path, name, staging)
             _install(name, found)
         except WorkError as error:
             raise InputError(f"{path} was not imported as {name}: {error}. It takes {_importable(name)}.") from None
@@ -162,6 +166,62 @@ def _rename_into_place(path: Path, target: Path) -> None:
     os.replace(path, target)
 
 
+def _taken(folder: Path, name: str, into: Path) -> list[Path]:
+    """Copy the four idx files from a folder, found by their SHA-256, else by their names. Raises WorkError."""
+    targets = raw_files(name)
+    wanted = {sha: target.name for i, target in enumerate(targets) if (sha := expected_sha256(name, i)) is not None}
+    for path in _idx_files(folder):
+        if not wanted:
+            break
+        with contextlib.suppress(OSError, EOFError, zlib.error), tempfile.TemporaryDirectory(dir=into) as here:
+            copy = Path(here, "copy")
+            _copy(path, copy)
+            if (file := wanted.pop(file_sha256(copy), None)) is not None:
+                os.replace(copy, into / file)
+    return [
+        into / target.name if (into / target.name).exists() else _copy_or_unpack(folder, target.name, into)
+        for target in targets
+    ]
+
+
+def _idx_files(folder: Path) -> Iterator[Path]:
+    """The files in a folder and below it, on the same disk, that begin as idx files do, plain or compressed."""
+    disk, seen = folder.stat().st_dev, 0
+    for parent, below, names in os.walk(folder):
+        below[:] = sorted(one for one in below if not one.startswith(".") and _disk(Path(parent, one)) == disk)
+        for path in (Path(parent, one) for one in sorted(names)):
+            seen += 1
+            if seen > MOST_LOOKED_AT:
+                return
+            with contextlib.suppress(OSError, EOFError, zlib.error):
+                if path.is_file() and _start(path)[:3] == b"\0\0\x08":
+                    yield path
+
+
+def _disk(path: Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return path.stat().st_dev
+    return None
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file, or of the contents of a compressed one. Raises OSError, EOFError and zlib.error."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start[:2] != GZIP:
+        return start
+    with gzip.open(path) as unpacked:
+        return unpacked.read(4)
+
+
+def _copy(source: Path, to: Path) -> None:
+    """Copy a file, or the contents of a compressed one. Raises OSError, EOFError and zlib.error."""
+    with open(source, "rb") as file:
+        packed = file.read(2) == GZIP
+    with gzip.open(source) if packed else open(source, "rb") as reader, open(to, "wb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+
+
 def _copy_or_unpack(folder: Path, file: str, into: Path) -> Path:
     """Copy `file`, or the contents of its .gz, from one folder into another. Raises WorkError."""
     plain, packed = folder / file, folder / f"{file}.gz"
@@ -169,8 +229,7 @@ def _copy_or_unpack(folder: Path, file: str, into: Path) -> Path:
     if not source.is_file():
         raise WorkError(f"there is neither {plain.name} nor {packed.name}")
     try:
-        with open(source, "rb") if source is plain else gzip.open(source) as reader, open(into / file, "wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
+        _copy(source, into / file)
     except (OSError, EOFError, zlib.error) as error:
         raise WorkError(f"{source.name} cannot be read: {error}") from None
     return into / file

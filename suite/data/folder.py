@@ -25,9 +25,9 @@ from suite.data.inspection import (
 from suite.data.listing import TEST, TRAIN, VALIDATION, Listing, list_pictures
 from suite.data.rows import Rows
 from suite.data.views import decoded
-from suite.errors import InputError, WorkError, printable
+from suite.errors import InputError, printable
 from suite.spec import Fit, View
-from suite.store.files import cache_dir, write_atomic
+from suite.store.files import cache_dir, keep
 
 
 class BrokenPictures(InputError):
@@ -212,11 +212,7 @@ def _summary(data_hash: str, files: Sequence[Path], facts: Sequence[Facts], on_p
     except (OSError, ValueError, TypeError, KeyError):
         pass
     found = summarize(files, facts, on_progress)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(place, json.dumps(asdict(found)), durable=False)
-    except (OSError, WorkError):  # a read-only cache
-        pass
+    keep(place, json.dumps(asdict(found)))
     return found
 
 

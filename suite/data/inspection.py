@@ -19,8 +19,8 @@ from typing import TypeVar
 import numpy as np
 
 from suite.data.pictures import DEEP_MODES, FORMATS, flattened, opened
-from suite.errors import InputError, WorkError
-from suite.store.files import cache_dir, open_plain, write_atomic
+from suite.errors import InputError
+from suite.store.files import cache_dir, keep, open_plain
 
 VERSION = 1  # of the facts; those of other versions are gathered again
 
@@ -161,11 +161,7 @@ def _write_facts(place: Path, found: Mapping[Path, Facts]) -> None:
         for p, f in found.items()
         if f.size or not f.fault  # a file that could not be opened is tried again
     }
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(place, json.dumps({"version": VERSION, "files": fields}), durable=False)
-    except (OSError, WorkError):
-        pass
+    keep(place, json.dumps({"version": VERSION, "files": fields}))
 
 
 def native_size(facts: Sequence[Facts]) -> int:

@@ -33,7 +33,6 @@ class Listing:
     parts: np.ndarray  # (N,) int8: TRAIN, VALIDATION or TEST
     classes: tuple[str, ...]  # sorted
     own_validation: bool  # whether the data set has a validation part; else it is still to be drawn from training
-    own_test: bool  # whether the data set has a test part; else a tenth of training has become TEST
     left_out: tuple[str, ...]  # what was passed over, by kind and number: "40 .heic (no decoder)"
     notes: tuple[str, ...] = ()  # what else to tell: "only a training part: ..."
 
@@ -95,7 +94,6 @@ def list_pictures(name: str) -> Listing:
         parts=parts,
         classes=classes,
         own_validation=VALIDATION in given,
-        own_test=TEST in given,
         left_out=found.left_out.in_words(),
         notes=tuple(found.notes),
     )

@@ -6,16 +6,13 @@ file that each row was decoded from. Rows are only ever added. Commands, workers
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +23,7 @@ from suite.data.pictures import viewed
 from suite.data.rows import Rows
 from suite.errors import InputError
 from suite.spec import View
-from suite.store.files import cache_dir
+from suite.store.files import cache_dir, temporary_dir
 
 VERSION = 1  # to be raised when the same file gives other pixels
 
@@ -59,8 +56,7 @@ def decoded(files: Sequence[Path], facts: Sequence[Facts], view: View, on_progre
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ABOUT).write_text(json.dumps(view._asdict()))
         except OSError:  # a read-only cache
-            folder = _temporary() / folder.name
-            folder.mkdir(exist_ok=True)
+            folder = temporary_dir(folder.name)
         with _locked(folder, on_progress):
             found, missing = _missing(folder, files, facts)  # another process may have decoded them meanwhile
             broken = _decode(folder, missing, view, on_progress) if missing else {}
@@ -108,18 +104,11 @@ def _locked(folder: Path, on_progress: OnProgress) -> Iterator[None]:
         lock.release()
 
 
-@cache
-def _temporary() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="mnist-suite-pictures-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
 def _index(folder: Path) -> dict[str, tuple[int, bool]]:
     """SHA-256 of a file -> (its row, whether all its pixels are alike)."""
     try:
         content = (folder / INDEX).read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return {}
     whole = len(content) // ENTRY  # the last entry may be torn
     return {content[i * ENTRY : i * ENTRY + 32].hex(): (i, bool(content[i * ENTRY + 32])) for i in range(whole)}

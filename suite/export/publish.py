@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from suite.data.datasets import info
-from suite.errors import InputError, printable
+from suite.errors import printable
 from suite.export.card import CARD, WEIGHTS, Card
 from suite.export.checks import EQUAL, Pictures, agreement, check, pictures
 from suite.export.readme import card_text, load_line
@@ -27,6 +27,7 @@ from suite.models.preprocessing import of_trial
 from suite.ranking.statistics import wilson
 from suite.spec import HeadOnly, HeadSpec, Preprocess, Record, Trial
 from suite.store.files import sync_directory, write_atomic
+from suite.store.outputs import check_new_folder, writing
 from suite.store.study import StudyDir, find_trial, open_study, split_reference
 from suite.training.checkpoint import save_tensors
 
@@ -57,27 +58,30 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
     study = open_study(results, study_name)
     state = find_trial(study, trial_id)
     directory, trial = study.trial(state.id), state.trial
-    _refuse_used_folder(to)
+    check_new_folder(to)
     expects = trial.preprocess or of_trial(trial, info(trial.dataset))
     classes = _classes(study, trial)
     assembled = load_trained(directory, trial, expects, len(classes), results)
     record = directory.record()
     assert record is not None  # load_trained has checked it
 
-    to.parent.mkdir(parents=True, exist_ok=True)
-    building = to.parent / f".{to.name}.{secrets.token_hex(4)}.tmp"
-    building.mkdir()
-    try:
-        weights = {name: tensor.contiguous() for name, tensor in assembled.model.state_dict().items()}
-        sha256 = save_tensors(building / WEIGHTS, weights, {"format": "pt"})
-        card = _card(trial, record, classes, expects, f"{study.name}/{state.id}", sha256)
-        card = _checked(building, card, assembled.model, pictures(trial, expects))
-        _write_card(building, card)
-        write_atomic(building / "README.md", card_text(card, trial, printable(to.name)))
-        _rename_into_place(building, to)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+    given = pictures(trial, expects)
+    target = Path(os.path.realpath(to))  # `to` may be a link to an empty folder
+    building = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    with writing(to):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building.mkdir()
+        try:
+            weights = {name: tensor.contiguous() for name, tensor in assembled.model.state_dict().items()}
+            sha256 = save_tensors(building / WEIGHTS, weights, {"format": "pt"})
+            card = _card(trial, record, classes, expects, f"{study.name}/{state.id}", sha256)
+            card = _checked(building, card, assembled.model, given)
+            _write_card(building, card)
+            write_atomic(building / "README.md", card_text(card, trial, printable(to.name)))
+            _rename_into_place(building, target)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
     return {
         "trial": card.trial,
         "folder": str(to),
@@ -88,13 +92,6 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
         "agreement": card.agreement.model_dump() if card.agreement else None,
         "load": load_line(card, str(to)),
     }
-
-
-def _refuse_used_folder(to: Path) -> None:
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"{to} already holds something; name a new or empty folder with --to DIR.")
-    if os.path.realpath(to) == os.getcwd():  # Path.resolve raises on a loop of links
-        raise InputError("The folder you are in cannot be replaced; name a new one with --to DIR.")
 
 
 def _classes(study: StudyDir, trial: Trial) -> tuple[str, ...]:

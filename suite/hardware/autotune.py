@@ -24,11 +24,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from suite.errors import WorkError
 from suite.hardware import device
 from suite.hardware.activations import MEASUREMENT_BYTES, largest_batch
 from suite.hardware.budget import Budget, share
-from suite.store.files import cache_dir, write_atomic
+from suite.store.files import cache_dir, keep
 
 VERSION = 3  # of the measurement; results of other versions are not used
 
@@ -77,11 +76,7 @@ def precision(
     found = yield from _measure(model, shape, device.name_of(expected), what, images)
     if found is None:
         return expected
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(asdict(found)))
-    except (OSError, WorkError):  # without a writable cache it is measured again the next time
-        pass
+    keep(path, json.dumps(asdict(found)))
     return device.DTYPES[found.chosen]
 
 

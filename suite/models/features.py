@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +22,7 @@ from suite.models.backbones import embed
 from suite.models.preprocessing import evaluation_preparer
 from suite.models.streaming import Streamed
 from suite.spec import Preprocess
-from suite.store.files import cache_dir
+from suite.store.files import cache_dir, scratch_dir
 
 VERSION = 1  # to be raised when the same inputs give other features
 
@@ -64,7 +65,7 @@ def cached(
     """Features (N, D) as by `extract`, and whether they were in the cache.
 
     `images_hash` identifies the pixels. Where several processes need the same features, one computes them and the
-    others wait, yielding -1 meanwhile.
+    others wait, yielding -1 meanwhile. Where the cache cannot be written, features are kept for this process only.
     """
     facts = [
         VERSION,
@@ -76,34 +77,34 @@ def cached(
         images.device.type,
     ]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    folder = cache_dir() / "features"
-    folder.mkdir(parents=True, exist_ok=True)
-    if (found := _find(folder, key, len(images), images.device)) is not None:
+    if (found := _find(cache_dir() / "features", key, len(images), images.device)) is not None:
         return found, True
-    with open(folder / f"{key}.lock", "w") as lock:
-        while not _locked(lock):
+    with _lock_file(key) as (folder, lock):
+        while lock is not None and not _locked(lock):
             yield -1
             if key not in _extracting:  # another process computes them
                 time.sleep(0.5)
         if (found := _find(folder, key, len(images), images.device)) is not None:
             return found, True
-        for left in folder.glob(f".{key}.*.tmp"):  # of a process that was killed while writing
-            left.unlink(missing_ok=True)
+        for left in folder.glob(f".{key}.*.tmp") if lock is not None else ():  # of a process that was killed
+            with contextlib.suppress(OSError):
+                left.unlink()
         _extracting.add(key)
         try:
             features = yield from extract(model, images, expects, dtype)
         finally:
             _extracting.discard(key)
         temporary = folder / f".{key}.{os.getpid()}.tmp"
+        values = features.cpu().numpy()
         try:
-            values = features.cpu().numpy()
             with open(temporary, "wb") as file:
                 np.save(file, values)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, folder / f"{key}-{_digest(values)}.npy")
         except OSError:  # without space on the disk nothing is cached
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     kept = _find(folder, key, len(images), images.device)  # the tensor that later trials share
     return features if kept is None else kept, False
 
@@ -111,11 +112,27 @@ def cached(
 _extracting: set[str] = set()  # keys that trials of this process compute; they take turns, so none may block
 
 
+@contextlib.contextmanager
+def _lock_file(key: str) -> Iterator[tuple[Path, IO[str] | None]]:
+    """The folder where features can be kept, and the open lock file of these; None where it cannot be opened, for
+    example because it is another user's."""
+    folder, lock = cache_dir() / "features", None
+    with contextlib.ExitStack() as context:
+        try:
+            folder = scratch_dir("features")
+            lock = context.enter_context(open(folder / f"{key}.lock", "w"))
+        except OSError:
+            pass
+        yield folder, lock
+
+
 def _locked(lock: IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # a file system without locks
+        return True
     return True
 
 

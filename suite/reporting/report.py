@@ -15,14 +15,13 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from suite.errors import InputError
 from suite.reporting.document import Gallery, Picture, Section
 from suite.reporting.facts import Facts, gather
 from suite.reporting.markdown import escape
 from suite.reporting.plots_style import as_png, as_svg
 from suite.reporting.sections import sections
 from suite.reporting.sections_protocol import summary
-from suite.store.files import write_atomic
+from suite.store.outputs import check_file, check_folder, write_file
 from suite.store.study import StudyDir
 
 OnPicture = Callable[[int, int], None]  # called with the pictures drawn so far and the number of all
@@ -31,16 +30,14 @@ OnPicture = Callable[[int, int], None]  # called with the pictures drawn so far 
 def write(results: Path, study: StudyDir, to: Path, *, on_picture: OnPicture = lambda *_: None) -> Path:
     """Write report.html or report.md, as the suffix of `to` says. Returns `to`.
 
-    Raises InputError for another suffix, for a study in which nothing has finished, and for damaged files.
+    Raises InputError for another suffix, a place that cannot be written, a study in which nothing has finished, and
+    damaged files; WorkError where the disk is full.
     """
     writers = {".html": _html, ".htm": _html, ".md": _markdown}
-    writer = writers.get(to.suffix.lower())
-    if writer is None:
-        raise InputError(f"A report is .html or .md; {to.name!r} is neither.")
+    check_file(to, tuple(writers))
     facts = gather(results, study)
     parts = sections(facts)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(to, writer(facts, parts, to, on_picture))
+    write_file(to, writers[to.suffix.lower()](facts, parts, to, on_picture))
     return to
 
 
@@ -86,11 +83,11 @@ def _html(facts: Facts, parts: Sequence[Section], to: Path, on_picture: OnPictur
 
 def _markdown(facts: Facts, parts: Sequence[Section], to: Path, on_picture: OnPicture) -> str:
     folder = to.parent / f"{to.stem}-figures"
-    folder.mkdir(exist_ok=True)
+    check_folder(folder)
     link = quote(os.fsencode(folder.name))
     pictures = _pictures(parts)
     for done, picture in enumerate(pictures):
         on_picture(done, len(pictures))
-        write_atomic(folder / f"{picture.name}.png", as_png(picture.draw()), durable=False)
+        write_file(folder / f"{picture.name}.png", as_png(picture.draw()))
     on_picture(len(pictures), len(pictures))
     return _render("report.md.jinja", facts, parts, lambda picture: Markup(f"{link}/{quote(picture.name)}.png"))

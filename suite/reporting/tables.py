@@ -12,7 +12,7 @@ from suite.errors import InputError
 from suite.ranking.leaderboard import Row, as_columns, as_csv, rank, row
 from suite.spec import Event, Line
 from suite.store.events import EventReader
-from suite.store.files import write_atomic
+from suite.store.outputs import check_folder, check_new_folder, write_file, writing
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
 
@@ -27,8 +27,9 @@ def tables(study: StudyDir, to: Path, *, parquet: bool = False) -> tuple[int, in
     """Write the tables `trials` (a row a trial) and `events` (a row an event); returns their numbers of rows.
 
     Columns and their types are the same for every study, except those of tuned hyperparameters. Raises InputError
-    where Parquet is asked for and pyarrow is not installed.
+    where Parquet is asked for and pyarrow is not installed, and where the folder cannot be written.
     """
+    check_folder(to)
     states = study.states()
     rows = rank([row(study.name, state) for state in states])
     lines = [
@@ -45,9 +46,8 @@ def tables(study: StudyDir, to: Path, *, parquet: bool = False) -> tuple[int, in
         }
     else:
         files = {"trials.csv": as_csv(rows), "events.csv": _csv(events)}
-    to.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        write_atomic(to / name, content)
+        write_file(to / name, content)
     return len(rows), len(lines)
 
 
@@ -105,11 +105,10 @@ def tensorboard(study: StudyDir, to: Path) -> tuple[int, int]:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
         raise InputError("TensorBoard is not installed; `pip install mnist-suite[track]` brings it.") from None
-    if to.exists() and any(to.iterdir()):
-        raise InputError(f"{to} is not empty; name a new or empty folder with --to DIR.")
+    check_new_folder(to)
     states, events = study.states(), 0
     for state in states:
-        with SummaryWriter(str(to / state.id)) as writer:
+        with writing(to), SummaryWriter(str(to / state.id)) as writer:
             for _, line in _events(study, [state]):
                 events += 1
                 found = line.event.model_dump()

@@ -69,7 +69,9 @@ def _open_sqlite(database: Path) -> RDBStorage:
 
     try:
         with damage_detected():
-            return RDBStorage(f"sqlite:///{database}", engine_kwargs={"creator": connect})
+            # The file is opened by `connect`: a path may hold characters that mean something in a URL ("?", "%") or to
+            # Optuna ("{"). The URL has a name only to be one of a file.
+            return RDBStorage(f"sqlite:///{database.name}", engine_kwargs={"creator": connect})
     except BaseException:
         # SQLite removes optuna.db-wal by its name when the last connection closes: that must not happen later, when
         # the name belongs to the database that replaces this one.

@@ -8,13 +8,19 @@ trial `trial`.
 
 from __future__ import annotations
 
+import atexit
+import codecs
 import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import shutil
 import stat
+import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,7 +47,9 @@ def check_name(name: str, what: str) -> str:
 
 def results_dir(path: str | Path | None = None) -> Path:
     """The results directory: the argument, else $MNIST_SUITE_RESULTS, else ./results."""
-    return expand_user(path or os.environ.get("MNIST_SUITE_RESULTS") or "results").absolute()
+    if path is not None:
+        return expand_user(path).absolute()
+    return expand_user(os.environ.get("MNIST_SUITE_RESULTS") or "results", "MNIST_SUITE_RESULTS").absolute()
 
 
 def make_writable(path: Path) -> Path:
@@ -173,13 +181,76 @@ def read_model(path: Path | str, kind: type[Model]) -> Model | None:
 
 
 def dump_json(value: object) -> str:
-    """Indented JSON for output, also of models and dataclasses. Raises ValueError for NaN and infinity."""
-    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=to_jsonable_python)
+    """Indented JSON for standard output, also of models and dataclasses. Raises ValueError for NaN and infinity.
+
+    JSON is UTF-8 (RFC 8259); where standard output has another encoding, characters outside ASCII are escaped.
+    """
+    try:
+        utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+    except (AttributeError, TypeError, LookupError):  # no stream of text
+        utf8 = False
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=not utf8, default=to_jsonable_python)
 
 
 def cache_dir() -> Path:
-    """The folder of downloads, features and measurements: $MNIST_SUITE_CACHE, else the user's cache folder."""
+    """The folder of downloads, features and measurements: $MNIST_SUITE_CACHE, else the user's cache folder.
+
+    It is absolute, since programs started from here may run in another folder. Raises InputError.
+    """
     import platformdirs
 
-    chosen = os.environ.get("MNIST_SUITE_CACHE") or platformdirs.user_cache_dir("mnist-suite")
-    return expand_user(chosen).absolute()  # programs started from here may run in another folder
+    if chosen := os.environ.get("MNIST_SUITE_CACHE"):
+        return expand_user(chosen, "MNIST_SUITE_CACHE").absolute()
+    try:
+        return expand_user(platformdirs.user_cache_dir("mnist-suite")).absolute()
+    except (RuntimeError, InputError):  # by the version of platformdirs
+        raise InputError(
+            f"There is no home directory for the cache: HOME is not set, and the user id {os.getuid()} has no entry in "
+            "the password database. Name a folder with MNIST_SUITE_CACHE."
+        ) from None
+
+
+def keep(path: Path, data: bytes | str) -> bool:
+    """Write a file of the cache that can be made again; returns whether it was.
+
+    In a cache that is read-only or full nothing is kept.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data, durable=False)
+    except OSError:
+        return False
+    return True
+
+
+def may_write(path: Path) -> bool:
+    """Whether this process may write a file, or create files in a folder, by permissions and mount options."""
+    mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def scratch_dir(name: str) -> Path:
+    """A folder for what can be made again: `name` in the cache, or a temporary one of this process where there is no
+    cache that can be written. Raises OSError where there is neither."""
+    try:
+        folder = cache_dir() / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if may_write(folder):
+            return folder
+    except (OSError, InputError):
+        pass
+    return temporary_dir(name)
+
+
+def temporary_dir(name: str) -> Path:
+    """A folder that is removed when this process ends. Raises OSError."""
+    folder = _temporary() / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@cache
+def _temporary() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="mnist-suite-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

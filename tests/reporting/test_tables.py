@@ -37,7 +37,7 @@ def test_event_files_for_tensorboard(small: Any, tmp_path: Path) -> None:
         found = accumulator.EventAccumulator(str(tmp_path / "runs" / state.id)).Reload()
         points = found.Scalars("validation/accuracy")
         assert [p.value for p in points] == pytest.approx([accuracy for _, accuracy in state.curve])
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="already holds something"):
         tables.tensorboard(small.study, tmp_path / "runs")
 
 

@@ -135,3 +135,17 @@ def test_what_sqlite_reports_of_disk_and_permissions_is_no_damage(tmp_path: Path
     assert not any(storage.is_damage(error) for error in (full, readonly, missing))
     noise(path)
     assert storage.is_damage(refused(lambda c: c.execute("select * from t"), path))
+
+
+@pytest.mark.parametrize(
+    "name", ["a%20b", "what?x=1", "q?timeout=z&uri=true", "h#x", "br{ace}", "a:b@c", "é 猫", "\udce9"]
+)
+def test_the_database_lies_where_its_path_says(name: str, tmp_path: Path) -> None:
+    """A path is neither a URL nor a template."""
+    folder = tmp_path / name
+    folder.mkdir()
+    for _ in range(2):
+        opened = storage.open_storage(folder / "optuna.db", None)
+        opened.get_all_studies()
+        storage.close_storage(opened)
+    assert [path for path in tmp_path.rglob("*") if path != folder] == [folder / "optuna.db"]

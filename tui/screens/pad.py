@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from textual import work
@@ -11,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer, Static
 
+from suite.errors import InputError, expand_user
 from suite.ranking.leaderboard import text
 from tui.messages import Predicted
 from tui.model.detail import Detail
@@ -110,10 +110,13 @@ class PadScreen(LiveScreen):
         def given(path: str | None) -> None:
             if path:
                 self.key, self.model = None, f"{PATH} {path}"
-                self._serve(None, ["predict", str(Path(path).expanduser()), "--serve"])
+                self._serve(None, ["predict", path, "--serve"])  # the command expands "~"
 
         def check(path: str) -> str | None:
-            return None if Path(path).expanduser().is_dir() else "there is no such directory"
+            try:
+                return None if expand_user(path).is_dir() else "there is no such directory"
+            except (InputError, OSError) as error:
+                return str(error)
 
         self.app.push_screen(PromptScreen("Directory of an exported model", check=check), given)
 
