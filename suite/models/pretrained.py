@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from suite.errors import InputError, WorkError
 from suite.models.backbones import TIMM, Backbone, exists, timm_config
 from suite.models.state_dicts import decode, read_file
+from suite.models.unwrapping import check_numbers, find_state_dict, some
 from suite.models.weight_sources import Source, architecture_of, download, find_pretrained, weights_file
 
 PRETRAINED = "pretrained"  # as a source of weights: those that find_pretrained finds
@@ -34,7 +35,8 @@ class Provenance:
 def load_pretrained(name: str, model: nn.Module, source: str | Path) -> Provenance:
     """Load weights from `source` into `model`, which was built as the backbone `name`.
 
-    `source` is "pretrained" (see `find_pretrained`), a .safetensors, .pth, .pt or .bin file, or a folder with one.
+    `source` is "pretrained" (see `find_pretrained`), a file of safetensors or torch.save, or a folder with one. What
+    training scripts save around the weights is left out (`unwrapping`), and all become float32.
     The first convolution is adapted to the model's channels as timm does (summed over colours for grey images), and
     position embeddings to its image size. A classifier for another number of classes is not loaded and stays as it
     was; one that fits is loaded, so it has to be reset where the classes have another meaning.
@@ -52,12 +54,16 @@ def load_pretrained(name: str, model: nn.Module, source: str | Path) -> Provenan
             f"{path} is not the file that {found.description} was published with: its SHA-256 is {digest} "
             f"instead of {found.sha256}. Install that package again."
         )
-    tensors = decode(data, path)
+    state = find_state_dict(decode(data, path), model.state_dict(), path)
+    check_numbers(state.tensors, model.state_dict(), path)
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in state.tensors.items()}
     if found.sha256:
         tensors = _renamed_for_timm(architecture_of(name), tensors)
     elif name.startswith(TIMM):
         tensors = _converted_by_timm(name, path, tensors, model)
-    return Provenance(found.description, digest, _load(name, path, tensors, model))
+    notes = [f"taken from {state.place}"] if state.place else []
+    notes += _load(name, path, tensors, model) or ["every weight as it is"]
+    return Provenance(found.description, digest, "; ".join(notes))
 
 
 def _renamed_for_timm(architecture: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -107,7 +113,7 @@ def _converted_by_timm(name: str, path: Path, tensors: dict[str, Tensor], model:
     return converted.state_dict()
 
 
-def _load(name: str, path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> str:
+def _load(name: str, path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> list[str]:
     """Load `tensors` into `model`, all or none. Returns what was adapted or left out."""
     new, own = dict(tensors), model.state_dict()
     notes: list[str] = []
@@ -127,7 +133,7 @@ def _load(name: str, path: Path, tensors: Mapping[str, Tensor], model: nn.Module
     if broken := next((key for key, value in new.items() if not value.isfinite().all()), None):
         raise InputError(f"The weights in {path} are no use: {broken} holds NaN or infinity. Pass other ones.")
     model.load_state_dict(new, strict=False)  # nothing but the classifier is missing, as checked above
-    return "; ".join(notes) or "every weight as it is"
+    return notes
 
 
 def _weight_names(model: nn.Module, part: Literal["first_conv", "classifier"]) -> list[str]:
@@ -157,18 +163,22 @@ def _adapted(weight: Tensor, before: int, after: int) -> Tensor:
 
 
 def _mismatch(name: str, path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """The message about weights that do not fit the model, with the first few differences."""
+    """The message about weights that do not fit the model, with the first few differences of each kind."""
 
-    def shape(tensors: Mapping[str, Tensor], key: str) -> str:
-        return "x".join(map(str, tensors[key].shape)) or "a scalar" if key in tensors else "absent"
+    def shape(tensor: Tensor) -> str:
+        return "x".join(map(str, tensor.shape)) or "a scalar"
 
-    differences = [
-        f"{key} is {shape(found, key)} in the file, {shape(wanted, key)} in the model"
-        for key in dict.fromkeys((*wanted, *found))
-        if key not in found or key not in wanted or found[key].shape != wanted[key].shape
+    missing = [key for key in wanted if key not in found]
+    surplus = [key for key in found if key not in wanted]
+    others = [
+        f"{key} is {shape(found[key])} in the file, {shape(wanted[key])} in the model"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
     ]
-    shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if differences[4:] else "")
+    kinds = {"missing in the file": missing, "unknown to the model": surplus, "of another shape": others}
+    shown = "; ".join(f"{len(keys)} {kind} ({some(keys)})" for kind, keys in kinds.items() if keys)
     return (
-        f"The weights in {path} are not for {name} as it was built: {shown or 'timm cannot read them'}. "
+        f"The weights in {path} are not for {name} as it was built, whose {len(wanted)} tensors they should have: "
+        f"{shown or 'timm cannot read them'}. "
         "Pass weights of the same architecture and image size, or choose the backbone that they are for."
     )
