@@ -55,14 +55,15 @@ def load_pretrained(name: str, model: nn.Module, source: str | Path) -> Provenan
             f"instead of {found.sha256}. Install that package again."
         )
     state = find_state_dict(decode(data, path), model.state_dict(), path)
-    check_numbers(state.tensors, model.state_dict(), path)
+    where = f"{path} ({state.place})" if state.place else str(path)  # for messages
+    check_numbers(state.tensors, model.state_dict(), where)
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in state.tensors.items()}
     if found.sha256:
         tensors = _renamed_for_timm(architecture_of(name), tensors)
     elif name.startswith(TIMM):
-        tensors = _converted_by_timm(name, path, tensors, model)
+        tensors = _converted_by_timm(name, where, tensors, model)
     notes = [f"taken from {state.place}"] if state.place else []
-    notes += _load(name, path, tensors, model) or ["every weight as it is"]
+    notes += _load(name, where, tensors, model) or ["every weight as it is"]
     return Provenance(found.description, digest, "; ".join(notes))
 
 
@@ -77,7 +78,7 @@ def _renamed_for_timm(architecture: str, tensors: Mapping[str, Tensor]) -> dict[
     return dict(zip(own, tensors.values(), strict=True))
 
 
-def _converted_by_timm(name: str, path: Path, tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _converted_by_timm(name: str, where: str, tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The tensors after timm's conversion for this model: old names replaced, position embeddings resampled.
 
     timm converts when it creates a pretrained model, so one is created here. It has the checkpoint's own channels and
@@ -109,11 +110,11 @@ def _converted_by_timm(name: str, path: Path, tensors: dict[str, Tensor], model:
                 **size,
             )
     except Exception as error:  # on unsuitable tensors timm's converters raise almost anything
-        raise InputError(_mismatch(name, path, tensors, own)) from error
+        raise InputError(_mismatch(name, where, tensors, own)) from error
     return converted.state_dict()
 
 
-def _load(name: str, path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> list[str]:
+def _load(name: str, where: str, tensors: Mapping[str, Tensor], model: nn.Module) -> list[str]:
     """Load `tensors` into `model`, all or none. Returns what was adapted or left out."""
     new, own = dict(tensors), model.state_dict()
     notes: list[str] = []
@@ -129,9 +130,9 @@ def _load(name: str, path: Path, tensors: Mapping[str, Tensor], model: nn.Module
         own = {key: value for key, value in own.items() if key not in head}
         notes.append("classifier left out")
     if new.keys() != own.keys() or any(new[key].shape != own[key].shape for key in own):
-        raise InputError(_mismatch(name, path, new, own))
+        raise InputError(_mismatch(name, where, new, own))
     if broken := next((key for key, value in new.items() if not value.isfinite().all()), None):
-        raise InputError(f"The weights in {path} are no use: {broken} holds NaN or infinity. Pass other ones.")
+        raise InputError(f"The weights in {where} are no use: {broken} holds NaN or infinity. Pass other ones.")
     model.load_state_dict(new, strict=False)  # nothing but the classifier is missing, as checked above
     return notes
 
@@ -162,14 +163,14 @@ def _adapted(weight: Tensor, before: int, after: int) -> Tensor:
         return weight  # `_load` refuses it for its shape, together with all others that differ
 
 
-def _mismatch(name: str, path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def _mismatch(name: str, where: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """The message about weights that do not fit the model, with the first few differences of each kind."""
 
     def shape(tensor: Tensor) -> str:
         return "x".join(map(str, tensor.shape)) or "a scalar"
 
     missing = [key for key in wanted if key not in found]
-    surplus = [key for key in found if key not in wanted]
+    surplus = sorted(key for key in found if key not in wanted)
     others = [
         f"{key} is {shape(found[key])} in the file, {shape(wanted[key])} in the model"
         for key in wanted
@@ -178,7 +179,7 @@ def _mismatch(name: str, path: Path, found: Mapping[str, Tensor], wanted: Mappin
     kinds = {"missing in the file": missing, "unknown to the model": surplus, "of another shape": others}
     shown = "; ".join(f"{len(keys)} {kind} ({some(keys)})" for kind, keys in kinds.items() if keys)
     return (
-        f"The weights in {path} are not for {name} as it was built, whose {len(wanted)} tensors they should have: "
+        f"The weights in {where} are not for {name} as it was built, whose {len(wanted)} tensors they should have: "
         f"{shown or 'timm cannot read them'}. "
         "Pass weights of the same architecture and image size, or choose the backbone that they are for."
     )

@@ -36,6 +36,8 @@ OTHERS = {
     b"{": "is a JSON text: pass the file with the weights themselves",
 }
 
+OTHER_ZIP = "is a zip archive, but not one of torch.save: unpack it first"
+
 Format = Literal["safetensors", "torch"]
 
 
@@ -96,10 +98,13 @@ def decode(data: bytes, path: Path) -> dict[str, Any]:
     except KeyError as error:  # a number format of safetensors that PyTorch lacks
         raise InputError(f"{path} holds tensors that PyTorch cannot read ({first_line(error)}).") from error
     except Exception as error:  # on damaged and hostile files both libraries raise almost anything
-        if any("/code/" in name for name in _zipped(data)):
+        names = _zipped(data)
+        if any("/code/" in name for name in names):
             raise InputError(
                 f"{path} is a program of TorchScript, which can run code. Have its state_dict() alone saved."
             ) from error
+        if names and not any(name.endswith("/data.pkl") for name in names):
+            raise InputError(f"{path} {OTHER_ZIP}.") from error
         raise InputError(f"{path} is damaged or cut short ({first_line(error)}). Copy or download it again.") from error
     # A tensor with stride 0 can have any size. One with more elements than its file has bytes would fill the memory.
     if not isinstance(content, dict) or any(
@@ -132,7 +137,7 @@ def _what_else(data: bytes) -> str:
     if not data:
         return "is empty: copy or download it again"
     if data.startswith(ZIP):
-        return "is a zip archive, but not one of torch.save: unpack it first"
+        return OTHER_ZIP
     return next((what for start, what in OTHERS.items() if data.startswith(start)), "is no file of weights")
 
 

@@ -79,7 +79,7 @@ def find_state_dict(content: Mapping[str, Any], own: Mapping[str, Tensor], path:
         return len(names), sum(own[n].shape == found.tensors[n].shape for n in names), found.averaged
 
     best = max(fitting, key=rank)
-    rivals = [found for found in fitting if rank(found) == rank(best) and not _equal(found, best, own)]
+    rivals = [f for f in fitting if f is not best and rank(f) == rank(best) and not _equal(f, best, own)]
     if rivals:
         places = " and ".join(found.place or "the top level" for found in (best, *rivals))
         raise InputError(
@@ -89,7 +89,7 @@ def find_state_dict(content: Mapping[str, Any], own: Mapping[str, Tensor], path:
     return best
 
 
-def check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+def check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str) -> None:
     """Raises InputError where a weight has values that would be lost: integers, complex or sparse ones."""
 
     def wrong(name: str, value: Tensor) -> bool:
@@ -104,7 +104,7 @@ def check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], path
     found = [f"{name} is {_kind(value)}" for name, value in tensors.items() if wrong(name, value)]
     if found:
         raise InputError(
-            f"The weights in {path} are no plain floating-point numbers: {some(found)}. Quantised and converted "
+            f"The weights in {where} are no plain floating-point numbers: {some(found)}. Quantised and converted "
             "weights cannot be trained further; pass the file that they were made from, with float32, float16 or "
             "bfloat16 weights."
         )
