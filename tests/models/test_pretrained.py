@@ -142,9 +142,7 @@ def test_weights_of_another_architecture_are_refused(name: str, tmp_path: Path) 
     save_file(made("lean-l").state_dict(), tmp_path / "model.safetensors")
     model = made(name, size=64)
     before = copied(model)
-    with pytest.raises(
-        InputError, match=rf"are not for {name} .* missing in the file .* and \d+ more\); .* unknown to the model"
-    ):
+    with pytest.raises(InputError, match=rf"are not for {name} .* missing in the file \(.* and \d+ more\)"):
         load_pretrained(name, model, tmp_path)
     assert same(model.state_dict(), before)
 
