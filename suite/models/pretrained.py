@@ -89,29 +89,33 @@ def _converted_by_timm(name: str, where: str, tensors: dict[str, Tensor], model:
     config, own = timm_config(name), model.state_dict()
     heads = [key for key in _weight_names(model, "classifier") if key in tensors and tensors[key].numel()]
     stems = [key for key in _weight_names(model, "first_conv") if key in tensors and key in own]
-    classes = tensors[heads[0]].shape[:1].numel() if heads else config.num_classes
+    # Without the classifier's weights timm can only fill a model without a classifier, unless it knows other names.
+    counts = [tensors[heads[0]].shape[:1].numel()] if heads else [config.num_classes, 0]
     channels = (stems and _channels(model, tensors[stems[0]], own[stems[0]])) or config.input_size[0]
     size: dict[str, Any] = {}
+    failure: Exception | None = None
     if config.fixed_input_size:
         size["img_size"] = timm.models.get_model_input_config(model)["input_size"][1:]
-    try:
-        with torch.random.fork_rng(devices=[]):
-            converted = timm.create_model(
-                name.removeprefix(TIMM),
-                pretrained=True,
-                num_classes=classes,
-                in_chans=channels,
-                pretrained_cfg_overlay={
-                    "state_dict": tensors,
-                    "num_classes": classes,
-                    "label_offset": 0,
-                    "input_size": (channels, *config.input_size[1:]),
-                },
-                **size,
-            )
-    except Exception as error:  # on unsuitable tensors timm's converters raise almost anything
-        raise InputError(_mismatch(name, where, tensors, own)) from error
-    return converted.state_dict()
+    for classes in counts:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                converted = timm.create_model(
+                    name.removeprefix(TIMM),
+                    pretrained=True,
+                    num_classes=classes,
+                    in_chans=channels,
+                    pretrained_cfg_overlay={
+                        "state_dict": dict(tensors),  # some converters change what they are given
+                        "num_classes": classes,
+                        "label_offset": 0,
+                        "input_size": (channels, *config.input_size[1:]),
+                    },
+                    **size,
+                )
+            return converted.state_dict()
+        except Exception as error:  # on unsuitable tensors timm's converters raise almost anything
+            failure = error
+    raise InputError(_mismatch(name, where, tensors, own)) from failure
 
 
 def _load(name: str, where: str, tensors: Mapping[str, Tensor], model: nn.Module) -> list[str]:

@@ -49,7 +49,7 @@ class StateDict:
     @property
     def place(self) -> str:
         """Where it was in the file, for messages; "" for the whole file."""
-        return " in ".join([*([f"{self.prefix}*"] if self.prefix else []), *reversed(self.keys)])
+        return " in ".join([*([f"{self.prefix}*"] if self.prefix else []), *reversed(self.keys)])[:200]
 
     @property
     def averaged(self) -> bool:

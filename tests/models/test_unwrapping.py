@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from suite.errors import InputError
-from suite.models.backbones import build
+from suite.models.backbones import build, classifier_parameters
 from suite.models.pretrained import load_pretrained
 
 NETWORKS = ["lean-s", "timm:test_resnet", "timm:test_vit"]
@@ -162,6 +162,19 @@ def test_a_dictionary_that_contains_itself_is_read(tmp_path: Path) -> None:
     content["self"] = content
     torch.save(content, tmp_path / "own.pth")
     load_pretrained("lean-s", made("lean-s"), tmp_path)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "timm:test_convnext", "timm:test_efficientnet"])
+def test_a_file_without_a_classifier_fills_all_the_rest(name: str, tmp_path: Path) -> None:
+    """As encoders that were trained without labels are saved, beside what they were trained with."""
+    head = classifier_parameters(made(name))
+    rest = {f"encoder.{key}": value for key, value in saved(name).items() if key not in head}
+    torch.save({"state_dict": rest | {"projector.weight": torch.ones(3, 3)}}, tmp_path / "last.ckpt")
+    model = made(name)
+    detail = load_pretrained(name, model, tmp_path).detail
+    assert detail == "taken from encoder.* in state_dict; classifier left out"
+    equal = {key for key, value in model.state_dict().items() if torch.equal(value, saved(name)[key])}
+    assert saved(name).keys() - equal <= head
 
 
 def test_names_that_timm_converts_are_found_under_wrappers(tmp_path: Path) -> None:
