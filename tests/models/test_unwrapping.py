@@ -202,6 +202,7 @@ NOT_WEIGHTS = ["int8", "uint8", "int16", "int32", "int64", "bool", "complex64", 
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch deprecates quantised tensors
 @pytest.mark.parametrize("kind", NOT_WEIGHTS)
 def test_numbers_that_are_no_weights_are_refused_by_name(name: str, kind: str, tmp_path: Path) -> None:
     def changed(value: Tensor) -> Tensor:
