@@ -1,51 +1,110 @@
-"""Initial weights by name: pretrained ones, a file, or a trial below the results directory."""
+"""Initial weights by name: pretrained ones, a file, a folder, or a trial."""
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from suite.errors import InputError, expand_user
-from suite.spec import Weights
-from suite.store.files import file_sha256
-from suite.store.study import find_trial, open_study, split_reference
+from suite.models.weight_sources import weights_file
+from suite.spec import NAME, Record, Trial, Weights
+from suite.store.files import file_sha256, read_model
+from suite.store.study import StudyDir, find_trial, open_study, split_reference
+from suite.store.trial import BEST, RESULT, TRIAL
 
 
 def weights_of(reference: str, results: Path) -> Weights:
-    """Weights by name: 'pretrained', a file or a folder, or STUDY[/TRIAL] below the results. Raises InputError."""
+    """Weights by name: 'pretrained', STUDY[/TRIAL] below the results, or the path of a file or folder.
+
+    The folder can be that of a trial or a study, wherever it is, an export, or any other with a file of weights. A
+    name that begins with '.', '/' or '~' is a path. Any other name can be both, and means what holds weights.
+
+    Raises InputError where there are no weights, and where both hold some.
+    """
     if reference == "pretrained":
         return Weights(source="pretrained")
-    path = expand_user(reference)
-    if path.exists():
-        return _weights_of_file(path.absolute(), reference)
-    study_name, trial_id = split_reference(reference)
+    path = Path(os.path.abspath(expand_user(reference)))
+    study, is_path = _study(reference, results), os.path.exists(path)  # takes any text, unlike Path.exists
+    if study is None or not is_path:
+        return _of_path(path, results) if is_path else _of_study(reference, results)
+    found: list[Weights] = []
+    refusals: list[str] = []
+    for look in (lambda: _of_path(path, results), lambda: _of_study(reference, results)):
+        try:
+            found.append(look())
+        except InputError as error:
+            refusals.append(str(error))
+    if not found:
+        raise InputError(f"'{reference}' names a path and a study, and neither has weights. {' '.join(refusals)}")
+    if found[0] != found[-1]:
+        raise InputError(
+            f"'{reference}' is both {path}, which holds weights, and a study, {study.path}. Write ./{reference} for "
+            f"the first, or the path of the study or of its trial for the second."
+        )
+    return found[0]
+
+
+def _study(reference: str, results: Path) -> StudyDir | None:
+    """The study that a reference may name."""
+    name, _ = split_reference(reference)
+    if reference.startswith("/") or re.fullmatch(NAME, name) is None:
+        return None
+    study = StudyDir(results, name)
+    return study if study.exists() else None
+
+
+def _of_study(reference: str, results: Path) -> Weights:
+    name, trial_id = split_reference(reference)
     try:
-        study = open_study(results, study_name)
+        study = open_study(results, name)
     except InputError as error:
         raise InputError(
             f"There are no weights '{reference}': it is neither a file or folder nor a study or trial in {results}. "
             f"{error}"
         ) from None
-    state = find_trial(study, trial_id)
-    best = study.trial(state.id).best
-    if not best.is_file() or state.trial.strategy.kind == "head":
-        raise InputError(
-            f"Trial {study.name}/{state.id} has no whole model to start from (strategy {state.trial.strategy.kind}, "
-            f"{state.state}); choose a finished trial that trained its backbone, or export it first."
-        )
-    digest = file_sha256(best)
-    if state.record is not None and digest != state.record.artifact_sha256:
-        raise InputError(
-            f"{best} is damaged: its SHA-256 is not the one in result.json. `mnist-suite doctor {study.name} --repair` "
-            "sets the trial aside, to be trained again."
-        )
-    return Weights(source=str(best.relative_to(results)), sha256=digest)
+    return _of_trial(study.trial(find_trial(study, trial_id).id).path, study.name, results)
 
 
-def _weights_of_file(path: Path, reference: str) -> Weights:
-    if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.is_file():
-            raise InputError(f"The folder {reference} holds no model.safetensors to start from.")
-    if not path.is_file():
-        raise InputError(f"{reference} is no plain file, so it holds no weights to start from.")
-    return Weights(source=str(path), sha256=file_sha256(path))
+def _of_path(path: Path, results: Path) -> Weights:
+    if (path / TRIAL).is_file():
+        return _of_trial(path, None, results)
+    if (path / "study.json").is_file() and re.fullmatch(NAME, path.name):
+        study = StudyDir(path.parent, path.name)
+        return _of_trial(study.trial(find_trial(study, None).id).path, study.name, results)
+    file = weights_file(path)
+    if not file.is_file():
+        raise InputError(f"{path} is no plain file, so it holds no weights to start from.")
+    return Weights(source=str(file), sha256=_hash(file))
+
+
+def _of_trial(folder: Path, study: str | None, results: Path) -> Weights:
+    """The weights that a trial has trained; `study` is None where its folder was given by its path."""
+    trial, record, best = read_model(folder / TRIAL, Trial), read_model(folder / RESULT, Record), folder / BEST
+    name = f"{study}/{folder.name}" if study else str(folder)
+    if trial is None:
+        raise InputError(f"{folder / TRIAL} is damaged or of a newer version, so there is no trial to start from.")
+    if record is None or not best.is_file() or trial.strategy.kind == "head":
+        raise InputError(
+            f"Trial {name} has no whole model to start from (strategy {trial.strategy.kind}, "
+            f"{record.state if record else 'not finished'}); choose a finished trial that trained its backbone, or "
+            "export it first."
+        )
+    digest = _hash(best)
+    if digest != record.artifact_sha256:
+        cure = (
+            f"`mnist-suite doctor {study} --repair` sets the trial aside, to be trained again"
+            if study
+            else "Copy it again"
+        )
+        raise InputError(f"{best} is damaged: its SHA-256 is not the one in result.json. {cure}.")
+    # Relative, so that the results directory can be moved with what depends on it.
+    below = os.path.relpath(os.path.realpath(best), os.path.realpath(results))
+    return Weights(source=str(best) if below.startswith(os.pardir) else below, sha256=digest)
+
+
+def _hash(file: Path) -> str:
+    try:
+        return file_sha256(file)
+    except OSError as error:
+        raise InputError(f"The weights in {file} cannot be read: {error.strerror}.") from error

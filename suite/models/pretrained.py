@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from suite.errors import InputError, WorkError
 from suite.models.backbones import TIMM, Backbone, exists, timm_config
 from suite.models.state_dicts import decode, read_file
+from suite.models.unwrapping import check_numbers, find_state_dict, some
 from suite.models.weight_sources import Source, architecture_of, download, find_pretrained, weights_file
 
 PRETRAINED = "pretrained"  # as a source of weights: those that find_pretrained finds
@@ -34,7 +35,8 @@ class Provenance:
 def load_pretrained(name: str, model: nn.Module, source: str | Path) -> Provenance:
     """Load weights from `source` into `model`, which was built as the backbone `name`.
 
-    `source` is "pretrained" (see `find_pretrained`), a .safetensors, .pth, .pt or .bin file, or a folder with one.
+    `source` is "pretrained" (see `find_pretrained`), a file of safetensors or torch.save, or a folder with one. What
+    training scripts save around the weights is left out (`unwrapping`), and all become float32.
     The first convolution is adapted to the model's channels as timm does (summed over colours for grey images), and
     position embeddings to its image size. A classifier for another number of classes is not loaded and stays as it
     was; one that fits is loaded, so it has to be reset where the classes have another meaning.
@@ -52,12 +54,17 @@ def load_pretrained(name: str, model: nn.Module, source: str | Path) -> Provenan
             f"{path} is not the file that {found.description} was published with: its SHA-256 is {digest} "
             f"instead of {found.sha256}. Install that package again."
         )
-    tensors = decode(data, path)
+    state = find_state_dict(decode(data, path), model.state_dict(), path)
+    where = f"{path} ({state.place})" if state.place else str(path)  # for messages
+    check_numbers(state.tensors, model.state_dict(), where)
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in state.tensors.items()}
     if found.sha256:
         tensors = _renamed_for_timm(architecture_of(name), tensors)
     elif name.startswith(TIMM):
-        tensors = _converted_by_timm(name, path, tensors, model)
-    return Provenance(found.description, digest, _load(name, path, tensors, model))
+        tensors = _converted_by_timm(name, where, tensors, model)
+    notes = [f"taken from {state.place}"] if state.place else []
+    notes += _load(name, where, tensors, model) or ["every weight as it is"]
+    return Provenance(found.description, digest, "; ".join(notes))
 
 
 def _renamed_for_timm(architecture: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,7 +78,7 @@ def _renamed_for_timm(architecture: str, tensors: Mapping[str, Tensor]) -> dict[
     return dict(zip(own, tensors.values(), strict=True))
 
 
-def _converted_by_timm(name: str, path: Path, tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _converted_by_timm(name: str, where: str, tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The tensors after timm's conversion for this model: old names replaced, position embeddings resampled.
 
     timm converts when it creates a pretrained model, so one is created here. It has the checkpoint's own channels and
@@ -82,32 +89,36 @@ def _converted_by_timm(name: str, path: Path, tensors: dict[str, Tensor], model:
     config, own = timm_config(name), model.state_dict()
     heads = [key for key in _weight_names(model, "classifier") if key in tensors and tensors[key].numel()]
     stems = [key for key in _weight_names(model, "first_conv") if key in tensors and key in own]
-    classes = tensors[heads[0]].shape[:1].numel() if heads else config.num_classes
+    # Without the classifier's weights timm can only fill a model without a classifier, unless it knows other names.
+    counts = [tensors[heads[0]].shape[:1].numel()] if heads else [config.num_classes, 0]
     channels = (stems and _channels(model, tensors[stems[0]], own[stems[0]])) or config.input_size[0]
     size: dict[str, Any] = {}
+    failure: Exception | None = None
     if config.fixed_input_size:
         size["img_size"] = timm.models.get_model_input_config(model)["input_size"][1:]
-    try:
-        with torch.random.fork_rng(devices=[]):
-            converted = timm.create_model(
-                name.removeprefix(TIMM),
-                pretrained=True,
-                num_classes=classes,
-                in_chans=channels,
-                pretrained_cfg_overlay={
-                    "state_dict": tensors,
-                    "num_classes": classes,
-                    "label_offset": 0,
-                    "input_size": (channels, *config.input_size[1:]),
-                },
-                **size,
-            )
-    except Exception as error:  # on unsuitable tensors timm's converters raise almost anything
-        raise InputError(_mismatch(name, path, tensors, own)) from error
-    return converted.state_dict()
+    for classes in counts:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                converted = timm.create_model(
+                    name.removeprefix(TIMM),
+                    pretrained=True,
+                    num_classes=classes,
+                    in_chans=channels,
+                    pretrained_cfg_overlay={
+                        "state_dict": dict(tensors),  # some converters change what they are given
+                        "num_classes": classes,
+                        "label_offset": 0,
+                        "input_size": (channels, *config.input_size[1:]),
+                    },
+                    **size,
+                )
+            return converted.state_dict()
+        except Exception as error:  # on unsuitable tensors timm's converters raise almost anything
+            failure = error
+    raise InputError(_mismatch(name, where, tensors, own)) from failure
 
 
-def _load(name: str, path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> str:
+def _load(name: str, where: str, tensors: Mapping[str, Tensor], model: nn.Module) -> list[str]:
     """Load `tensors` into `model`, all or none. Returns what was adapted or left out."""
     new, own = dict(tensors), model.state_dict()
     notes: list[str] = []
@@ -123,11 +134,11 @@ def _load(name: str, path: Path, tensors: Mapping[str, Tensor], model: nn.Module
         own = {key: value for key, value in own.items() if key not in head}
         notes.append("classifier left out")
     if new.keys() != own.keys() or any(new[key].shape != own[key].shape for key in own):
-        raise InputError(_mismatch(name, path, new, own))
+        raise InputError(_mismatch(name, where, new, own))
     if broken := next((key for key, value in new.items() if not value.isfinite().all()), None):
-        raise InputError(f"The weights in {path} are no use: {broken} holds NaN or infinity. Pass other ones.")
+        raise InputError(f"The weights in {where} are no use: {broken} holds NaN or infinity. Pass other ones.")
     model.load_state_dict(new, strict=False)  # nothing but the classifier is missing, as checked above
-    return "; ".join(notes) or "every weight as it is"
+    return notes
 
 
 def _weight_names(model: nn.Module, part: Literal["first_conv", "classifier"]) -> list[str]:
@@ -156,19 +167,23 @@ def _adapted(weight: Tensor, before: int, after: int) -> Tensor:
         return weight  # `_load` refuses it for its shape, together with all others that differ
 
 
-def _mismatch(name: str, path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """The message about weights that do not fit the model, with the first few differences."""
+def _mismatch(name: str, where: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """The message about weights that do not fit the model, with the first few differences of each kind."""
 
-    def shape(tensors: Mapping[str, Tensor], key: str) -> str:
-        return "x".join(map(str, tensors[key].shape)) or "a scalar" if key in tensors else "absent"
+    def shape(tensor: Tensor) -> str:
+        return "x".join(map(str, tensor.shape)) or "a scalar"
 
-    differences = [
-        f"{key} is {shape(found, key)} in the file, {shape(wanted, key)} in the model"
-        for key in dict.fromkeys((*wanted, *found))
-        if key not in found or key not in wanted or found[key].shape != wanted[key].shape
+    missing = [key for key in wanted if key not in found]
+    surplus = sorted(key for key in found if key not in wanted)
+    others = [
+        f"{key} is {shape(found[key])} in the file, {shape(wanted[key])} in the model"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
     ]
-    shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if differences[4:] else "")
+    kinds = {"missing in the file": missing, "unknown to the model": surplus, "of another shape": others}
+    shown = "; ".join(f"{len(keys)} {kind} ({some(keys)})" for kind, keys in kinds.items() if keys)
     return (
-        f"The weights in {path} are not for {name} as it was built: {shown or 'timm cannot read them'}. "
+        f"The weights in {where} are not for {name} as it was built, whose {len(wanted)} tensors they should have: "
+        f"{shown or 'timm cannot read them'}. "
         "Pass weights of the same architecture and image size, or choose the backbone that they are for."
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from suite.errors import InputError, WorkError
 from suite.models.backbones import TIMM, exists, timm_config
-from suite.models.state_dicts import PICKLES, first_line
+from suite.models.state_dicts import HEAD, first_line, format_of
 
 HUB_TIMEOUT = 4.0  # seconds without an answer after which the hub counts as out of reach
 
@@ -30,7 +30,8 @@ PACKAGES = {
     ),
 }
 
-FOLDER_FILES = ("model.safetensors", "best.safetensors", "pytorch_model.bin")  # in order of preference
+# Files of weights in folders, in order of preference: of exports and the hub, of trials, and of timm's training script.
+FOLDER_FILES = ("model.safetensors", "best.safetensors", "pytorch_model.bin", "model_best.pth.tar")
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 
@@ -73,13 +74,45 @@ def architecture_of(name: str) -> str:
 
 
 def weights_file(path: Path) -> Path:
-    """`path` itself, or the file of weights in it if it is a folder. Raises InputError if the folder has none."""
+    """`path` itself, or the file of weights in it if it is a folder.
+
+    That is the first of `FOLDER_FILES` there, or else the only file that is one of weights by its content. Raises
+    InputError if the folder has none or several.
+    """
     if not path.is_dir():
         return path
     for file in FOLDER_FILES:
         if (path / file).is_file():
             return path / file
-    raise InputError(f"The folder {path} holds none of {', '.join(FOLDER_FILES)}. Pass the file of weights itself.")
+    found = weights_within(path)
+    if len(found) == 1:
+        return found[0]
+    if any(path.glob("*.index.json")):
+        raise InputError(f"The weights in {path} are split over {len(found)} files. Have them saved as one file.")
+    if found:
+        names = ", ".join(file.name for file in found[:5]) + (", ..." if found[5:] else "")
+        raise InputError(f"The folder {path} holds {len(found)} files of weights ({names}). Pass the one you mean.")
+    raise InputError(
+        f"The folder {path} holds no file of weights, neither {', '.join(FOLDER_FILES)} nor another of safetensors or "
+        "torch.save. Pass the file itself."
+    )
+
+
+def weights_within(folder: Path) -> list[Path]:
+    """The files in a folder that hold weights by their first bytes. Raises InputError where it cannot be read."""
+    try:
+        files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be read: {error.strerror}.") from error
+    return [file for file in files if _is_of_weights(file)]
+
+
+def _is_of_weights(file: Path) -> bool:
+    try:
+        with open(file, "rb") as opened:
+            return format_of(opened.read(HEAD)) is not None
+    except OSError:
+        return False
 
 
 def download(repository: str) -> Path:
@@ -119,7 +152,7 @@ def _file_in_package(distribution: str) -> Path | None:
         files = metadata.distribution(distribution).files or []
     except metadata.PackageNotFoundError:
         return None
-    return next((Path(str(file.locate())) for file in files if file.suffix in PICKLES), None)
+    return next((Path(str(file.locate())) for file in files if file.suffix in (".pth", ".pt", ".bin")), None)
 
 
 def _find_on_hub(name: str, tried: list[str]) -> Source | None:

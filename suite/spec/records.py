@@ -52,6 +52,7 @@ class Provenance(Spec):
     split_sha256: str | None = None  # of the assignment of images to training and validation
     weights: str | None = None
     weights_sha256: str | None = None
+    weights_detail: str | None = None  # where in the file they were, and what was adapted or left out
 
 
 class Record(Spec):

@@ -217,4 +217,5 @@ def provenance(
         split_sha256=trial.split_hash,
         weights=weights,
         weights_sha256=sha256,
+        weights_detail=printable(found.detail) if found is not None else None,
     )

@@ -1,10 +1,14 @@
 """State dicts are read from files of all kinds, and damaged or hostile files are refused."""
 
+import gzip
 import json
 import pickle
 import struct
+from argparse import Namespace
 from pathlib import Path
+from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -39,6 +43,18 @@ BROKEN = {
     "noise.pth": bytes(range(256)) * 4,
     "payload.pth": pickle.dumps(Payload(), protocol=2),
     "weights.npz": b"PK",
+    "short": b"\x80",
+}
+
+# Files that people take for weights, and what is said of them.
+NO_WEIGHTS = {
+    "empty.pth": (b"", "is empty"),
+    "model.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    "model.pth": (b"<!DOCTYPE html><html>", "web page"),
+    "model.safetensors.index.json": (b'{"weight_map": {}}', "JSON"),
+    "model.pth.gz": (gzip.compress(b"weights"), "gzip"),
+    "model.h5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
+    "photo.jpg": (b"\xff\xd8\xff\xe0" + bytes(99), "is no file of weights"),
 }
 
 
@@ -50,6 +66,38 @@ def test_broken_and_hostile_files_are_refused(
     with pytest.raises(InputError, match=file):
         read_tensors(tmp_path / file)
     assert "this ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("file", "data", "what"), [(name, *rest) for name, rest in NO_WEIGHTS.items()], ids=NO_WEIGHTS)
+def test_files_of_other_kinds_are_named(file: str, data: bytes, what: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(data)
+    with pytest.raises(InputError, match=f"{file}.*{what}"):
+        read_tensors(tmp_path / file)
+
+
+def test_archives_that_torch_save_has_not_written_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "weights.npz", w=np.ones(3))
+    with ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("photos/data/1.png", b"no weights")
+    for file in ("weights.npz", "photos.zip"):
+        with pytest.raises(InputError, match=rf"{file} is a zip archive, but not one of torch\.save"):
+            read_tensors(tmp_path / file)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_programs_of_torchscript_are_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"program of TorchScript.*state_dict"):
+        read_tensors(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("file", ["model_best.pth.tar", "last.ckpt", "weights"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_class_of_an_object_beside_the_weights_is_named(file: str, zipped: bool, tmp_path: Path) -> None:
+    content = {"state_dict": {"w": torch.ones(1)}, "args": Namespace(lr=0.1)}
+    torch.save(content, tmp_path / file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=r"Python objects \(argparse\.Namespace\).*run code"):
+        read_tensors(tmp_path / file)
 
 
 @pytest.mark.parametrize(

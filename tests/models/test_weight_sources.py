@@ -19,7 +19,7 @@ from suite.errors import InputError, WorkError
 from suite.models import weight_sources
 from suite.models.backbones import build
 from suite.models.pretrained import load_pretrained
-from suite.models.weight_sources import find_pretrained
+from suite.models.weight_sources import FOLDER_FILES, find_pretrained, weights_file
 
 TIMM_SMALL = "timm:test_resnet"
 
@@ -172,3 +172,34 @@ def test_the_suites_own_networks_have_no_public_weights() -> None:
 def test_timm_without_a_hub_entry(no_hub: None) -> None:
     with pytest.raises(InputError, match="timm names no weights there"):
         find_pretrained("timm:legacy_seresnet18")
+
+
+@pytest.mark.parametrize("file", ["model_best.pth.tar", "epoch=3.ckpt", "OWN.PTH", "own.SAFETENSORS", "weights"])
+def test_the_only_file_of_weights_in_a_folder_is_found_by_its_content(file: str, tmp_path: Path) -> None:
+    tensors = {"w": torch.ones(3)}
+    if "SAFE" in file:
+        (tmp_path / file).write_bytes(save(tensors))
+    else:
+        torch.save(tensors, tmp_path / file, _use_new_zipfile_serialization=file != "OWN.PTH")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "notes.pth").write_text("no weights")
+    (tmp_path / ".hidden.pth").write_bytes((tmp_path / file).read_bytes())
+    assert weights_file(tmp_path) == tmp_path / file
+
+
+def test_of_several_files_of_weights_the_usual_name_is_taken_and_otherwise_none(tmp_path: Path) -> None:
+    for file in ("optimizer.bin", "own.pth"):
+        torch.save({"w": torch.ones(3)}, tmp_path / file)
+    with pytest.raises(InputError, match=r"2 files of weights \(optimizer\.bin, own\.pth\)"):
+        weights_file(tmp_path)
+    for file in reversed(FOLDER_FILES):
+        torch.save({"w": torch.ones(3)}, tmp_path / file)
+        assert weights_file(tmp_path) == tmp_path / file
+
+
+def test_weights_that_are_split_over_files_are_refused(tmp_path: Path) -> None:
+    for part in (1, 2):
+        (tmp_path / f"model-0000{part}-of-00002.safetensors").write_bytes(save({f"w{part}": torch.ones(3)}))
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(InputError, match="split over 2 files"):
+        weights_file(tmp_path)
