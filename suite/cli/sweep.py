@@ -187,6 +187,7 @@ def stop(
     """
     from suite.cli import console
     from suite.store.files import results_dir
+    from suite.store.liveness import has_died
     from suite.store.study import open_study
 
     directory = open_study(results_dir(results), study)
@@ -194,8 +195,13 @@ def stop(
     if status is None or status.state != "running":
         console.out.print(f"Study '{study}' is not running ({status.state if status else 'never started'}).")
         return
+    if has_died(status):
+        console.out.print(
+            f"Study '{study}' is not running: its controller, pid {status.pid}, has died. Continue with --resume."
+        )
+        return
     directory.request_stop(printable(reason))
     stale = ""
     if not directory.live():
-        stale = " It has not reported for a while and may be dead; if so, --resume continues at once."
+        stale = " It has not reported for a while and may be dead; if so, --resume continues after a wait."
     console.out.print(f"Asked pid {status.pid} on {status.host} to stop; continue later with --resume.{stale}")

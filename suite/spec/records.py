@@ -121,11 +121,14 @@ class Mistakes(Spec):
 class Status(Spec):
     """status.json: the state of a study, rewritten by its controller as a heartbeat."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"process"})
+
     schema_version: Literal[1] = SCHEMA
     study: Name
     state: Literal["running", "done", "stopped", "failed"]
     pid: Count
     host: str
+    process: str = ""  # `store.liveness.process_id`; empty in files of versions that did not write it
     started: Timestamp
     heartbeat: Timestamp
     planned: Count

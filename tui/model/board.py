@@ -16,7 +16,7 @@ from tui.model.filters import Filter, Subject, lookup, parse
 from tui.model.snapshot import Key, Run
 from tui.model.view import View
 
-EXTRA = ("flag", "curve", "power", "dataset", "host", "seeds")  # columns that only the dashboard has
+EXTRA = ("flag", "curve", "power", "host", "seeds")  # columns that only the dashboard has
 
 
 @dataclass(frozen=True, slots=True)
