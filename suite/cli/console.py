@@ -165,19 +165,25 @@ def print_leaderboard(rows: Sequence[Row], columns: Sequence[str], *, sort: str,
     out.print((f"{hidden} more rows (--top {len(rows)} shows all). " if hidden > 0 else "") + summary(rows, cost))
 
 
-def print_trial(study: str, state: TrialState, *, as_json: bool) -> None:
-    """Print the result of a single training, with its cost and what to do next, on stdout."""
+def print_trial(study: str, state: TrialState, *, repeated: bool, as_json: bool) -> None:
+    """Print the result of a single training, with its cost and what to do next, on stdout.
+
+    `repeated`: an earlier command trained it already, and this one only found it.
+    """
     row = board.row(study, state)
     if as_json:
-        print(dump_json(board.as_dict(row)))
+        print(dump_json({**board.as_dict(row), "repeated": repeated}))
         return
+    if repeated and state.record is not None:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.record.ended))
+        out.print(f"Trained before, on {when}, and not again. Another --seed or a --study NAME trains anew.")
     low, high = 100 * (row.low or 0), 100 * (row.high or 0)
     onward = f"mnist-suite finetune --from {study} ..."  # a head alone is no initial weights: its export is
     if state.trial.strategy.kind == "head":
         onward = "mnist-suite finetune --from model ..."
     out.print(
         f"{study}/{row.trial}: {board.text(row, 'accuracy')} on validation "
-        f"(95% interval {low:.2f} to {high:.2f}), best of {len(row.curve)} epochs\n"
+        f"(95% interval {low:.2f} to {high:.2f}), best of {len(row.curve)} epochs, {board.text(row, 'tuned')}\n"
         f"{board.text(row, 'params')} parameters ({board.text(row, 'trainable')} trained), "
         f"{board.text(row, 'flops')} FLOPs per image, {board.text(row, 'seconds')} of training, "
         f"energy {board.text(row, 'energy') if row.energy is not None else row.energy_source}\n"

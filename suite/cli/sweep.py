@@ -152,6 +152,12 @@ def sweep(options: SweepOptions) -> None:
     experiment = options.changed(_declared(options, root))
     name = check_name(options.study or experiment.name, "Study")
     announce_pictures(experiment.dataset, quiet=options.quiet or options.dry_run)
+    if without := [arm for arm, trials in experiment.quota().items() if not trials]:
+        console.err.print(
+            f"warning: {experiment.trials} trials are fewer than the {len(experiment.arms)} arms: none for "
+            f"{', '.join(without)}. Take --trials {len(experiment.arms)} or more, or choose with --arms.",
+            soft_wrap=True,
+        )
     if options.dry_run:
         print(experiment.model_dump_json(indent=2))
         return

@@ -106,6 +106,7 @@ class Mistake(Spec):
     predicted: Count
     probability: float  # of the predicted class
     pixels: tuple[tuple[int, ...], ...]  # (H, W), 0..255, mean over the channels
+    rgb: str | None = None  # (H, W, 3) bytes in Base64; None for an image without colours
 
 
 class Mistakes(Spec):
