@@ -94,7 +94,6 @@ class Row(NamedTuple):
     backbone: Annotated[str, Column("backbone")]
     strategy: Annotated[str, Column("strategy")]
     state: Annotated[str, Column("state")]  # as `store.trial.State`, or "stale"
-    dataset: Annotated[str, Column("data set", read=lambda s: s.trial.dataset)] = ""
 
     # Best on validation: optimistic, since the search selects by it. Then its 95 % Wilson interval.
     accuracy: Annotated[float | None, Column("val acc", percent, "high", read=lambda s: s.best)] = None
@@ -122,6 +121,7 @@ class Row(NamedTuple):
 
     tuned: Annotated[Mapping[str, Any], Column("tuned", hyperparameters, read=_tuned)] = NOTHING
     reason: Annotated[str | None, Column("reason", read=lambda s: s.reason)] = None
+    dataset: Annotated[str, Column("data set", read=lambda s: s.trial.dataset)] = ""
     seed: Annotated[int, Column("seed", read=lambda s: s.trial.seed)] = 0
     validation: ValidationSet = ("", "", None)  # accuracies can be compared only where this is the same
     pareto: bool = False

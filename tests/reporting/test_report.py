@@ -107,6 +107,18 @@ def test_every_section_is_there(html: Path, small: Any) -> None:
     assert small.study.study().data_hash in page.text
 
 
+def test_what_is_left_out_of_a_cost_is_said_where_it_is_listed(small: Any) -> None:
+    """No part of the page refers to a row that is not there."""
+    facts = gather(small.results, small.study)
+    alone = replace(facts, costs=replace(facts.costs, pretraining=()))
+    for found, listed in ((facts, True), (alone, False)):
+        said = " ".join(block.text for block in fronts(found).blocks if isinstance(block, Text))
+        rows = [row[0] for block in costs(found).blocks if isinstance(block, Table) for row in block.rows]
+        assert ("without pretraining, which What it cost lists" in said) == listed
+        assert any(row.startswith("pretraining ") for row in rows) == listed
+        assert ("in all, with the shares of pretraining" in rows) == listed and ("in all" in rows) != listed
+
+
 @pytest.mark.slow
 def test_the_same_study_gives_the_same_pictures(html: Path, small: Any, tmp_path: Path) -> None:
     report.write(small.results, small.study, tmp_path / "again.html")
