@@ -56,7 +56,7 @@ def test_a_test_part_is_checked_before_the_search(photos: Path) -> None:
     found = describe(f"folder:{photos}", skip_broken=False)
     assert found.notes == ("the test part has no picture of light",)
     (photos / "test" / "dark" / "b.jpg").touch()
-    with pytest.raises(InputError, match="test/dark/b.jpg"):
+    with pytest.raises(InputError, match=r"test/dark/b\.jpg"):
         describe(f"folder:{photos}", skip_broken=False)
     assert any("1 test pictures cannot be read" in note for note in describe(f"folder:{photos}").notes)
     (photos / "test" / "grey").mkdir()

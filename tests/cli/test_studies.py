@@ -52,6 +52,7 @@ def test_arms_without_trials_are_named(suite: Suite) -> None:
     assert suite("sweep", "--trials", len(arms), "--dry-run").stderr == ""
 
 
+@pytest.mark.slow
 def test_a_repeated_training_is_said_to_be_one_and_a_failed_one_is_trained_again(suite: Suite, tmp_path: Path) -> None:
     words = ("pretrain", "--backbone", "net", "--limit", "100", "--set", "epochs=1", "--set", "batch_size=32")
     first, again = suite(*words, "-q"), suite(*words, "-q")

@@ -102,7 +102,7 @@ def test_validation_json_keeps_its_format() -> None:
     written = json.loads(json.dumps(found.model_dump(mode="json")))
     assert list(written) == ["classes", "confusion", "ece", "bins", "worst"]
     assert list(written["bins"][0]) == ["low", "high", "count", "confidence", "accuracy"]
-    assert list(written["worst"][0]) == ["index", "label", "predicted", "probability", "pixels"]
+    assert list(written["worst"][0]) == ["index", "label", "predicted", "probability", "pixels", "rgb"]
     assert Mistakes.model_validate_json(json.dumps(written)) == found
     del written["ece"], written["bins"]
     assert Mistakes.model_validate_json(json.dumps(written)).bins == ()
