@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +26,7 @@ from suite.spec import Evaluated, Measuring, Status
 from suite.spec import Progress as TrainingProgress
 from suite.store.events import EventReader
 from suite.store.files import dump_json
+from suite.store.liveness import Life, Pulse, looked_at
 from suite.store.study import StudyDir, gc_paused, open_study, studies
 from suite.store.trial import TrialState
 
@@ -57,12 +60,38 @@ def _console(kind: type[_PlainConsole], stream: TextIO) -> _PlainConsole:
 out, err = _console(_PlainConsole, sys.stdout), _console(_ProgressConsole, sys.stderr)
 
 
-def gather(results: Path, study: str | None, *, sort: str, cost: str | None = None) -> list[Row]:
-    """The ranked rows of one study, or of all if it is None. Raises InputError if there is no such study."""
+def gather(results: Path, study: str | None, *, sort: str, pulses: dict[str, Pulse] | None = None) -> list[Row]:
+    """The ranked rows of one study, or of all if it is None. Raises InputError if there is no such study.
+
+    `pulses` by study are kept from one call to the next by who watches; without them one look has to do.
+    """
     chosen = [open_study(results, study)] if study else studies(results)
+    if pulses is None:
+        found = looked_at([one.status for one in chosen])
+    else:
+        found = [pulses.setdefault(one.name, Pulse()) for one in chosen]
+        for one, pulse in zip(chosen, found):
+            pulse.look(one.status())
     with gc_paused():
-        rows = [board.row(one.name, state) for one in chosen for state in one.states()]
-        return board.rank(rows, sort=sort, cost=cost)
+        rows = [
+            board.row(one.name, state, now=pulse.present) for one, pulse in zip(chosen, found) for state in one.states()
+        ]
+        return board.rank(rows, sort=sort)
+
+
+def lost_controller(status: Status, life: Life, results: Path | None) -> str:
+    """A sentence on a controller that has died or gives no sign of life, with the command that goes on; else "".
+
+    `results`: the results directory where it is not the default one.
+    """
+    what = {"died": "has died", "silent": "has not reported for a while and may be dead"}.get(life)
+    if what is None:
+        return ""
+    place = f" --results {shlex.quote(str(results))}" if results else ""
+    return (
+        f"The controller of study {status.study}, pid {status.pid} on {status.host}, {what}. "
+        f"`mnist-suite sweep --study {status.study} --resume{place}` goes on."
+    )
 
 
 @dataclass(frozen=True)
@@ -88,15 +117,25 @@ def truncated(text: str, width: int) -> str:
 
 
 def table(rows: Sequence[Row], columns: Sequence[str], *, top: int | None = None, title: str = "") -> Table:
-    """The leaderboard as a table. Rows on the Pareto front are bold; rows of unfinished trials are dim."""
-    rows = rows[:top]
+    """The leaderboard as a table. Rows on the Pareto front are bold; rows of unfinished trials are dim.
+
+    Where the rows are of several validation sets, each has a part of its own under its name, with `top` rows.
+    """
+    groups = board.by_validation_set(rows)
+    shown = board.first_of_each(rows, top)
     known = [board.column(key) for key in columns]
     numbers = [bool(c.best or c.key == "rank") for c in known]  # numbers are right-aligned
-    cells = [_aligned([c.title, *board.texts(rows, c.key)], right) for c, right in zip(known, numbers)]
-    lines = ["  ".join(line).rstrip() for line in zip(*cells, strict=True)]
-    styles = ["bold green" if row.pareto else "none" if row.state == "finished" else "dim" for row in rows]
-    heading = [(title, "italic")] if title else []
-    return Table([*heading, *zip(lines, ["bold", *styles], strict=True)])
+    cells = [_aligned([c.title, *board.texts(shown, c.key)], right) for c, right in zip(known, numbers)]
+    heading, *lines = ["  ".join(line).rstrip() for line in zip(*cells, strict=True)]
+    styles = ["bold green" if row.pareto else "none" if row.state == "finished" else "dim" for row in shown]
+    styled = iter(zip(lines, styles, strict=True))
+    found = [(title, "italic")] if title else []
+    found.append((heading, "bold"))
+    for group, of_group in groups.items():
+        if len(groups) > 1:
+            found.append((f"data set {printable(board.name_of(group))}", "italic"))
+        found += islice(styled, len(of_group[:top]))
+    return Table(found)
 
 
 def _aligned(cells: list[str], right: bool) -> list[str]:
@@ -114,30 +153,37 @@ def summary(rows: Sequence[Row], cost: str) -> str:
     states = sorted({row.state for row in rows})
     counts = ", ".join(f"{sum(row.state == s for row in rows)} {s}" for s in states)
     title = board.column(cost).title
-    return f"{len(rows)} trials: {counts}. * = nothing finished is as accurate for fewer {title}."
+    apart = " on the same data set" if len(board.by_validation_set(rows)) > 1 else ""
+    return f"{len(rows)} trials: {counts}. * = nothing finished{apart} is as accurate for fewer {title}."
 
 
 def print_leaderboard(rows: Sequence[Row], columns: Sequence[str], *, sort: str, top: int | None, title: str) -> None:
     """Print the table and its summary on stdout."""
     cost = sort if sort in COSTS else "flops"
     out.print(table(rows, columns, top=top, title=title), crop=False)  # the table truncates its lines itself
-    hidden = len(rows) - len(rows[:top])
+    hidden = len(rows) - len(board.first_of_each(rows, top))
     out.print((f"{hidden} more rows (--top {len(rows)} shows all). " if hidden > 0 else "") + summary(rows, cost))
 
 
-def print_trial(study: str, state: TrialState, *, as_json: bool) -> None:
-    """Print the result of a single training, with its cost and what to do next, on stdout."""
+def print_trial(study: str, state: TrialState, *, repeated: bool, as_json: bool) -> None:
+    """Print the result of a single training, with its cost and what to do next, on stdout.
+
+    `repeated`: an earlier command trained it already, and this one only found it.
+    """
     row = board.row(study, state)
     if as_json:
-        print(dump_json(board.as_dict(row)))
+        print(dump_json({**board.as_dict(row), "repeated": repeated}))
         return
+    if repeated and state.record is not None:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.record.ended))
+        out.print(f"Trained before, on {when}, and not again. Another --seed or a --study NAME trains anew.")
     low, high = 100 * (row.low or 0), 100 * (row.high or 0)
     onward = f"mnist-suite finetune --from {study} ..."  # a head alone is no initial weights: its export is
     if state.trial.strategy.kind == "head":
         onward = "mnist-suite finetune --from model ..."
     out.print(
         f"{study}/{row.trial}: {board.text(row, 'accuracy')} on validation "
-        f"(95% interval {low:.2f} to {high:.2f}), best of {len(row.curve)} epochs\n"
+        f"(95% interval {low:.2f} to {high:.2f}), best of {len(row.curve)} epochs, {board.text(row, 'tuned')}\n"
         f"{board.text(row, 'params')} parameters ({board.text(row, 'trainable')} trained), "
         f"{board.text(row, 'flops')} FLOPs per image, {board.text(row, 'seconds')} of training, "
         f"energy {board.text(row, 'energy') if row.energy is not None else row.energy_source}\n"

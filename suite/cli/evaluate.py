@@ -41,6 +41,7 @@ def evaluate(options: EvaluateOptions) -> None:
     Example: mnist-suite evaluate mnist --final --top 3 --seeds 5
     """
     from suite.cli import console
+    from suite.cli.run import warn_of_failures
     from suite.evaluation import final as final_evaluation
     from suite.execution.stop import Stop
     from suite.store.files import dump_json, results_dir
@@ -69,6 +70,7 @@ def evaluate(options: EvaluateOptions) -> None:
             with console.step_progress("models tested", options.quiet) as on_model:
                 found = final_evaluation.judge(plan, on_model=on_model)
     exit_if_stopped(stop, "The same command continues from here.")
+    warn_of_failures(final_evaluation.trained(plan))
     print(dump_json(found) if options.as_json else final_evaluation.as_text(found))
 
 

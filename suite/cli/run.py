@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from suite.errors import WorkError
 if TYPE_CHECKING:
     from suite.execution.options import Options
     from suite.spec import Experiment, Status
+    from suite.store.trial import TrialState
+
+NAMED = 5  # failed trials of one cause that a warning names
 
 
 def run_study(experiment: Experiment, root: Path, name: str, options: Options, *, quiet: bool) -> Status:
@@ -94,13 +98,35 @@ def _prepare_pictures(experiment: Experiment, options: Options, *, resumed: bool
 
 
 def _successful(last: Status | None, root: Path, name: str) -> Status:
-    """The last status, if the study succeeded. Raises WorkError otherwise."""
+    """The last status, if the study succeeded; where only some trials failed, stderr says why. Raises WorkError
+    otherwise."""
+    from suite.store.study import StudyDir
+
     if last is None or last.state == "failed":
         why = last.message if last else "nothing ran"
         raise WorkError(f"Study '{name}' stopped early: {why.rstrip('.')}.")
     if last.failed and not last.finished:
         raise WorkError(f"Every trial of study '{name}' failed: {first_reason(root, name)}.")
+    if last.failed:
+        warn_of_failures(StudyDir(root, name).states())
     return last
+
+
+def warn_of_failures(states: Iterable[TrialState]) -> None:
+    """Say on stderr why trials failed, a line a cause: a warning, so that it is said with --quiet too."""
+    from suite.cli import console
+    from suite.execution.failures import cause
+
+    failed = [state for state in states if state.state == "failed"]
+    causes: dict[str, list[TrialState]] = {}
+    for state in failed:
+        causes.setdefault(cause(state.reason), []).append(state)
+    for alike in causes.values():
+        ids = ", ".join(state.id[:4] for state in alike[:NAMED]) + (", ..." if len(alike) > NAMED else "")
+        arms = ", ".join(dict.fromkeys(state.trial.arm for state in alike))
+        number = "1 trial" if len(alike) == 1 else f"{len(alike)} trials"
+        reason = (alike[0].reason or "no reason is known").rstrip(".")
+        console.err.print(f"warning: {number} of {arms} failed ({ids}): {reason}.", soft_wrap=True)
 
 
 def first_reason(root: Path, name: str) -> str:

@@ -152,6 +152,12 @@ def sweep(options: SweepOptions) -> None:
     experiment = options.changed(_declared(options, root))
     name = check_name(options.study or experiment.name, "Study")
     announce_pictures(experiment.dataset, quiet=options.quiet or options.dry_run)
+    if without := [arm for arm, trials in experiment.quota().items() if not trials]:
+        console.err.print(
+            f"warning: {experiment.trials} trials are fewer than the {len(experiment.arms)} arms: none for "
+            f"{', '.join(without)}. Take --trials {len(experiment.arms)} or more, or choose with --arms.",
+            soft_wrap=True,
+        )
     if options.dry_run:
         print(dump_json(experiment))
         return
@@ -187,6 +193,7 @@ def stop(
     """
     from suite.cli import console
     from suite.store.files import results_dir
+    from suite.store.liveness import has_died
     from suite.store.study import open_study
 
     directory = open_study(results_dir(results), study)
@@ -194,8 +201,13 @@ def stop(
     if status is None or status.state != "running":
         console.out.print(f"Study '{study}' is not running ({status.state if status else 'never started'}).")
         return
+    if has_died(status):
+        console.out.print(
+            f"Study '{study}' is not running: its controller, pid {status.pid}, has died. Continue with --resume."
+        )
+        return
     directory.request_stop(printable(reason))
     stale = ""
     if not directory.live():
-        stale = " It has not reported for a while and may be dead; if so, --resume continues at once."
+        stale = " It has not reported for a while and may be dead; if so, --resume continues after a wait."
     console.out.print(f"Asked pid {status.pid} on {status.host} to stop; continue later with --resume.{stale}")

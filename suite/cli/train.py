@@ -136,8 +136,10 @@ def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     if options.dry_run:
         print(dump_json(experiment))
         return
-    execution = Options(device=options.device, resume=True, skip_broken=options.skip_broken)
+    directory = StudyDir(root, name)
+    repeated = any(state.state == "finished" for state in directory.states())
+    execution = Options(device=options.device, resume=True, retry_failed=True, skip_broken=options.skip_broken)
     status = run_study(experiment, root, name, execution, quiet=options.quiet)
     if not status.finished:
         raise WorkError(f"The training in study '{name}' produced no model: {first_reason(root, name)}.")
-    console.print_trial(name, find_trial(StudyDir(root, name), None), as_json=options.as_json)
+    console.print_trial(name, find_trial(directory, None), repeated=repeated, as_json=options.as_json)

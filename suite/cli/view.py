@@ -26,31 +26,42 @@ def status(
     \b
     Example: mnist-suite status
     """
-    import time
-
     from suite.cli import console
     from suite.store.files import dump_json, results_dir
-    from suite.store.study import STALE_SECONDS, open_study, studies
+    from suite.store.liveness import looked_at
+    from suite.store.study import open_study, studies
 
     root = results_dir(results)
     found: list[dict[str, Any]] = []
-    for directory in [open_study(root, study)] if study else studies(root):
+    lost: list[str] = []
+    chosen = [open_study(root, study)] if study else studies(root)
+    for directory, pulse in zip(chosen, looked_at([one.status for one in chosen])):
         last = directory.status()
         if last is None:
             found.append({"study": directory.name, "state": "never started"})
             continue
-        stale = last.state == "running" and time.time() - last.heartbeat > STALE_SECONDS
-        found.append({**last.model_dump(), "state": "stale" if stale else last.state})
+        state = {"silent": "stale", "died": "died"}.get(pulse.life, last.state)
+        found.append({**last.model_dump(), "state": state})
+        lost.append(console.lost_controller(last, pulse.life, results))
     if as_json:
         print(dump_json(found))
         return
     if not found:
         console.out.print(f"There are no studies in {root}. Start one: mnist-suite sweep --trials 50")
     for one in found:
-        done = sum(one.get(key, 0) for key in ("finished", "pruned", "failed"))
-        best = f", best {100 * one['best_accuracy']:.2f}%" if one.get("best_accuracy") is not None else ""
-        eta = f", about {console.duration(one['eta_seconds'])} left" if one.get("eta_seconds") else ""
-        console.out.print(f"{one['study']}: {one['state']}, {done}/{one.get('planned', '?')} trials{best}{eta}")
+        console.out.print(_status_line(one))
+    for sentence in filter(None, lost):
+        console.out.print(sentence)
+
+
+def _status_line(one: dict[str, Any]) -> str:
+    from suite.cli import console
+
+    done = sum(one.get(key, 0) for key in ("finished", "pruned", "failed"))
+    best = f", best {100 * one['best_accuracy']:.2f}%" if one.get("best_accuracy") is not None else ""
+    known = one["state"] == "running" and one.get("eta_seconds")
+    eta = f", about {console.duration(one['eta_seconds'])} left" if known else ""
+    return f"{one['study']}: {one['state']}, {done}/{one.get('planned', '?')} trials{best}{eta}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +69,7 @@ class LeaderboardOptions:
     study: Annotated[str | None, typer.Argument(help="One study; by default all.")] = None
     sort: Annotated[str, typer.Option(help="A column: accuracy, flops, params, seconds, energy, ...")] = "accuracy"
     columns: Annotated[str | None, typer.Option(help="Columns to show, separated by commas.")] = None
-    top: Annotated[int | None, typer.Option(min=1, max=LARGEST, help="Number of rows to show.")] = None
+    top: Annotated[int | None, typer.Option(min=1, max=LARGEST, help="Number of rows to show of each data set.")] = None
     as_json: Json = False
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False
@@ -111,11 +122,11 @@ def leaderboard(options: LeaderboardOptions) -> None:
     if options.with_fronts:
         _print_fronts(root, options, rows)
     elif options.as_json:
-        print(dump_json([board.as_dict(row) for row in rows[:top]]))
+        print(dump_json([board.as_dict(row) for row in board.first_of_each(rows, top)]))
     elif options.as_csv:
-        print(board.as_csv(rows[:top]), end="")
+        print(board.as_csv(board.first_of_each(rows, top)), end="")
     elif options.as_markdown:
-        print(board.as_markdown(rows[:top], options.keys(rows)), end="")
+        print(board.as_markdown(board.first_of_each(rows, top), options.keys(rows)), end="")
     else:
         console.print_leaderboard(
             rows, options.keys(rows), sort=sort, top=top, title=f"Study {study}" if study else "All studies"
@@ -125,7 +136,7 @@ def leaderboard(options: LeaderboardOptions) -> None:
 def _print_fronts(root: Path, options: LeaderboardOptions, rows: list[Row]) -> None:
     from suite.cli import console
     from suite.ranking import pareto
-    from suite.ranking.leaderboard import as_dict
+    from suite.ranking.leaderboard import as_dict, first_of_each
     from suite.ranking.study_costs import study_costs
     from suite.store.files import dump_json
     from suite.store.study import open_study
@@ -135,7 +146,9 @@ def _print_fronts(root: Path, options: LeaderboardOptions, rows: list[Row]) -> N
         console.out.print("\n\n".join(pareto.as_text(one) for one in found.values()))
         return
     costs = study_costs(root, open_study(root, options.study)) if options.study else None
-    print(dump_json({"rows": [as_dict(row) for row in rows[: options.top]], "fronts": found, "costs": costs}))
+    print(
+        dump_json({"rows": [as_dict(row) for row in first_of_each(rows, options.top)], "fronts": found, "costs": costs})
+    )
 
 
 def _watch(root: Path, options: LeaderboardOptions) -> None:
@@ -145,12 +158,21 @@ def _watch(root: Path, options: LeaderboardOptions) -> None:
     from rich.live import Live
 
     from suite.cli import console
+    from suite.ranking.leaderboard import by_validation_set
+    from suite.store.liveness import Pulse
 
-    title = options.study or "All studies"
+    pulses: dict[str, Pulse] = {}
     with Live(console=console.out, auto_refresh=False, screen=console.out.is_terminal) as live:
         while True:
-            rows = console.gather(root, options.study, sort=options.sort)
-            height = options.top or max(5, console.out.height - 4)
+            rows = console.gather(root, options.study, sort=options.sort, pulses=pulses)
+            lost = [
+                console.lost_controller(pulse.status, pulse.life, options.results)
+                for pulse in pulses.values()
+                if pulse.status is not None
+            ]
+            title = " ".join(filter(None, [options.study or "All studies", *lost]))
+            groups = len(by_validation_set(rows))
+            height = options.top or max(5, (console.out.height - 4) // max(1, groups) - (groups > 1))
             live.update(console.table(rows, options.keys(rows), top=height, title=title), refresh=True)
             time.sleep(1.0)
 

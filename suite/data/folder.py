@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -78,15 +79,23 @@ class OwnPictures:
             found.append(f"left out: {', '.join(self.listing.left_out)}")
         if self.broken:
             found.append(f"left out: {len(self.broken)} files that cannot be read")
+        if self.broken_test:
+            found.append(f"{len(self.broken_test)} test pictures cannot be read: `evaluate --final` needs all of them")
         counts = Counter(f.sha256 for f in self.facts)
         if twice := sum(count - 1 for count in counts.values()):
             found.append(f"{twice} of the {len(self.facts)} pictures are copies of others")
         return found
 
+    @property
+    def broken_test(self) -> dict[Path, str]:
+        """Files of the test part that are empty or may not be read, and why. None of them is opened."""
+        rows = np.flatnonzero(self.listing.parts == TEST)
+        return {path: why for i in rows if (why := _unreadable(path := self.listing.files[i]))}
+
     def refuse_broken(self) -> None:
         """Raises BrokenPictures, which names the files."""
-        if self.broken:
-            raise BrokenPictures(broken_files(self.listing.root, self.broken))
+        if broken := {**self.broken, **self.broken_test}:
+            raise BrokenPictures(broken_files(self.listing.root, broken))
 
     def pictures(self, rows: np.ndarray, view: View, on_progress: OnProgress = silent) -> tuple[Rows, int]:
         """The pictures of some of the kept files as a view shows them, and how many of them are of one colour.
@@ -101,6 +110,16 @@ class OwnPictures:
                 _once.pop(self.name, None)
             raise BrokenPictures(broken_files(self.listing.root, done.broken))
         return done.rows, done.blank
+
+
+def _unreadable(path: Path) -> str:
+    """Why a file cannot be a picture, as far as that shows without opening it; else empty."""
+    try:
+        if path.stat().st_size == 0:
+            return "is empty"
+    except OSError as error:
+        return error.strerror or "cannot be found"
+    return "" if os.access(path, os.R_OK) else "may not be read"
 
 
 def broken_files(root: Path, broken: Mapping[Path, str]) -> str:

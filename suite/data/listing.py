@@ -95,8 +95,15 @@ def list_pictures(name: str) -> Listing:
         classes=classes,
         own_validation=VALIDATION in given,
         left_out=found.left_out.in_words(),
-        notes=tuple(found.notes),
+        notes=(*found.notes, *_without_test(classes, labels[parts == TEST])),
     )
+
+
+def _without_test(classes: tuple[str, ...], labels: np.ndarray) -> list[str]:
+    """What to tell of classes whose test accuracy cannot be known. labels: (N,) of the test part."""
+    counts = np.bincount(labels, minlength=len(classes))
+    missing = [name for name, number in zip(classes, counts, strict=True) if not number]
+    return [f"the test part has no picture of {some(missing)}"] if missing else []
 
 
 def _each_once(found: Found) -> list[Row]:

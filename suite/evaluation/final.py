@@ -3,7 +3,7 @@
 A search selects by validation accuracy, so its best figure is optimistic. The final evaluation reports the test
 accuracy of new trainings of the selected recipes; which recipes, and which one represents its arm, is decided on
 validation. Of all that handles studies, this module alone reads test images, and it records every reading in
-readings.jsonl before it opens them. (`bench time-to-99` reads them too, to time recipes chosen long before.)
+readings.jsonl before a model sees them. (`bench time-to-99` reads them too, to time recipes chosen long before.)
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from suite.ranking.final import (
     tested,
 )
 from suite.ranking.leaderboard import UNEVEN
-from suite.ranking.statistics import balanced_accuracy, holm, mcnemar, paired_t, sample, wilson
+from suite.ranking.statistics import balanced_accuracy, holm, mcnemar, paired_t, sample_of_shares, wilson
 from suite.spec import Status, Trial, View
 from suite.spec.seeds import mix
 from suite.store.files import read_bytes, write_atomic
@@ -131,12 +131,17 @@ def _without_duplicates(plans: dict[str, list[Trial]]) -> dict[str, list[Trial]]
 
 
 def train(plan: Plan, *, stop: Stop, workers: int = 1) -> Iterator[Status]:
-    """Train the finalists under their fresh seeds; trainings that finished before are not repeated.
+    """Train the finalists under their fresh seeds; trainings that finished before are not repeated, failed ones are.
 
     Raises WorkError where a training keeps losing its worker, InputError where another process evaluates the study.
     """
     directory = final_of(plan.study)
     yield from replay(plan.all_trials, directory, plan.results, stop=stop, workers=workers, command=plan.command)
+
+
+def trained(plan: Plan) -> list[TrialState]:
+    """The new trainings as they are on disk."""
+    return list(find(final_of(plan.study), plan.all_trials).values())
 
 
 def judge(plan: Plan, *, on_model: OnModel = lambda *_: None) -> FinalEvaluation:
@@ -146,7 +151,10 @@ def judge(plan: Plan, *, on_model: OnModel = lambda *_: None) -> FinalEvaluation
     finished = [s for s in runs.values() if s.state == "finished"]
     if not finished:
         reasons = {s.reason for s in runs.values() if s.reason}
-        raise WorkError(f"None of the final trainings finished: {'; '.join(sorted(reasons))}.")
+        raise WorkError(
+            f"None of the final trainings finished: {'; '.join(sorted(r.rstrip('.') for r in reasons))}. When that is "
+            f"mended, the same command trains them again."
+        )
     _test(plan, finished, on_model)
     trained = {k: [runs[key] for t in v if (key := content(t)) in runs] for k, v in plan.trials.items()}
     found = _evaluation(plan, trained)
@@ -164,9 +172,11 @@ def _test(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None
     if not new:
         return
     dataset = new[0].trial.dataset
-    _record_reading(plan, dataset, new)  # before the images are opened, so that a crash cannot hide the reading
     known = describe(dataset).info
     where = device.pick(plan.place)
+    for view in {of_trial(state.trial, known).view() for state in new}:
+        test_split(dataset, view)  # images that cannot be read are no reading: nothing was learned from them
+    _record_reading(plan, dataset, new)  # before a model sees the images, so that a crash cannot hide the reading
     loaded: dict[View, Examples] = {}
     for done, state in enumerate(new):
         on_model(done, len(new))
@@ -264,7 +274,8 @@ def _evaluation(plan: Plan, runs: dict[str, list[TrialState]]) -> FinalEvaluatio
         readings=tuple(readings(plan.study)),
         notes=(
             "search_accuracy is the search's own best on validation: optimistic, since the search chose by it.",
-            "Intervals over seeds are Student's t for the mean; the Wilson interval is for the first seed's model.",
+            "Intervals over seeds are Student's t for the mean, cut to 0..100 %; the Wilson interval is for the first "
+            "seed's model.",
             "McNemar compares the two arms' first models image by image, mid-p; the paired t test their seeds.",
             "Seeds vary the training; models with the same initial weights share them.",
         ),
@@ -289,11 +300,11 @@ def _finalist(directory: StudyDir, state: TrialState, runs: Sequence[TrialState]
         failed=len(runs) - len(done),
         images=first.images,
         accuracies=tuple(accuracies),
-        test=sample(accuracies),
-        validation=sample([s.best or 0.0 for s, _ in done]),
+        test=sample_of_shares(accuracies),
+        validation=sample_of_shares([s.best or 0.0 for s, _ in done]),
         wilson=wilson(accuracies[0], first.images),
-        ece=sample([facts.ece for _, facts in done if facts.ece is not None]),
-        balanced=sample([balanced_accuracy(facts.confusion) for _, facts in done]),
+        ece=sample_of_shares([facts.ece for _, facts in done if facts.ece is not None]),
+        balanced=sample_of_shares([balanced_accuracy(facts.confusion) for _, facts in done]),
         test_sha256=first.test_sha256,
     )
 

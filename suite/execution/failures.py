@@ -34,6 +34,11 @@ def reason_to_give_up(lost: Message, attempts: int) -> str | None:
     return f"{lost.lost}, {MAX_ATTEMPTS} times" if attempts >= MAX_ATTEMPTS else None
 
 
+def cause(reason: str | None) -> str:
+    """What equal causes have in common: "tried to allocate 812 MiB" is one cause, whatever the number."""
+    return re.sub(r"\d+", "0", reason or "")
+
+
 class FailureStreak:
     """Counts failed trials in a row that have one cause."""
 
@@ -46,9 +51,8 @@ class FailureStreak:
             self._cause, self._length = "", 0
             return None
         reason = record.reason or ""
-        cause = re.sub(r"\d+", "0", reason)  # "tried to allocate 812 MiB" is one cause, whatever the number
-        self._length = self._length + 1 if cause == self._cause else 1
-        self._cause = cause
+        self._length = self._length + 1 if cause(reason) == self._cause else 1
+        self._cause = cause(reason)
         return (
             f"{MAX_SAME_FAILURES} trials in a row failed with: {reason}" if self._length >= MAX_SAME_FAILURES else None
         )

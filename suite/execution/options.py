@@ -33,6 +33,7 @@ class Options:
     device: str = "auto"
     storage: str | None = None  # URL of an Optuna storage; None: SQLite in the study's directory
     resume: bool = False
+    retry_failed: bool = False  # train failed trials of an earlier run again, whose cause may be mended
     skip_broken: bool = False  # leave out pictures that cannot be read; without it a new study refuses them
     command: str = ""  # for the record
     trial_seconds: float | None = None  # time limit of one attempt at a trial

@@ -63,15 +63,20 @@ def replay(
 ) -> Iterator[Status]:
     """Run `trials` below `directory` to their end, in order; yields a Status as `Controller.run` does.
 
-    A trial found there with a record is not run again; an unfinished one goes on from its checkpoint. `results` is
-    where weights are looked up. `prune_after` ends every trial at that epoch, and `rungs` after so many short
-    trainings, as a search once did. Raises WorkError
-    where a trial keeps losing its worker or another controller takes over, InputError where another one is at work.
+    A trial found there with a record is not run again, unless it failed: its cause may be mended. An unfinished one
+    goes on from its checkpoint. `results` is where weights are looked up. `prune_after` ends every trial at that epoch,
+    and `rungs` after so many short trainings, as a search once did. Raises WorkError where a trial keeps losing its
+    worker or another controller takes over, InputError where another one is at work.
     """
     with directory.lock(), contextlib.closing(Options(workers=workers).executor(results)) as executor:
         yield from wait_for_other_host(directory)
         directory.stop_path.unlink(missing_ok=True)
-        ledger = Ledger(_states(directory, trials))
+        states = _states(directory, trials)
+        for state in states:
+            if state.state == "failed":
+                directory.trial(state.id).reopen()
+                state.reopen()
+        ledger = Ledger(states)
         source = FixedTrials(dict(ledger.made), prune_after, rungs)
         status = StatusWriter(directory, ledger, source.planned, workers=workers)
         controller = Controller(directory, results, source, ledger, executor, status, stop, command)

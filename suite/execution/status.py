@@ -7,6 +7,7 @@ finds status.json written by another ends itself (`StatusWriter.write`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -17,7 +18,8 @@ from suite.errors import InputError, WorkError, printable
 from suite.execution.ledger import Ledger
 from suite.spec import Status
 from suite.store.files import write_model
-from suite.store.study import STALE_SECONDS, StudyDir
+from suite.store.liveness import SIGN_SECONDS, STALE_SECONDS, process_id
+from suite.store.study import StudyDir
 
 HEARTBEAT_SECONDS = 2.0
 
@@ -32,6 +34,7 @@ class StatusWriter:
         self.directory, self.ledger, self.planned = directory, ledger, planned
         self.workers, self.note = workers, note
         self._identity = (os.getpid(), socket.gethostname(), time.time())
+        self._process = process_id(os.getpid())
         self._written = False
 
     def write(self, state: Literal["running", "done", "stopped", "failed"], message: str = "") -> Status:
@@ -50,6 +53,7 @@ class StatusWriter:
             state=state,
             pid=pid,
             host=host,
+            process=self._process,
             started=started,
             heartbeat=time.time(),
             planned=sum(self.planned.values()),
@@ -92,7 +96,7 @@ def wait_for_other_host(directory: StudyDir) -> Iterator[Status]:
     there = directory.live_elsewhere()
     if there is None:
         return
-    rest = min(STALE_SECONDS, STALE_SECONDS - (time.time() - there.heartbeat))  # its clock may be ahead of ours
+    rest = min(STALE_SECONDS, max(SIGN_SECONDS, STALE_SECONDS - _age_of_status(directory)))
     found = f"pid {there.pid} on {there.host} was at work on it just now: waiting {rest:.0f} s for a sign of life"
     yield there.model_copy(update={"message": found})
     end = time.monotonic() + rest
@@ -109,3 +113,14 @@ def wait_for_other_host(directory: StudyDir) -> Iterator[Status]:
             + (advice if directory.exists() else " or end that process")  # no study.json: a final evaluation
             + "."
         )
+
+
+def _age_of_status(directory: StudyDir) -> float:
+    """Seconds since status.json was written, by the clock that stamps files: that of the file server on a network disk.
+
+    The lock file has just been written by this process. Some network disks take the time from their clients, whose
+    clocks may differ; therefore no age makes the wait shorter than `SIGN_SECONDS`.
+    """
+    with contextlib.suppress(OSError):
+        return (directory.path / "controller.lock").stat().st_mtime - directory.status_path.stat().st_mtime
+    return 0.0

@@ -94,12 +94,22 @@ def _run(opening: Opening, results: Path, options: Options, stop: Stop, executor
     opening.write()
     with stop.observe():
         resolver = TrialResolver(experiment, directory.name, results, device=options.device, threads=executor.threads)
-        notes += reconcile(opening, searches, resolver)
+        retried = _reopen_failed(directory) if options.retry_failed else []
+        mended = reconcile(opening, searches, resolver)
+        notes += retried or mended  # the database cannot agree with trials that are to run again
         ledger = Ledger(_on_device(state, options.device) for state in directory.states())
         source = SearchedTrials(searches, resolver, options, ledger)
         workers = executor.slots if options.population == 1 else 1
         status = StatusWriter(directory, ledger, source.planned, workers=workers, note="; ".join(notes))
         yield from Controller(directory, results, source, ledger, executor, status, stop, options.command).run()
+
+
+def _reopen_failed(directory: StudyDir) -> list[str]:
+    """Have the failed trials run again; returns a note on each."""
+    failed = [state for state in directory.states() if state.state == "failed"]
+    for state in failed:
+        directory.trial(state.id).reopen()
+    return [f"trial {s.id} failed before ({s.reason or 'no reason is known'}): it is trained again" for s in failed]
 
 
 def _on_device(state: TrialState, device: str) -> TrialState:
@@ -124,7 +134,7 @@ def _pretraining(
     status = done.status()
     if status is not None and status.state == "done" and any(s.state == "finished" for s in done.states()):
         return
-    alone = replace(options, workers=1, population=1, storage=None, resume=True)
+    alone = replace(options, workers=1, population=1, storage=None, resume=True, retry_failed=True)
     shared = executor if options.engine == "ray" else None
     yield from sweep(plan, results, options=alone, stop=stop, executor=shared)
     if stop.reason is None and not any(s.state == "finished" for s in done.states()):

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from suite.errors import InputError
 from suite.ranking.mistakes import Mistakes
-from suite.ranking.statistics import Sample
+from suite.ranking.statistics import Sample, within_bounds
 from suite.ranking.stored import Stored, read_stored
 from suite.spec import Count, Name, Params, Timestamp, Unit
 from suite.store.files import read_bytes
@@ -27,13 +27,16 @@ TEST_FILE = "test.json"
 
 
 def _share(value: Sample) -> Sample:
-    """A sample of accuracies or other shares of one. Raises ValueError."""
+    """A sample of accuracies or other shares of one, its interval cut to 0..1, which files of early versions exceed.
+
+    Raises ValueError.
+    """
     if not 0 <= value.mean <= 1 or value.n < 1:
         raise ValueError("must be the mean of at least one share, 0..1")
     bounds = [bound for bound in (value.low, value.high) if bound is not None]
     if len({v is None for v in (value.sd, value.low, value.high)}) > 1 or any(abs(bound) > 10 for bound in bounds):
         raise ValueError("must have a standard deviation and both bounds of an interval, or none of them")
-    return value
+    return within_bounds(value)
 
 
 Share = Annotated[Sample, AfterValidator(_share)]

@@ -19,7 +19,7 @@ from suite.errors import InputError, printable
 from suite.ranking.formats import count, duration, hyperparameters, percent, size
 from suite.ranking.statistics import wilson
 from suite.spec import Trial
-from suite.store.study import STALE_SECONDS
+from suite.store.liveness import STALE_SECONDS
 from suite.store.trial import TrialState
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -68,6 +68,16 @@ def _epoch(state: TrialState) -> float | None:
     return state.record.epoch if state.record else state.curve[-1][0] if state.curve else None
 
 
+def _tuned(state: TrialState) -> Mapping[str, Any]:
+    """The hyperparameters that were searched; of a training outside a search those that it is known by."""
+    trial = state.trial
+    if trial.params:
+        return trial.canonical_params
+    if trial.strategy.kind == "head" and trial.strategy.head.kind in ("ridge", "logreg", "knn"):  # solved
+        return {"head": trial.strategy.head.kind}
+    return {name: getattr(trial.recipe, name) for name in ("lr", "batch_size", "epochs")}
+
+
 _speed = _from_cost("images_per_second", "progress.images_per_second")
 
 
@@ -109,10 +119,9 @@ class Row(NamedTuple):
     latency: Annotated[float | None, _cost("latency", duration, "latency_seconds")] = None
     latency_256: float | None = None  # seconds for 256 images at once
 
-    tuned: Annotated[Mapping[str, Any], Column("tuned", hyperparameters, read=lambda s: s.trial.canonical_params)] = (
-        NOTHING
-    )
+    tuned: Annotated[Mapping[str, Any], Column("tuned", hyperparameters, read=_tuned)] = NOTHING
     reason: Annotated[str | None, Column("reason", read=lambda s: s.reason)] = None
+    dataset: Annotated[str, Column("data set", read=lambda s: s.trial.dataset)] = ""
     seed: Annotated[int, Column("seed", read=lambda s: s.trial.seed)] = 0
     validation: ValidationSet = ("", "", None)  # accuracies can be compared only where this is the same
     pareto: bool = False
@@ -200,11 +209,12 @@ def validation_set(trial: Trial) -> ValidationSet:
 
 
 def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
-    """One trial's row, unranked. `now` is in seconds since 1970."""
+    """One trial's row, unranked. `now` is the present by the clock that stamps the trial's events, in seconds since
+    1970: `liveness.Pulse.present`. None: by this machine's."""
     trial, record = state.trial, state.record
     cost = record.cost if record else None
     label: str = state.state
-    if label == "running" and (now or time.time()) - state.last > STALE_SECONDS:
+    if label == "running" and (time.time() if now is None else now) - state.last > STALE_SECONDS:
         label = "stale"
     low = high = None
     if record is not None and record.accuracy is not None and record.images:
@@ -229,11 +239,12 @@ def row(study: str, state: TrialState, *, now: float | None = None) -> Row:
 
 
 def rank(rows: Iterable[Row], *, sort: str = "accuracy", cost: str | None = None) -> list[Row]:
-    """Rows in order, the best first, with ranks and Pareto marks.
+    """Rows in order with ranks and Pareto marks, those of one validation set after those of another.
 
-    Finished trials have ranks; all others follow them. A row is on the Pareto front when no finished row of the same
-    validation set is at least as accurate at no more `cost` and better in one of the two. Without `cost` it is `sort`
-    where that is a cost, else FLOPs. Raises InputError for an unknown column and for a `cost` that is none.
+    Within a validation set the best row is first. Finished trials have ranks; all others follow them. A row is on the
+    Pareto front when no finished row of the same validation set is at least as accurate at no more `cost` and better in
+    one of the two. Without `cost` it is `sort` where that is a cost, else FLOPs. Raises InputError for an unknown
+    column and for a `cost` that is none.
     """
     chosen = column(sort)
     cost = cost or (sort if chosen.cost else "flops")
@@ -250,22 +261,34 @@ def rank(rows: Iterable[Row], *, sort: str = "accuracy", cost: str | None = None
             return (r.state != "finished", 1, 0, 0.0, r.study, r.number)
         return (r.state != "finished", 0, str(value), 0.0, r.study, r.number)
 
-    ordered = sorted(rows, key=order)
-    front = pareto_keys(ordered, cost)
     ranked: list[Row] = []
-    for place, r in enumerate(ordered, 1):
-        finished = r.state == "finished"
-        marks = (finished and (r.study, r.trial) in front, place if finished else None)
-        ranked.append(Row._make(r[:-2] + marks))  # pareto and rank; three times as fast as `_replace`
+    for group in by_validation_set(rows).values():
+        group.sort(key=order)
+        front = {(r.study, r.trial) for r in pareto(group, cost)}
+        for place, r in enumerate(group, 1):
+            finished = r.state == "finished"
+            marks = (finished and (r.study, r.trial) in front, place if finished else None)
+            ranked.append(Row._make(r[:-2] + marks))  # pareto and rank; three times as fast as `_replace`
     return ranked
 
 
 def by_validation_set(rows: Iterable[Row]) -> dict[ValidationSet, list[Row]]:
-    """Rows in groups of those whose accuracies can be compared."""
+    """Rows in groups of those whose accuracies can be compared, by data set; within it the larger group first."""
     groups: dict[ValidationSet, list[Row]] = {}
     for r in rows:
         groups.setdefault(r.validation, []).append(r)
-    return groups
+    return {group: groups[group] for group in sorted(groups, key=lambda g: (g[0], -len(groups[g]), str(g)))}
+
+
+def name_of(group: ValidationSet) -> str:
+    """A validation set in words, for example "mnist (1a2b3c4d), limit 500"; the hash is that of the training files."""
+    dataset, data_hash, limit = group
+    return f"{dataset} ({data_hash[:8]}){f', limit {limit}' if limit is not None else ''}"
+
+
+def first_of_each(rows: Iterable[Row], top: int | None) -> list[Row]:
+    """The first `top` rows of every validation set; all where `top` is None."""
+    return [r for group in by_validation_set(rows).values() for r in group[:top]]
 
 
 def pareto_keys(rows: Iterable[Row], cost: str) -> frozenset[tuple[str, str]]:
@@ -299,7 +322,7 @@ def pareto(rows: Iterable[Row], cost: str) -> list[Row]:
 def as_dict(row: Row) -> dict[str, Any]:
     """Everything known of a row, for JSON."""
     found = {**row._asdict(), "curve": list(row.curve), "epochs": list(row.epochs), "tuned": dict(row.tuned)}
-    del found["validation"]
+    _, found["data_hash"], found["limit"] = found.pop("validation")
     return found
 
 
@@ -307,6 +330,7 @@ def as_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Values by column, and a column a tuned hyperparameter; None where a row lacks it. For CSV and Parquet."""
     keys = ["trial", *COLUMNS, "energy_source", "latency_256", "pareto"]
     found = {"trial_id" if key == "trial" else key: [getattr(r, key) for r in rows] for key in keys if key != "tuned"}
+    found |= {"data_hash": [r.validation[1] for r in rows], "limit": [r.validation[2] for r in rows]}
     return found | {name: [r.tuned.get(name) for r in rows] for name in sorted({k for r in rows for k in r.tuned})}
 
 
@@ -323,12 +347,21 @@ def as_csv(rows: Iterable[Row]) -> str:
 
 
 def as_markdown(rows: Iterable[Row], keys: Sequence[str] = DEFAULT) -> str:
-    """A Markdown table of the given columns."""
+    """A Markdown table of the given columns; where the rows are of several validation sets, one a set under its
+    name."""
+    groups = by_validation_set(rows)
+    tables = [_markdown_table(group, keys) for group in groups.values()] or [_markdown_table([], keys)]
+    if len(groups) < 2:
+        return tables[0]
+    named = [f"Data set {printable(name_of(group))}\n\n{table}" for group, table in zip(groups, tables, strict=True)]
+    return "\n".join(named)
+
+
+def _markdown_table(rows: Sequence[Row], keys: Sequence[str]) -> str:
     lines = [
         "| " + " | ".join(column(k).title for k in keys) + " |",
         "| " + " | ".join("---" for _ in keys) + " |",
     ]
-    rows = list(rows)
     columns = [[cell.replace("|", "\\|") for cell in texts(rows, key)] for key in keys]
     lines += ["| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True)]
     return "\n".join(lines) + "\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from suite.ranking.stored import Stored, read_stored
@@ -32,12 +34,25 @@ class Mistake(Stored):
     predicted: Count
     probability: Unit  # of the predicted class
     pixels: tuple[tuple[Pixel, ...], ...]  # (height, width), grey
+    rgb: str | None = None  # (height, width, 3) bytes in Base64; None for an image without colours
 
     @model_validator(mode="after")
     def _is_a_picture(self) -> Self:
         if not self.pixels or not self.pixels[0] or len({len(line) for line in self.pixels}) > 1:
             raise ValueError("pixels must be lines of one length")
+        if self.rgb is not None and len(base64.b64decode(self.rgb, validate=True)) != 3 * len(self.pixels) * len(
+            self.pixels[0]
+        ):
+            raise ValueError("rgb must have three bytes a pixel")
         return self
+
+    @property
+    def image(self) -> np.ndarray:
+        """The image as the model's input shows it: (height, width, 3) in colours, else (height, width); uint8."""
+        grey = np.array(self.pixels, dtype=np.uint8)
+        if self.rgb is None:
+            return grey
+        return np.frombuffer(base64.b64decode(self.rgb), np.uint8).reshape(*grey.shape, 3)
 
 
 class Mistakes(Stored):

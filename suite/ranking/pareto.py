@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from suite.ranking import statistics
-from suite.ranking.leaderboard import COSTS, Row, ValidationSet, by_validation_set, column, pareto
+from suite.ranking.leaderboard import COSTS, Row, by_validation_set, column, name_of, pareto
 
 STEP = 0.001  # of accuracy, that prices are given for: a tenth of a percentage point
 
@@ -87,14 +87,9 @@ def fronts(rows: Sequence[Row]) -> dict[str, Front]:
     if len(groups) == 1:
         return {cost: made for (cost, _), made in found.items()}
     return {
-        f"{cost} on {_name(group)}": replace(made, title=f"{made.title} on {_name(group)}")
+        f"{cost} on {name_of(group)}": replace(made, title=f"{made.title} on {name_of(group)}")
         for (cost, group), made in found.items()
     }
-
-
-def _name(group: ValidationSet) -> str:
-    dataset, data_hash, limit = group
-    return f"{dataset} ({data_hash[:8]}{f', limit {limit}' if limit is not None else ''})"
 
 
 def as_text(found: Front) -> str:

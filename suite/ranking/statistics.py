@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -66,6 +66,25 @@ def sample(values: Sequence[float], confidence: float = 0.95) -> Sample:
     sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
     half = t_quantile((1 + confidence) / 2, n - 1) * sd / math.sqrt(n)
     return Sample(mean, sd, n, mean - half, mean + half)
+
+
+def sample_of_shares(values: Sequence[float]) -> Sample:
+    """`sample` of accuracies or other shares, 0..1. The interval is the part of the t interval that lies in 0..1.
+
+    The mean of shares is a share, so cutting off what is impossible leaves the coverage as it is. Of a few seeds that
+    differ much, the interval may be all of 0..1: they say nothing. Raises ValueError without values.
+
+    Source: Mandelkern, 2002, "Setting Confidence Intervals for Bounded Parameters", Statist. Sci. 17:149,
+    https://doi.org/10.1214/ss/1030550859
+    """
+    return within_bounds(sample(values))
+
+
+def within_bounds(found: Sample) -> Sample:
+    """The sample of shares with its interval cut to 0..1."""
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def t_quantile(p: float, df: int) -> float:

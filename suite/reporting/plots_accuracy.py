@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from suite.ranking.final import Finalist
 from suite.ranking.leaderboard import Row, column
 from suite.ranking.pareto import Front
-from suite.ranking.statistics import sample, wilson
+from suite.ranking.statistics import sample_of_shares, wilson
 from suite.reporting.plots_style import Look, error, error_axis, figure, legend, looks
 
 Share = tuple[float, float, float | None, float | None]  # of the training labels, accuracy, its interval
@@ -65,7 +65,7 @@ def curves(
         middle, low, high = [], [], []
         for epoch in epochs:
             values = [dict(curve)[epoch] for curve in found]
-            mean = sample(values)
+            mean = sample_of_shares(values)
             if mean.low is None or mean.high is None:
                 bounds = wilson(mean.mean, images)
             else:

@@ -49,7 +49,7 @@ def worst(mistakes: Sequence[Mistake], classes: Sequence[str]) -> Figure:
     for axes in grid.flat:
         axes.axis("off")
     for axes, one in zip(grid.flat, mistakes):
-        axes.imshow(one.pixels, cmap="Greys", vmin=0, vmax=255)
+        axes.imshow(one.image, cmap="gray", vmin=0, vmax=255)  # the map is for images without colours
         true, answer = classes[one.label], classes[one.predicted]
         between = "\nas " if long else " as "
         axes.set_title(f"{true}{between}{answer}\n{100 * one.probability:.1f}%", fontsize=7.5 if long else 9)

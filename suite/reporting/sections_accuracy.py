@@ -46,13 +46,16 @@ def fronts(facts: Facts) -> Section | None:
         return None
     rows = [cells for found in drawn for cells in _front_cells(found)]
     head = ("cost (hypervolume)", "of", "accuracy", "trial", "next 0.1 point costs", "")
+    left_out = ["pretraining, which What it cost lists"] if any(one.cost for one in facts.costs.pretraining) else []
+    if any(s.record and s.record.cost and s.record.cost.setup_flops for s in facts.states):
+        left_out.append("the features of frozen backbones, which the sums of What it cost contain")
+    without = f", without {' and '.join(left_out)}" if left_out else ""
     note = (
         "The pictures show the error on a logarithmic axis: lower is better. The cost of training is that of the trial "
-        "alone, without pretraining and the features of frozen backbones, which are listed in What it cost. The "
-        "staircase joins the trials that no other one beats in accuracy at the same or a lower cost. The knee is its "
-        "point farthest above the line between its ends, on the logarithm of the cost. The hypervolume is the area "
-        "that it dominates, in accuracy times decades of cost, counted from the dearest and the least accurate "
-        "finished trial."
+        f"alone{without}. The staircase joins the trials that no other one beats in accuracy at the same or a lower "
+        "cost. The knee is its point farthest above the line between its ends, on the logarithm of the cost. The "
+        "hypervolume is the area that it dominates, in accuracy times decades of cost, counted from the dearest and "
+        "the least accurate finished trial."
     )
     gallery = Gallery([_picture(facts, found) for found in drawn])
     return Section("Accuracy against cost", [gallery, Text(note), Table(head, rows)])

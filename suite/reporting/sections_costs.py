@@ -21,8 +21,9 @@ def costs(facts: Facts) -> Section:
     rows += [_cells(f"trials of {arm}", part) for arm, part in found.by_arm.items()]
     beside = [_cells("final training", found.final)] if found.final.trials else []
     beside += [_cells(f"pretraining {one.weights}", one.cost) for one in found.pretraining if one.cost]
+    shared = any(one.share for one in found.pretraining)
     if beside:
-        rows += [*beside, _cells("in all, with the shares of pretraining", _sum(found))]
+        rows += [*beside, _cells("in all" + (", with the shares of pretraining" if shared else ""), _sum(found))]
     counters, sources = {cost.flops_source for cost in spent}, Counter(cost.energy_source for cost in spent)
     lines = [
         f"FLOPs are counted ({', '.join(sorted(counters))}), a multiply-add as two; wall time is that of whole trials, "

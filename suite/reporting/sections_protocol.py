@@ -60,7 +60,10 @@ def _lead(found: FinalEvaluation) -> list[str]:
 def _simultaneous(pair: Comparison, comparisons: int) -> tuple[float, float] | None:
     """The interval of a difference of test accuracies that holds together with those of the other comparisons."""
     t = pair.paired_t
-    return None if t.low is None or t.high is None else simultaneous(t.low, t.high, t.n, comparisons)
+    if t.low is None or t.high is None:
+        return None
+    low, high = simultaneous(t.low, t.high, t.n, comparisons)
+    return max(-1.0, low), min(1.0, high)
 
 
 def _adjusted_p(pair: Comparison, comparisons: int) -> str:
@@ -136,8 +139,8 @@ def final(facts: Facts) -> Section | None:
     )
     note = (
         "A star marks the finalist that represents its arm: the best by mean validation accuracy of the new trainings, "
-        "never by test. The interval of the mean is Student's t over seeds; that of one model is Wilson's, for the "
-        "first seed. Seeds vary the training; pretrained weights are the same for all seeds."
+        "never by test. The interval of the mean is Student's t over seeds, cut to 0 to 100 %; that of one model is "
+        "Wilson's, for the first seed. Seeds vary the training; pretrained weights are the same for all seeds."
     )
     rows = [_finalist_cells(row) for row in found.finalists]
     blocks: list[Block] = [known(head, rows), Text(note), Gallery([picture])]

@@ -108,6 +108,7 @@ class Mistake(Spec):
     predicted: Count
     probability: float  # of the predicted class
     pixels: tuple[tuple[int, ...], ...]  # (H, W), 0..255, mean over the channels
+    rgb: str | None = None  # (H, W, 3) bytes in Base64; None for an image without colours
 
 
 class Mistakes(Spec):
@@ -123,11 +124,14 @@ class Mistakes(Spec):
 class Status(Spec):
     """status.json: the state of a study, rewritten by its controller as a heartbeat."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"process"})
+
     schema_version: Literal[1] = SCHEMA
     study: Name
     state: Literal["running", "done", "stopped", "failed"]
     pid: Count
     host: str
+    process: str = ""  # `store.liveness.process_id`; empty in files of versions that did not write it
     started: Timestamp
     heartbeat: Timestamp
     planned: Count

@@ -38,9 +38,8 @@ from suite.errors import InputError
 from suite.spec import NAME, Status, StudyFile
 from suite.store.events import EventReader
 from suite.store.files import check_name, read_model, remove_leftovers, sync_directory, write_atomic
+from suite.store.liveness import has_died, looked_at
 from suite.store.trial import EVENTS, TrialDir, TrialState, read_record, read_trial
-
-STALE_SECONDS = 60.0  # a controller or trial that wrote nothing for longer is shown as stale
 
 FINAL = "final"  # folder of the final evaluation
 
@@ -57,17 +56,6 @@ def gc_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _exists(pid: int) -> bool:
-    """Whether this host has such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's
-        return True
-    return True
 
 
 class StudyDir:
@@ -133,20 +121,16 @@ class StudyDir:
         write_atomic(self.stop_path, reason + "\n")
 
     def live(self) -> Status | None:
-        """The status of a controller that is at work, else None.
-
-        It is at work if its heartbeat is younger than STALE_SECONDS and, on this host, its process exists.
-        """
-        status = self.status()
-        fresh = status is not None and time.time() - status.heartbeat < STALE_SECONDS
-        if status is None or status.state != "running" or not fresh:
-            return None
-        return status if status.host != socket.gethostname() or _exists(status.pid) else None
+        """The status of a controller that is at work, else None. May take `liveness.SIGN_SECONDS`."""
+        (pulse,) = looked_at([self.status])
+        return self.status() if pulse.life == "working" else None
 
     def live_elsewhere(self) -> Status | None:
-        """`live()` where that is on another host, else None."""
-        status = self.live()
-        return status if status is not None and status.host != socket.gethostname() else None
+        """The status of a controller on another host that has neither ended nor is known to have died, else None."""
+        status = self.status()
+        if status is None or status.state != "running" or status.host == socket.gethostname() or has_died(status):
+            return None
+        return status
 
     @contextmanager
     def lock(self) -> Iterator[None]:

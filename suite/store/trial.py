@@ -156,6 +156,12 @@ class TrialDir:
         write_atomic(self.path / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
         write_atomic(self.result, text)
 
+    def reopen(self) -> None:
+        """Remove the result, so that the trial may run again. What happened stays in the event log."""
+        self.result.unlink(missing_ok=True)
+        (self.path / SUMS).unlink(missing_ok=True)
+        sync_directory(self.path)
+
     def sums(self) -> dict[str, str]:
         """SHA256SUMS by file name; empty where it is missing or damaged."""
         try:
@@ -255,6 +261,10 @@ class TrialState:
             self.last = max(self.last, record.ended)
         elif self.state in ("finished", "pruned", "failed"):
             self.state = "running"  # the result is still to be written
+
+    def reopen(self) -> None:
+        """As `TrialDir.reopen`."""
+        self.state, self.record, self.reason, self.curve = "waiting", None, None, []
 
 
 class Overtaken(WorkError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,20 +41,31 @@ def find_mistakes(logits: Tensor, examples: Examples, classes: tuple[str, ...]) 
                 label=int(labels[i]),
                 predicted=int(predicted[i]),
                 probability=round(float(probability[i]), 6),
-                pixels=_rows(_small(examples.inputs[int(i)])),
+                **_pixels(examples.inputs[int(i)]),
             )
             for i in worst
         ),
     )
 
 
+def _pixels(image: Tensor) -> dict[str, Any]:
+    """The fields `pixels` and `rgb` of an image (C, H, W), made small."""
+    small = _small(image)
+    colours = len(small) == 3 and not bool((small[0] == small[1]).all() and (small[1] == small[2]).all())
+    rgb = small.round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy().tobytes() if colours else b""
+    return {
+        "pixels": _rows(small.mean(0).round().int()),
+        "rgb": base64.b64encode(rgb).decode() if colours else None,
+    }
+
+
 def _small(image: Tensor) -> Tensor:
-    """An image (C, H, W) as grey levels (H', W') of at most LARGEST pixels a side."""
-    grey = image.float().mean(0, keepdim=True)
-    if (longest := max(grey.shape[-2:])) > LARGEST:
-        size = [max(1, round(side * LARGEST / longest)) for side in grey.shape[-2:]]
-        grey = F.interpolate(grey[None], size=size, mode="area")[0]
-    return grey[0].round().int()
+    """An image (C, H, W) as float (C, H', W') of at most LARGEST pixels a side."""
+    image = image.float()
+    if (longest := max(image.shape[-2:])) > LARGEST:
+        size = [max(1, round(side * LARGEST / longest)) for side in image.shape[-2:]]
+        image = F.interpolate(image[None], size=size, mode="area")[0]
+    return image
 
 
 def balanced_accuracy(confusion: Sequence[Sequence[int]]) -> float:

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from suite.data.datasets import describe
+from suite.errors import InputError
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -33,7 +36,7 @@ def test_a_few_pictures_are_enough(suite: Command, photos: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[0].startswith("reading pictures: ")
     again = suite(*words, "--dataset", "folder:./photos")
-    assert json.loads(again.stdout) == json.loads(done.stdout)
+    assert json.loads(again.stdout) == json.loads(done.stdout) | {"repeated": True}
     (trial,) = (photos.parent / "results" / "few" / "trials").glob("*/trial.json")
     facts = json.loads(trial.read_text())
     assert facts["dataset"] == f"folder:{photos}"
@@ -41,6 +44,25 @@ def test_a_few_pictures_are_enough(suite: Command, photos: Path) -> None:
     given = suite("pretrain", "--dataset", "folder:photos", "--set", "batch_size=8", "--dry-run")
     assert json.loads(given.stdout)["arms"]["pretrain"]["recipe"]["batch_size"] == 8
     assert facts["preprocess"]["stored"] == facts["preprocess"]["size"] == 40
+
+
+def test_a_test_part_is_checked_before_the_search(photos: Path) -> None:
+    """By the names and sizes of its files; none of them is opened."""
+    for label in ("dark", "light"):
+        (photos / "train" / label).parent.mkdir(exist_ok=True)
+        (photos / label).rename(photos / "train" / label)
+    (photos / "test" / "dark").mkdir(parents=True)
+    (photos / "test" / "dark" / "a.jpg").write_bytes(b"not opened")
+    found = describe(f"folder:{photos}", skip_broken=False)
+    assert found.notes == ("the test part has no picture of light",)
+    (photos / "test" / "dark" / "b.jpg").touch()
+    with pytest.raises(InputError, match=r"test/dark/b\.jpg"):
+        describe(f"folder:{photos}", skip_broken=False)
+    assert any("1 test pictures cannot be read" in note for note in describe(f"folder:{photos}").notes)
+    (photos / "test" / "grey").mkdir()
+    (photos / "test" / "grey" / "c.jpg").write_bytes(b"not opened")
+    with pytest.raises(InputError, match="classes that the training part lacks: grey"):
+        describe(f"folder:{photos}")
 
 
 def test_broken_pictures_are_all_named_before_anything_is_written(suite: Command, photos: Path) -> None:

@@ -273,6 +273,34 @@ def test_answers_that_were_damaged_are_given_again(small: Any, tmp_path: Path) -
     assert len(evaluation_final.judge(plan).readings) == 1
 
 
+@pytest.mark.slow
+def test_test_images_that_cannot_be_read_are_no_reading(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was learned from them, so nothing counts, however often it is tried; once they are mended it is one."""
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    study = StudyDir(results, "small")
+    for trial in final_of(study).trials():
+        (trial.path / TEST_FILE).unlink()
+    cache = tmp_path / "cache"
+    for path in raw_files("mnist"):
+        target = cache / path.relative_to(cache_dir())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        if "t10k-images" in path.name:
+            target.write_bytes(target.read_bytes()[:-1] + b"?")
+    plan = evaluation_final.plan(results, study, top=1, seeds=2, place="cpu")
+    with monkeypatch.context() as patch:
+        patch.setenv("MNIST_SUITE_CACHE", str(cache))
+        for _ in range(2):
+            with pytest.raises(InputError, match="t10k-images"):
+                evaluation_final.judge(plan)
+    assert len(readings(study)) == 1
+    found = evaluation_final.judge(plan)
+    assert len(found.readings) == 2 and found.finalists == small.outcome.finalists
+
+
 def test_a_damaged_final_model_is_set_aside_and_trained_again(small: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results)

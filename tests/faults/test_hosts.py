@@ -55,6 +55,7 @@ def test_a_controller_that_was_taken_for_dead_gives_way(
     (directory.path / "controller.lock").unlink()
     status = json.loads(directory.status_path.read_text())
     directory.status_path.write_text(json.dumps(status | {"heartbeat": time.time() - 57}))
+    os.utime(directory.status_path, (time.time() - 57,) * 2)
     second = start("sweep", experiment, "--resume", "--results", tmp_path, host="second")
     assert second.wait() == 0, second.errors
     assert f"pid {first.pid} on first was at work on it just now" in second.errors

@@ -32,6 +32,20 @@ def test_mean_sd_and_interval(values: list[float]) -> None:
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
 
 
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_the_interval_of_shares_is_one_of_shares(values: list[float]) -> None:
+    found, plain = statistics.sample_of_shares(values), statistics.sample(values)
+    assert found.low is not None and found.high is not None and plain.low is not None and plain.high is not None
+    assert (found.mean, found.sd, found.n) == (plain.mean, plain.sd, plain.n)
+    assert 0 <= found.low <= found.mean + 1e-12 and found.mean - 1e-12 <= found.high <= 1
+    assert found.low == max(0, plain.low) and found.high == min(1, plain.high)
+
+
+def test_two_seeds_that_differ_say_little() -> None:
+    found = statistics.sample_of_shares([0.4, 0.3333])
+    assert found.low == 0.0 and found.high is not None and 0.78 < found.high < 0.80
+
+
 def test_one_value_has_no_spread() -> None:
     assert statistics.sample([0.5]) == statistics.Sample(0.5, None, 1, None, None)
     with pytest.raises(ValueError, match="no values"):

@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suite.cli.console import summary, table
 from suite.data.splits import split_indices
-from suite.ranking.leaderboard import Row, rank, row
+from suite.ranking.leaderboard import Row, as_csv, as_dict, as_markdown, first_of_each, rank, row
 from suite.spec import Cost, Record, Trial
 from suite.store.trial import TrialState
 
@@ -57,6 +58,36 @@ def test_other_validation_images_are_another_group(make_trial: MakeTrial) -> Non
     quick = ranked_row(make_trial(arm="quick", number=4, limit=300), 0.9, 2000)
     other = ranked_row(make_trial(arm="other", number=5, dataset="fashion-mnist", data_hash="e"), 0.8, 3000)
     assert stars(whole, quick, other) == {"whole", "quick", "other"}
+
+
+def test_each_validation_set_has_a_ranking_of_its_own(make_trial: MakeTrial) -> None:
+    """A good figure on an easy data set is not ranked above one on a hard data set, in whatever form."""
+    easy = [ranked_row(make_trial(arm=f"easy{n}", number=n), 0.99 - n / 100, 10 + n) for n in range(3)]
+    changes = {"dataset": "fashion-mnist", "data_hash": "e" * 64, "limit": 300}
+    hard = [ranked_row(make_trial(arm=f"hard{n}", number=n, **changes), 0.8 - n / 100, 10 + n) for n in range(3)]
+    rows = rank([easy[1], hard[0], easy[0], hard[2], easy[2], hard[1]])
+    assert [(r.dataset, r.arm, r.rank, r.pareto) for r in rows] == [
+        (name, f"{kind}{n}", n + 1, n == 0)
+        for name, kind in (("fashion-mnist", "hard"), ("mnist", "easy"))
+        for n in range(3)
+    ]
+    assert [r.arm for r in first_of_each(rows, 2)] == ["hard0", "hard1", "easy0", "easy1"]
+    one = as_dict(rows[0])
+    assert (one["dataset"], one["data_hash"], one["limit"], one["rank"]) == ("fashion-mnist", "e" * 64, 300, 1)
+    first, _, _, last = as_csv([rows[0], rows[3], rows[4]]).splitlines()
+    assert {"dataset", "data_hash", "limit"} <= set(first.split(",")) and ",mnist," in last
+    names = ["fashion-mnist (eeeeeeee), limit 300", "mnist (d)"]
+    assert [line.removeprefix("Data set ") for line in as_markdown(rows).splitlines() if "Data set" in line] == names
+    shown = [text for text, _ in table(rows, ["rank", "arm"], top=2).lines]
+    assert [line.strip() for line in shown[1:]] == [
+        f"data set {names[0]}",
+        "*1  hard0",
+        "2  hard1",
+        f"data set {names[1]}",
+        "*1  easy0",
+        "2  easy1",
+    ]
+    assert "on the same data set" in summary(rows, "flops") and "data set" not in summary(easy, "flops")
 
 
 @given(

@@ -37,10 +37,12 @@ from suite.ranking.final import (
 from suite.ranking.mistakes import Mistake
 from suite.ranking.statistics import mcnemar, paired_t, sample, wilson
 from suite.reporting import plots_accuracy, plots_mistakes, plots_search, report
-from suite.reporting.document import Gallery, Table
+from suite.reporting.document import Gallery, Table, Text
 from suite.reporting.facts import gather
 from suite.reporting.plots_style import as_svg, looks
 from suite.reporting.sections import sections
+from suite.reporting.sections_accuracy import fronts
+from suite.reporting.sections_costs import costs
 from suite.reporting.sections_protocol import final, summary
 from suite.reporting.sections_search import hyperparameters, labels
 from suite.reporting.spaces import joined
@@ -105,6 +107,18 @@ def test_every_section_is_there(html: Path, small: Any) -> None:
     assert "optimistic" in page.text
     assert "read once" in page.text
     assert small.study.study().data_hash in page.text
+
+
+def test_what_is_left_out_of_a_cost_is_said_where_it_is_listed(small: Any) -> None:
+    """No part of the page refers to a row that is not there."""
+    facts = gather(small.results, small.study)
+    alone = replace(facts, costs=replace(facts.costs, pretraining=()))
+    for found, listed in ((facts, True), (alone, False)):
+        said = " ".join(str(block) for block in fronts(found).blocks if isinstance(block, Text))
+        rows = [row[0] for block in costs(found).blocks if isinstance(block, Table) for row in block.rows]
+        assert ("without pretraining, which What it cost lists" in said) == listed
+        assert any(row.startswith("pretraining ") for row in rows) == listed
+        assert ("in all, with the shares of pretraining" in rows) == listed and ("in all" in rows) != listed
 
 
 @pytest.mark.slow

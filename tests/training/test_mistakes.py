@@ -8,7 +8,9 @@ import torch
 from scipy import stats as scipy_stats
 from sklearn.metrics import balanced_accuracy_score
 
+from suite.ranking import mistakes as ranking
 from suite.ranking import statistics
+from suite.reporting import plots_mistakes
 from suite.spec import Mistakes
 from suite.training.evaluation import Examples
 from suite.training.mistakes import MOST_CONFIDENT, balanced_accuracy, calibration_error, find_mistakes, reliability
@@ -59,6 +61,28 @@ def test_counts_and_worst_mistakes_follow_from_the_logits() -> None:
     assert sum(b.count for b in found.bins) == 200
 
 
+def test_mistakes_keep_their_colours() -> None:
+    """As they are read for the report: coloured images in colours, grey ones as they are, not as negatives."""
+    logits, examples = answers(30)
+    for images in (examples.inputs, examples.inputs[:, :1], examples.inputs[:, :1].expand(-1, 3, -1, -1)):
+        written = find_mistakes(logits, Examples(images, examples.labels), CLASSES)
+        for one, kept in zip(ranking.Mistakes.model_validate_json(written.model_dump_json()).worst, written.worst):
+            image = images[kept.index].permute(1, 2, 0).numpy()
+            coloured = images.shape[1] == 3 and images.stride(1) != 0
+            assert one.image.tolist() == (image if coloured else image[..., 0]).tolist()
+    picture = plots_mistakes.worst([one], list(CLASSES)).axes[0].images[0]
+    assert picture.get_cmap().name == "gray" and picture.get_clim() == (0, 255)
+
+
+def test_large_mistakes_are_made_small_in_colours() -> None:
+    colours = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 256, 128)
+    written = find_mistakes(torch.tensor([[0.0, 9.0, 0.0]]), Examples(colours, torch.tensor([0])), CLASSES)
+    (one,) = ranking.Mistakes.model_validate_json(written.model_dump_json()).worst
+    assert one.image.shape == (64, 32, 3) and one.image[5, 5].tolist() == [200, 100, 0]
+    with pytest.raises(ValueError, match="three bytes a pixel"):
+        ranking.Mistake.model_validate(one.model_dump() | {"rgb": "AAAA"})
+
+
 def test_balanced_accuracy_is_that_of_scikit_learn() -> None:
     """The same figure where it is recorded and where it is read; a class without images does not count."""
     logits, examples = answers(200)
@@ -78,7 +102,7 @@ def test_validation_json_keeps_its_format() -> None:
     written = json.loads(json.dumps(found.model_dump(mode="json")))
     assert list(written) == ["classes", "confusion", "ece", "bins", "worst"]
     assert list(written["bins"][0]) == ["low", "high", "count", "confidence", "accuracy"]
-    assert list(written["worst"][0]) == ["index", "label", "predicted", "probability", "pixels"]
+    assert list(written["worst"][0]) == ["index", "label", "predicted", "probability", "pixels", "rgb"]
     assert Mistakes.model_validate_json(json.dumps(written)) == found
     del written["ece"], written["bins"]
     assert Mistakes.model_validate_json(json.dumps(written)).bins == ()

@@ -8,7 +8,8 @@ import pytest
 from suite.spec import Evaluated, Progress, Started
 from suite.store.events import EventWriter
 from suite.store.files import write_model
-from suite.store.study import STALE_SECONDS, StudyDir
+from suite.store.liveness import STALE_SECONDS
+from suite.store.study import StudyDir
 from suite.store.trial import TrialDir
 from tui.model.detail import POINTS, Follower, clean, read_validation, tail
 from tui.model.feed import Feed, Watcher
@@ -86,14 +87,30 @@ def test_an_incomplete_line_is_left_and_a_damaged_one_counted(results: Path) -> 
 
 
 def test_a_run_becomes_stale_and_is_running_again(results: Path) -> None:
-    now = [NOW]
-    watcher = Watcher(results, lambda: now[0])
+    passed = [0.0]
+    watcher = Watcher(results, lambda: NOW, lambda: passed[0])
     assert by_number(watcher.poll().runs)[4].row.state == "running"
-    now[0] += STALE_SECONDS + 10
+    passed[0] += STALE_SECONDS + 10
     snapshot = watcher.poll()
     assert by_number(snapshot.runs)[4].row.state == "stale" and snapshot.studies[0].state == "stale"
-    now[0] = NOW
-    assert by_number(watcher.poll().runs)[4].row.state == "running"
+    write_status(StudyDir(results, "mnist"), ["finished", "running"], heartbeat=NOW + 1)
+    snapshot = watcher.poll()
+    assert by_number(snapshot.runs)[4].row.state == "running" and snapshot.studies[0].state == "running"
+
+
+@pytest.mark.parametrize("ahead", [-120, 120, 86400])
+def test_the_clock_of_the_viewer_makes_nothing_stale(results: Path, ahead: float) -> None:
+    """At the first look a clock that is minutes off leaves a doubt; from the next heartbeat on it plays no part."""
+    passed = [0.0]
+    watcher = Watcher(results, lambda: NOW + ahead, lambda: passed[0])
+    snapshot = watcher.poll()
+    if abs(ahead) < 300:
+        assert by_number(snapshot.runs)[4].row.state == snapshot.studies[0].state == "running"
+    for beat in range(40):
+        passed[0] += 2
+        write_status(StudyDir(results, "mnist"), ["finished", "running"], heartbeat=NOW + beat)
+        snapshot = watcher.poll()
+        assert by_number(snapshot.runs)[4].row.state == snapshot.studies[0].state == "running"
 
 
 def test_a_running_trial_ends_with_its_result(results: Path) -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, COSTS, Row, pareto_keys
-from suite.ranking.statistics import sample
+from suite.ranking.statistics import sample_of_shares
 from tui.model.filters import Filter, Subject, lookup, parse
 from tui.model.snapshot import Key, Run
 from tui.model.view import View
 
-EXTRA = ("flag", "curve", "power", "dataset", "host", "seeds")  # columns that only the dashboard has
+EXTRA = ("flag", "curve", "power", "host", "seeds")  # columns that only the dashboard has
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ def _merged(runs: list[Run]) -> BoardLine:
     }
     accuracies = [run.row.accuracy for run in done if run.row.accuracy is not None]
     if len(accuracies) > 1:
-        interval = sample(accuracies)
+        interval = sample_of_shares(accuracies)
         values |= {"low": interval.low, "high": interval.high}
     merged = row._replace(**values)
     # The line has the identity of its first run, so that its key stays the same while seeds finish.

@@ -17,7 +17,8 @@ from pathlib import Path
 from suite.ranking.leaderboard import row
 from suite.spec import NAME, StudyFile
 from suite.store.events import EventReader
-from suite.store.study import STALE_SECONDS, StudyDir
+from suite.store.liveness import STALE_SECONDS, Pulse
+from suite.store.study import StudyDir
 from suite.store.trial import TrialDir, TrialState
 from tui.model.detail import Detail, Follower, file_signature
 from tui.model.snapshot import Key, Run, Snapshot, StudyView
@@ -38,7 +39,7 @@ class Watched:
     began: float = 0.0
 
     def poll(self, study: str, now: float) -> bool:
-        """Read what is new; return whether the run has changed."""
+        """Read what is new; return whether the run has changed. `now`: as in `leaderboard.row`."""
         if self.state is None:
             trial = self.directory.trial()
             if trial is None:
@@ -79,6 +80,7 @@ class WatchedStudy:
 
     directory: StudyDir
     view: StudyView
+    pulse: Pulse
     signatures: dict[str, object] = field(default_factory=dict)
     trials: dict[str, Watched] = field(default_factory=dict)
     live: list[str] = field(default_factory=list)  # trials read at least once, without a result
@@ -96,9 +98,14 @@ class WatchedStudy:
 class Watcher:
     """Reads one results directory incrementally. Not thread-safe: only one thread may poll."""
 
-    def __init__(self, results: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        results: Path,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.results = results
-        self.clock = clock
+        self.clock, self.monotonic = clock, monotonic
         self._studies: dict[str, WatchedStudy] = {}
         self._version = 0
         self._last = Snapshot()
@@ -134,7 +141,7 @@ class Watcher:
         new = there - self._studies.keys() - set(gone)
         for name in new:
             view = StudyView(name, None, None, False, ())
-            self._studies[name] = WatchedStudy(StudyDir(self.results, name), view)
+            self._studies[name] = WatchedStudy(StudyDir(self.results, name), view, Pulse(self.clock, self.monotonic))
         return bool(gone or new)
 
     def _poll_study(self, study: WatchedStudy, deadline: float) -> bool:
@@ -147,10 +154,11 @@ class Watcher:
                 study.live, study.unread, study.listed = [], [], 0.0
         if study.changed("status.json"):
             status = directory.status()
+        stale = study.pulse.look(status) in ("silent", "died")
+        present = study.pulse.present
         changed = self._list_trials(study, now)
-        changed |= self._poll_trials(study, now, deadline)
+        changed |= self._poll_trials(study, now if present is None else present, deadline)
         stopping = directory.stop_path.exists()
-        stale = bool(status and status.state == "running" and now - status.heartbeat > STALE_SECONDS)
         if changed:
             runs = tuple(w.run for w in study.trials.values() if w.run is not None)
         else:

@@ -48,7 +48,7 @@ class StudyView:
     status: Status | None
     stopping: bool  # a stop has been requested
     runs: tuple[Run, ...]
-    stale: bool = False  # the status is "running", but has not been written for STALE_SECONDS
+    stale: bool = False  # the status is "running", but the controller is silent or has died (`store.liveness`)
 
     @property
     def planned(self) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite.store.study import STALE_SECONDS
 from tui.model.snapshot import Snapshot
 
 
@@ -52,17 +51,23 @@ def writers(snapshot: Snapshot, now: float, here: str, alive: Callable[[int], bo
     """The processes that should be writing, by their files; on the host `here` their pid is checked with `alive`."""
     found: list[Writer] = []
 
-    def add(name: str, host: str, pid: int, last: float) -> None:
+    def add(name: str, host: str, pid: int, last: float, stale: bool) -> None:
         silent = max(0.0, now - last)
         gone = host == here and not alive(pid)
-        found.append(Writer(name, host, pid, silent, "gone" if gone else "stale" if silent > STALE_SECONDS else "ok"))
+        found.append(Writer(name, host, pid, silent, "gone" if gone else "stale" if stale else "ok"))
 
     for view in snapshot.studies:
         if view.status is not None and view.status.state == "running":
-            add(f"{view.name} (controller)", view.status.host, view.status.pid, view.status.heartbeat)
+            add(f"{view.name} (controller)", view.status.host, view.status.pid, view.status.heartbeat, view.stale)
         for run in view.runs:
             if run.row.state in ("running", "stale") and run.started is not None:
-                add(f"{view.name}/{run.row.trial}", run.started.host, run.started.pid, run.last)
+                add(
+                    f"{view.name}/{run.row.trial}",
+                    run.started.host,
+                    run.started.pid,
+                    run.last,
+                    run.row.state == "stale",
+                )
     return found
 
 
