@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,6 +19,7 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.screen import Screen
+from textual.widgets import Input
 
 from suite.store.files import cache_dir
 from suite.store.study import StudyDir
@@ -76,7 +78,8 @@ class Dashboard(App[None]):
         Binding("question_mark,f1", "help", "Help", key_display="?"),
         Binding("T", "next_theme", "Next theme", show=False),
         Binding("S", "screenshot", "Screenshot to SVG", show=False),
-        Binding("q,ctrl+c", "quit", "Quit"),
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+c", "interrupt", "Quit, or copy what is selected", show=False),
     ]
 
     def __init__(
@@ -173,6 +176,13 @@ class Dashboard(App[None]):
         self.theme = names[after % len(names)]
         self.notify(f"Theme: {self.theme}")
 
+    async def action_interrupt(self) -> None:
+        """Quit, unless a field has the focus: there this key copies, and arrives here when nothing is selected."""
+        if isinstance(self.focused, Input):
+            self.notify("Nothing is selected to copy. Escape leaves the field; then q quits.")
+        else:
+            await self.action_quit()
+
     def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
         name = filename or time.strftime("mnist-suite-%Y%m%d-%H%M%S.svg")
         try:
@@ -221,14 +231,8 @@ class Dashboard(App[None]):
             self.notify("Only a finished trial has a model to export.", severity="warning")
             return
 
-        def check(to: str) -> str | None:
-            place = Path(to).expanduser()
-            if not to.strip():
-                return "say where"
-            return "there is something already" if place.exists() and any(place.iterdir()) else None
-
         def words(to: str) -> list[str]:
-            return commands.export_words(study, trial, Path(to).expanduser(), self.results)
+            return commands.export_words(study, trial, commands.new_folder(to), self.results)
 
         def answer(to: str | None) -> None:
             if to:
@@ -236,6 +240,7 @@ class Dashboard(App[None]):
                 self.start(words(to), log, f"Exporting to {to} …", f"Exported to {to}.")
 
         default = str(Path("exports") / f"{study}-{run.row.number:04d}")
+        check = partial(commands.refusal, commands.new_folder)
         preview = lambda to: f"$ {commands.typed(words(to))}"  # noqa: E731
         self.push_screen(PromptScreen(f"Export {study}/{trial} to", default, check=check, preview=preview), answer)
 
