@@ -21,9 +21,11 @@ from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import Input
 
+from suite.errors import WorkError
 from suite.store.files import cache_dir
 from suite.store.study import StudyDir
 from tui import commands
+from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.messages import Polled
 from tui.model.board import Board
 from tui.model.detail import Detail, tail
@@ -103,6 +105,7 @@ class Dashboard(App[None]):
         self.pinned: set[Key] = set()
         self.focus_key: Key | None = None
         self.board = Board()
+        self.fault: Exception | None = None  # of the application itself, which has ended it
         self._children: list[Child] = []
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
 
@@ -120,6 +123,11 @@ class Dashboard(App[None]):
 
     def on_unmount(self) -> None:
         self.feed.stop()
+
+    def _fatal_error(self) -> None:
+        """Close the application after an exception. Textual's method prints the traceback on the terminal."""
+        self.fault = self._exception
+        self._close_messages_no_wait()
 
     # --- news from the feed ---
 
@@ -292,7 +300,9 @@ if TYPE_CHECKING:
 
 
 def run(results: Path, readonly: bool | None, web: bool) -> int:
-    """Show the dashboard until the user quits; returns the exit code.
+    """Show the dashboard until the user quits or a signal ends it; returns the exit code.
+
+    Raises WorkError where a fault of its own ends it.
 
     `web` serves it to browsers on this machine instead. `readonly` disables every action that writes or starts
     something; None: only with `web`.
@@ -302,7 +312,14 @@ def run(results: Path, readonly: bool | None, web: bool) -> int:
         return serve(results, readonly)
     collect_less_often()
     app = Dashboard(results, readonly=readonly)
-    app.run()
+    with by_signal(app.exit) as received:
+        app.run()
+    if app.fault is not None:
+        raise WorkError(by_fault(app.fault))
+    if received:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"mnist-suite: {sentence(received[0])}\n")
+        return exit_code(received[0])
     return app.return_code or 0
 
 

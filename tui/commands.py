@@ -155,8 +155,8 @@ def new_folder(typed: str) -> Path:
     """The folder to export to. Raises InputError unless it is new or empty."""
     if not typed.strip():
         raise InputError("say where")
+    place = expand_user(typed)
     try:
-        place = expand_user(typed)
         if any(place.iterdir()):
             raise InputError("there is something already")
     except FileNotFoundError:
