@@ -41,10 +41,16 @@ def installed() -> list[str]:
 
 
 def _covered(path: str, wanted: frozenset[str]) -> frozenset[str]:
-    """Which of these characters a font has. Fonts that matplotlib cannot draw, such as bitmaps, have none."""
+    """Which of these characters a font has.
+
+    Fonts that matplotlib cannot draw, such as bitmaps, have none, and so has a "Last Resort" font, of which one comes
+    with matplotlib: it has a box for every character.
+    """
     try:
         font = FT2Font(path)
     except (RuntimeError, OSError, ValueError):
+        return frozenset()
+    if font.family_name.lower().replace(" ", "").startswith((".lastresort", "lastresort")):
         return frozenset()
     return frozenset(c for c in wanted if font.get_char_index(ord(c)))
 

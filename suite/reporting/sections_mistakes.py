@@ -50,7 +50,7 @@ def _key(names: Sequence[str]) -> list[Text]:
     if not numbered(names):
         return []
     pairs = ", ".join(f"{number} {name}" for number, name in zip(labels(names), names))
-    return [Text(f"No font of the machine that made this report has all characters of the class names: {pairs}.")]
+    return [Text(f"No font of this machine has all characters of the class names, so pictures number them: {pairs}.")]
 
 
 def classes(facts: Facts) -> Section | None:

@@ -378,8 +378,10 @@ def test_class_names_in_any_script_are_legible(
     small: Any, font: Path, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
     """Written with a font that has them; where there is none, as numbers with a key. No warning either way."""
-    monkeypatch.setattr(fonts, "installed", lambda: [str(font)] if there else [])
+    matplotlibs = Path(matplotlib.get_data_path()).rglob("*.ttf")
+    monkeypatch.setattr(fonts, "installed", lambda: [*map(str, matplotlibs), *([str(font)] if there else [])])
     fonts._families.cache_clear()
+    assert fonts.families("Größe ≥ 3\n") == (fonts.OWN,)
     names = ["猫", "犬", "鳥", *"3456789"]
     facts = gather(small.results, small.study)
     mistakes = {arm: one.model_copy(update={"classes": tuple(names)}) for arm, one in facts.tested.items()}

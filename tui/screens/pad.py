@@ -43,7 +43,7 @@ class PadScreen(LiveScreen):
         self.key: Key | None = None
         self.model = ""
         self._state = "no model yet: m chooses one"
-        self._truth = ""
+        self._note = ""  # on the sample
         self._answer: tuple[str, dict[str, float]] | None = None
 
     def compose(self) -> ComposeResult:
@@ -79,8 +79,8 @@ class PadScreen(LiveScreen):
 
     def _show(self) -> None:
         words = [self.model or "no model", self._state]
-        if self._truth:
-            words.append(f"sample, labelled {self._truth}")
+        if self._note:
+            words.append(self._note)
         pen = self.query_one(Canvas)
         words.append(f"pen {'down' if pen.down else 'up'}{', eraser' if pen.erasing else ''}")
         self.query_one("#model", Static).update("\n".join(words))
@@ -163,7 +163,7 @@ class PadScreen(LiveScreen):
 
     def action_sample(self) -> None:
         run = self.session.snapshot.find(self.key)
-        self._state = "fetching a sample …"
+        self._note = "fetching a sample …"
         self._show()
         dataset = run.trial.dataset if run else self.predictor.dataset if self.predictor else ""
         self._sample(dataset or "mnist")
@@ -179,11 +179,10 @@ class PadScreen(LiveScreen):
 
     def _sampled(self, pixels: list[list[int]] | None, words: str) -> None:
         """Load a sample; `words` is its label, or the reason why there is none."""
-        self._state = "ready" if pixels is not None and self.predictor else self._state
         if pixels is None:
-            self._state = f"No sample: {words}"
+            self._note = f"No sample: {words}"
         else:
-            self._truth = words
+            self._note = f"sample of {len(pixels)} x {len(pixels)} pixels, labelled {words}"
             self.query_one(Canvas).load(pixels)
         self._show()
 
