@@ -312,6 +312,7 @@ EXPERIMENT = Experiment(name="own", question="Mine?", dataset="mnist", arms={{"o
 """
 
 
+@pytest.mark.slow
 def test_a_file_is_run_when_its_field_is_left_and_not_before(
     tmp_path: Path, results, drive, screen_text, monkeypatch
 ) -> None:

@@ -145,9 +145,11 @@ def launch(terminal: Terminal) -> None:
     terminal.until("mnist-suite sweep mnist")  # the form is open, its first field has the focus
     time.sleep(0.5)
     terminal.type(str(terminal.folder / "quick.py"))
-    terminal.keys("Tab")
-    terminal.type("quick")
+    terminal.until("enter runs this file")
+    terminal.keys("Enter")
     terminal.until("Does it start?")
+    terminal.type("quick")
+    terminal.until("--study quick")
     terminal.keys("C-s")
     terminal.until("Start study quick?")
     terminal.keys("y")
