@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,12 +19,13 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.screen import Screen
+from textual.widgets import Input
 
-from suite.errors import InputError, expand_user
+from suite.errors import WorkError
 from suite.store.files import scratch_dir
-from suite.store.outputs import check_new_folder
 from suite.store.study import StudyDir
 from tui import commands
+from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.messages import Polled
 from tui.model.board import Board
 from tui.model.detail import Detail, tail
@@ -78,7 +80,8 @@ class Dashboard(App[None]):
         Binding("question_mark,f1", "help", "Help", key_display="?"),
         Binding("T", "next_theme", "Next theme", show=False),
         Binding("S", "screenshot", "Screenshot to SVG", show=False),
-        Binding("q,ctrl+c", "quit", "Quit"),
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+c", "interrupt", "Quit, or copy what is selected", show=False),
     ]
 
     def __init__(
@@ -102,6 +105,7 @@ class Dashboard(App[None]):
         self.pinned: set[Key] = set()
         self.focus_key: Key | None = None
         self.board = Board()
+        self.fault: Exception | None = None  # of the application itself, which has ended it
         self._children: list[Child] = []
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
 
@@ -119,6 +123,11 @@ class Dashboard(App[None]):
 
     def on_unmount(self) -> None:
         self.feed.stop()
+
+    def _fatal_error(self) -> None:
+        """Close the application after an exception. Textual's method prints the traceback on the terminal."""
+        self.fault = self._exception
+        self._close_messages_no_wait()
 
     # --- news from the feed ---
 
@@ -175,6 +184,13 @@ class Dashboard(App[None]):
         self.theme = names[after % len(names)]
         self.notify(f"Theme: {self.theme}")
 
+    async def action_interrupt(self) -> None:
+        """Quit, unless a field has the focus: there this key copies, and arrives here when nothing is selected."""
+        if isinstance(self.focused, Input):
+            self.notify("Nothing is selected to copy. Escape leaves the field; then q quits.")
+        else:
+            await self.action_quit()
+
     def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
         name = filename or time.strftime("mnist-suite-%Y%m%d-%H%M%S.svg")
         try:
@@ -224,17 +240,8 @@ class Dashboard(App[None]):
             self.notify("Only a finished trial has a model to export.", severity="warning")
             return
 
-        def check(to: str) -> str | None:
-            if not to.strip():
-                return "say where"
-            try:
-                check_new_folder(expand_user(to))
-            except InputError as error:
-                return str(error)
-            return None
-
-        def words(to: str) -> list[str]:  # the command expands "~"
-            return commands.export_words(study, trial, Path(to), self.results)
+        def words(to: str) -> list[str]:
+            return commands.export_words(study, trial, commands.new_folder(to), self.results)
 
         def answer(to: str | None) -> None:
             if to:
@@ -242,6 +249,7 @@ class Dashboard(App[None]):
                 self.start(words(to), log, f"Exporting to {to} …", f"Exported to {to}.")
 
         default = str(Path("exports") / f"{study}-{run.row.number:04d}")
+        check = partial(commands.refusal, commands.new_folder)
         preview = lambda to: f"$ {commands.typed(words(to))}"  # noqa: E731
         self.push_screen(PromptScreen(f"Export {study}/{trial} to", default, check=check, preview=preview), answer)
 
@@ -293,7 +301,9 @@ if TYPE_CHECKING:
 
 
 def run(results: Path, readonly: bool | None, web: bool) -> int:
-    """Show the dashboard until the user quits; returns the exit code.
+    """Show the dashboard until the user quits or a signal ends it; returns the exit code.
+
+    Raises WorkError where a fault of its own ends it.
 
     `web` serves it to browsers on this machine instead. `readonly` disables every action that writes or starts
     something; None: only with `web`.
@@ -303,7 +313,14 @@ def run(results: Path, readonly: bool | None, web: bool) -> int:
         return serve(results, readonly)
     collect_less_often()
     app = Dashboard(results, readonly=readonly)
-    app.run()
+    with by_signal(app.exit) as received:
+        app.run()
+    if app.fault is not None:
+        raise WorkError(by_fault(app.fault))
+    if received:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"mnist-suite: {sentence(received[0])}\n")
+        return exit_code(received[0])
     return app.return_code or 0
 
 

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from suite.store.files import scratch_dir
-from tui.commands import PROGRAM, export_words
+from tui.commands import PROGRAM, export_words, last_line
 
 Pixels = Sequence[Sequence[int]]  # rows of grey levels, 0 to 255
-SIDE = 28  # of the canvas
 Answer = Callable[[str, dict[str, float]], object]
 
 
@@ -39,6 +38,7 @@ class Predictor:
         self._waiting: Pixels | None = None
         self._busy = True  # until the model is loaded
         self._closed = False
+        self.dataset = ""  # that the model was trained on; known when it is ready
 
     def start(self, before: Sequence[str] | None = None) -> None:
         """Start in the background, after the command `before` has succeeded."""
@@ -77,7 +77,7 @@ class Predictor:
         _, errors = process.communicate()
         self._process = None
         if process.returncode and not self._closed:
-            self._status(f"No model: {_last_line(errors)}")
+            self._status(f"No model: {last_line(errors)}")
         return process.returncode == 0
 
     def _serve(self) -> None:
@@ -92,7 +92,7 @@ class Predictor:
             self._read_answer(line)
         code = process.wait()
         if not self._closed:
-            self._status(f"No model (code {code}): {_last_line(''.join(errors))}")
+            self._status(f"No model (code {code}): {last_line(''.join(errors))}")
 
     def _read_answer(self, line: str) -> None:
         try:
@@ -102,7 +102,9 @@ class Predictor:
         if not isinstance(data, dict):
             return
         if data.get("ready"):
-            self._status("ready")
+            self.dataset = str(data.get("dataset", ""))
+            size = data.get("size")
+            self._status(f"ready; it takes {size} x {size} pixels" if size else "ready")
         elif "probabilities" in data:
             self._answer(str(data.get("label", "")), {str(k): float(v) for k, v in data["probabilities"].items()})
         elif "error" in data:
@@ -125,7 +127,7 @@ class Predictor:
 def sample(words: Sequence[str], environment: Mapping[str, str]) -> tuple[Pixels, str]:
     """Run a command that prints {"pixels": ..., "label": ...}; returns both. Raises ValueError with a readable message.
 
-    The pixels are 28 by 28 grey levels, 0 to 255; samples of another size are scaled.
+    The pixels are N rows of N grey levels, 0 to 255, at the sample's own size.
     """
     try:
         done = subprocess.run(
@@ -140,30 +142,15 @@ def sample(words: Sequence[str], environment: Mapping[str, str]) -> tuple[Pixels
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ValueError(str(error)) from None
     if done.returncode:
-        raise ValueError(_last_line(done.stderr))
+        raise ValueError(last_line(done.stderr))
     try:
         data = json.loads(done.stdout)
         pixels = [[max(0, min(255, int(p))) for p in line] for line in data["pixels"]]
         if not pixels or any(len(line) != len(pixels) for line in pixels):
             raise ValueError("not a square image")
-        return _scaled(pixels), str(data["label"])
+        return pixels, str(data["label"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the sample cannot be read: {error}") from None
-
-
-def _scaled(pixels: list[list[int]]) -> Pixels:
-    """The pixels at the size of the canvas."""
-    if len(pixels) == SIDE:
-        return pixels
-    import numpy as np
-    from PIL import Image
-
-    image = Image.fromarray(np.array(pixels, np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return np.asarray(image).tolist()
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
 
 
 def model_place(study: str, trial: str, version: str) -> Path:

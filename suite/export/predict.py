@@ -163,9 +163,10 @@ def batch_size(expects: Preprocess, device: torch.device) -> int:
 def serve(folder: Path, device: str) -> None:
     """Answer JSON lines on stdin with JSON lines on stdout, until stdin ends.
 
-    The first line written is {"ready": true, "classes": [...], "size": N}. A request is {"pixels": [[0..255, ...]]},
-    a square grey picture of any size, which is brought to the model's size N as a file would be; its answer holds
-    `label` and `probabilities`, or `error`. Raises InputError where the model cannot be loaded.
+    The first line written is {"ready": true, "classes": [...], "size": N, "dataset": NAME}. A request is
+    {"pixels": [[0..255, ...]]}, a square grey picture of any size, which is brought to the model's size N as a file
+    would be; its answer holds `label` and `probabilities`, or `error`. Raises InputError where the model cannot be
+    loaded.
     """
     predictor = Predictor(folder, device)
 
@@ -173,7 +174,8 @@ def serve(folder: Path, device: str) -> None:
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
-    write({"ready": True, "classes": list(predictor.card.classes), "size": predictor.card.preprocess.stored})
+    card = predictor.card
+    write({"ready": True, "classes": list(card.classes), "size": card.preprocess.stored, "dataset": card.dataset})
     for line in sys.stdin:
         try:
             write(predictor.drawing(_square(json.loads(line)["pixels"])))

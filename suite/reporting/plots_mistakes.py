@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from rich.cells import cell_len
 
 from suite.ranking.mistakes import CalibrationBin, Mistake
-from suite.reporting.plots_style import Look, figure, legend, literal
+from suite.reporting.plots_style import Look, figure, labels, legend
 
 
 def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
@@ -16,8 +17,9 @@ def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
 
     table: (classes, classes) as [label][predicted].
     """
-    classes = [literal(name) for name in classes]
-    made, axes = figure(4.2 if max(map(len, classes)) < 4 else 4.7)
+    classes = labels(classes)
+    short = max(map(cell_len, classes)) < 4
+    made, axes = figure(4.2 if short else 4.7)
     n = len(classes)
     wrong = [[0 if i == j else table[i][j] for j in range(n)] for i in range(n)]
     most = max(1, *(max(row) for row in wrong))
@@ -30,7 +32,7 @@ def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
                     axes.text(j, i, str(wrong[i][j]), ha="center", va="center", color=color, fontsize=8.5)
                 elif i == j:
                     axes.text(j, i, "·", ha="center", va="center", color="#888888")
-    turned = 0 if max(map(len, classes)) < 4 else 90
+    turned = 0 if short else 90
     axes.set_xticks(range(n), classes, rotation=turned)
     axes.set_yticks(range(n), classes)
     axes.set_xlabel("answer")
@@ -41,11 +43,11 @@ def confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
 
 def worst(mistakes: Sequence[Mistake], classes: Sequence[str]) -> Figure:
     """The most confident mistakes: each image with its true class, the answer and the probability of the answer."""
-    classes = [literal(name) for name in classes]
+    classes = labels(classes)
     columns = 4
     rows = max(1, math.ceil(len(mistakes) / columns))
     made, grid = figure(1.42 * rows, columns, rows)
-    long = max(map(len, classes)) > 4
+    long = max(map(cell_len, classes)) > 4
     for axes in grid.flat:
         axes.axis("off")
     for axes, one in zip(grid.flat, mistakes):

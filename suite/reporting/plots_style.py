@@ -6,6 +6,7 @@ Every arm has its own marker and line style, so the pictures can be read in blac
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+
+from suite.reporting.fonts import families
 
 WIDTH = 4.6  # inches: one column of a phone
 
@@ -67,16 +71,24 @@ def figure(height: float = 3.2, columns: int = 1, rows: int = 1) -> tuple[Figure
 
 
 def as_svg(made: Figure) -> bytes:
-    with matplotlib.rc_context(STYLE):
-        file = io.BytesIO()
-        made.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return _saved(made, format="svg", metadata={"Date": None})
 
 
 def as_png(made: Figure) -> bytes:
-    with matplotlib.rc_context(STYLE):
-        file = io.BytesIO()
-        made.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return _saved(made, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def _saved(made: Figure, **options: Any) -> bytes:
+    """The file. Texts that matplotlib's own font cannot write get one that can, if there is one."""
+    for text in made.findobj(Text):
+        assert isinstance(text, Text)
+        found = families(text.get_text())
+        if found is not None and len(found) > 1:
+            text.set_fontfamily(list(found))
+    file = io.BytesIO()
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box; `labels` avoids it
+        made.savefig(file, **options)
     return file.getvalue()
 
 
@@ -108,6 +120,16 @@ def legend(axes: Axes, order: Sequence[str] | None = None) -> None:
         labels, handles = zip(*sorted(zip(labels, handles), key=lambda pair: order.index(pair[0])))
     assert isinstance(axes.figure, Figure)
     axes.figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """How names are written in a picture: as they are, or as numbers from 1 where no font has their characters."""
+    return [str(i) for i in range(1, len(names) + 1)] if numbered(names) else [literal(name) for name in names]
+
+
+def numbered(names: Sequence[str]) -> bool:
+    """Whether `labels` writes numbers, so that a key has to say which is which."""
+    return families("".join(names)) is None
 
 
 def literal(text: str) -> str:

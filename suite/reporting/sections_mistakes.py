@@ -9,6 +9,7 @@ from suite.ranking.statistics import ClassFigures, per_class
 from suite.reporting import plots_mistakes
 from suite.reporting.document import Gallery, Picture, Section, Table, Text
 from suite.reporting.facts import Facts
+from suite.reporting.plots_style import labels, numbered
 from suite.reporting.text import percent
 
 
@@ -40,7 +41,16 @@ def mistakes(facts: Facts) -> Section | None:
         for arm, one in found.items()
         if one.worst
     ]
-    return Section("Mistakes", [Text(f"On the {where}."), Gallery(pictures)]) if pictures else None
+    blocks = [Text(f"On the {where}."), *_key(facts.study.classes), Gallery(pictures)]
+    return Section("Mistakes", blocks) if pictures else None
+
+
+def _key(names: Sequence[str]) -> list[Text]:
+    """The key to the classes' numbers, where the pictures cannot write their names."""
+    if not numbered(names):
+        return []
+    pairs = ", ".join(f"{number} {name}" for number, name in zip(labels(names), names))
+    return [Text(f"No font of this machine has all characters of the class names, so pictures number them: {pairs}.")]
 
 
 def classes(facts: Facts) -> Section | None:

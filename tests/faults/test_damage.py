@@ -1,6 +1,5 @@
 """Truncations, bit flips and lost files in a study that was killed: found, said, mended, and nothing invented."""
 
-# ruff: noqa: T201
 
 from __future__ import annotations
 

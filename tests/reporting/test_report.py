@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import matplotlib.text
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ from suite.ranking.final import (
 )
 from suite.ranking.mistakes import Mistake
 from suite.ranking.statistics import mcnemar, paired_t, sample, wilson
-from suite.reporting import plots_accuracy, plots_mistakes, plots_search, report
+from suite.reporting import fonts, plots_accuracy, plots_mistakes, plots_search, report, sections_mistakes
 from suite.reporting.document import Gallery, Table, Text
 from suite.reporting.facts import gather
 from suite.reporting.plots_style import as_svg, looks
@@ -358,6 +359,59 @@ def test_perfect_models_and_long_names_can_be_drawn() -> None:
         plots_mistakes.confusion([[1] * 47] * 47, [str(i) for i in range(47)]),
     ]
     assert all(as_svg(made).startswith(b"<?xml") for made in pictures)
+
+
+@pytest.fixture
+def font(tmp_path: Path) -> Path:
+    """A font that has three characters, as squares."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 700), (700, 700), (700, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    square, order = pen.glyph(), [".notdef", "one", "two", "three"]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(order)
+    builder.setupCharacterMap(dict(zip(map(ord, "猫犬鳥"), order[1:])))
+    builder.setupGlyf(dict.fromkeys(order, square))
+    builder.setupHorizontalMetrics(dict.fromkeys(order, (800, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": f"Three {tmp_path.name}", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "three.ttf")
+    return tmp_path / "three.ttf"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("there", [True, False])
+def test_class_names_in_any_script_are_legible(
+    small: Any, font: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """Written with a font that has them; where there is none, as numbers with a key. No warning either way."""
+    matplotlibs = Path(matplotlib.get_data_path()).rglob("*.ttf")
+    monkeypatch.setattr(fonts, "installed", lambda: [*map(str, matplotlibs), *([str(font)] if there else [])])
+    fonts._families.cache_clear()
+    assert fonts.families("Größe ≥ 3\n") == (fonts.OWN,)
+    names = ["猫", "犬", "鳥", *"3456789"]
+    facts = gather(small.results, small.study)
+    mistakes = {arm: one.model_copy(update={"classes": tuple(names)}) for arm, one in facts.tested.items()}
+    facts = replace(facts, study=facts.study.model_copy(update={"classes": tuple(names)}), tested=mistakes)
+    section = sections_mistakes.mistakes(facts)
+    assert section is not None
+    key = " ".join(block.text for block in section.blocks if isinstance(block, Text))
+    assert ("1 猫, 2 犬, 3 鳥, 4 3" in key) != there
+    written: list[matplotlib.text.Text] = []
+    for picture in (picture for block in section.blocks if isinstance(block, Gallery) for picture in block.pictures):
+        made = picture.draw()
+        assert as_svg(made).startswith(b"<?xml")
+        written += [t for t in made.findobj(matplotlib.text.Text) if set(t.get_text()) & set("猫犬鳥")]
+    assert bool(written) == there
+    assert all(text.get_fontfamily()[1].startswith("Three") for text in written)
+    fonts._families.cache_clear()
 
 
 def chromium(*arguments: str, profile: Path) -> None:

@@ -27,6 +27,7 @@ class FakePredictor:
     def __init__(self, words, answer, status, environment) -> None:
         self.words, self.answer, self.status = words, answer, status
         self.asked: list[object] = []
+        self.dataset = ""
         self.closed = False
 
     def start(self, before=None) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
+from tui.draw.aligned import cut, left, right
 from tui.draw.chart import Axis, Series, draw, scale, thin, ticks
 from tui.draw.curves import smooth
 from tui.draw.figures import (
@@ -22,6 +24,7 @@ from tui.draw.figures import (
     tuned_keys,
 )
 from tui.draw.images import beside, confusion_heatmap, halfblocks, worst_digits
+from tui.model.detail import Validation, Wrong
 from tui.model.feed import Watcher
 from tui.testing.synthetic import NOW, write_study
 
@@ -164,3 +167,34 @@ def test_misclassified_digits_and_confusion_fit_the_width(results: Path) -> None
         assert all(line.cell_len <= max(width, 50) for line in worst_digits(validation, width))
         assert len(confusion_heatmap(validation, width)) == 11
     assert beside([], 10) == []
+
+
+WIDE = ("猫", "犬と猫", "bird", "🦅", "cafe\u0301")  # two cells a character, and a character of none
+
+
+@given(st.text(), st.integers(0, 30))
+def test_text_is_padded_and_cut_in_cells(text: str, width: int) -> None:
+    assert cell_len(left(text, width)) == cell_len(right(text, width)) == width
+    assert cell_len(cut(text, width)) <= width
+    if cell_len(text) <= width:
+        assert right(text, width).endswith(text) and cut(text, width) == text
+
+
+@pytest.mark.parametrize("width", [24, 40, 120])
+def test_columns_of_wide_class_names_meet(width: int) -> None:
+    counts = tuple(tuple(10 * i + j for j in range(len(WIDE))) for i in range(len(WIDE)))
+    wrong = Wrong(7, 0, 1, 0.9, ((0,) * 28,) * 28)
+    validation = Validation(WIDE, counts, (wrong,) * 3)
+    heading, *rows = confusion_heatmap(validation, width)
+    assert {line.cell_len - cell_len(line.plain.rpartition("  ")[2]) for line in rows} == {
+        heading.cell_len - len(" right")
+    }
+    assert len({line.cell_len for line in worst_digits(validation, 100) if line.plain}) == 1
+
+
+@given(st.integers(1, 60), st.integers(1, 20))
+def test_charts_with_wide_names_stay_inside(width: int, height: int) -> None:
+    series = [Series(name, [(float(i), 1.0)], "points") for i, name in enumerate(WIDE)]
+    axis = Axis("犬の種類", labels=tuple((float(i), name) for i, name in enumerate(WIDE)), low=-0.5, high=4.5)
+    lines = text(draw(width, height, series, axis, Axis("正解率", labels=((1.0, "犬と猫"),))))
+    assert all(cell_len(line) <= width for line in lines)

@@ -1,4 +1,5 @@
 import ast
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,9 +10,22 @@ from pathlib import Path
 import pytest
 
 import tui
-from suite.spec.load import experiment_names
+from suite.errors import InputError
+from suite.spec.load import experiment_names, load_experiment
 from tui import commands
-from tui.commands import Form, free_name, problems, resume_words, start, sweep_words, typed
+from tui.commands import (
+    Form,
+    declared,
+    free_name,
+    model_folder,
+    new_folder,
+    problems,
+    refusal,
+    resume_words,
+    start,
+    sweep_words,
+    typed,
+)
 
 
 def test_a_form_becomes_a_command_line(tmp_path: Path) -> None:
@@ -23,14 +37,12 @@ def test_a_form_becomes_a_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", experiment_names())
 def test_builtin_experiments_are_valid_in_the_form(name: str, tmp_path: Path) -> None:
-    assert problems(Form(name, "s"), tmp_path) == {}
+    assert problems(Form(name, "s"), load_experiment(name), tmp_path) == {}
 
 
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("experiment", "nonsense"),
-        ("experiment", "./none.py"),
         ("study", ""),
         ("study", "../up"),
         ("study", "mnist"),
@@ -46,7 +58,43 @@ def test_builtin_experiments_are_valid_in_the_form(name: str, tmp_path: Path) ->
 )
 def test_errors_are_reported_by_field(results: Path, field: str, value: object) -> None:
     form = Form(**({"experiment": "mnist", "study": "new"} | {field: value}))
-    assert set(problems(form, results)) == {field}
+    assert set(problems(form, load_experiment("mnist"), results)) == {field}
+    assert problems(Form("x", "new"), "there is none", results) == {"experiment": "there is none"}
+
+
+def test_a_folder_that_cannot_be_is_refused_with_its_reason(tmp_path: Path) -> None:
+    file, full = tmp_path / "file", tmp_path / "full"
+    file.write_text("")
+    (full / "inside").mkdir(parents=True)
+    for typed_path in ("", " ", str(file), str(file / "below"), str(full), "~nobody_here/x", "~m", "x" * 300, "a\0b"):
+        for folder in (new_folder, model_folder):
+            if (folder, typed_path) != (model_folder, str(full)):
+                assert refusal(folder, typed_path), (folder, typed_path)
+    assert refusal(new_folder, str(tmp_path / "new")) is None and refusal(model_folder, str(full)) is None
+
+
+FILE = """
+import pathlib, sys, time
+print("loading")
+{}
+from suite.spec import Arm, Experiment
+EXPERIMENT = Experiment(name="own", question="{{?", dataset="mnist", arms={{"a": Arm(backbone="net")}}, trials=1)
+"""
+
+
+def test_a_file_is_run_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(FILE.format("open(__file__ + '.pid', 'w').write(str(__import__('os').getpid()))"))
+    found = asyncio.run(declared(str(path), os.environ))
+    assert found.name == "own" and list(found.arms) == ["a"]
+    assert int((tmp_path / "own.py.pid").read_text()) != os.getpid()
+    path.write_text(FILE.format("raise SystemExit(3)"))
+    with pytest.raises(InputError, match="could not be loaded: SystemExit: 3"):
+        asyncio.run(declared(str(path), os.environ))
+    path.write_text(FILE.format("time.sleep(60)"))
+    monkeypatch.setattr(commands, "CHECK_SECONDS", 0.5)
+    with pytest.raises(InputError, match="not loaded within"):
+        asyncio.run(declared(str(path), os.environ))
 
 
 def test_resuming_names_the_study_and_not_the_experiment() -> None:

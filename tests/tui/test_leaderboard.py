@@ -253,6 +253,10 @@ def test_export(results, drive, monkeypatch, screen_text) -> None:
         app.screen.query_one(Input).value = str(results)
         await pilot.press("enter")  # a directory with files is refused
         assert isinstance(app.screen, PromptScreen)
+        for refused in ("/etc/passwd", "~nobody_here/x", "x" * 300):
+            app.screen.query_one(Input).value = refused
+            await pilot.press("enter")
+            assert isinstance(app.screen, PromptScreen), refused
         app.screen.query_one(Input).value = str(results.parent / "model")
         await pilot.press("enter")
         assert started[0][0][:2] == ["export", f"mnist/{key[1]}"]
@@ -273,8 +277,32 @@ def test_readonly_changes_nothing(results, drive) -> None:
         assert not descriptions & {"Launch", "Clone study with edits", "Stop study", "Resume study", "Export"}
         await pilot.press("3", "n", "N", "x", "R", "1", "enter", "e", "X")
         assert isinstance(app.screen, RunScreen)
+        await pilot.press("d")
+        pad = app.screen
+        assert isinstance(pad, PadScreen) and pad.predictor is None  # nothing is exported unasked
+        await pilot.press("m", "enter")  # the run under the cursor
+        assert pad.predictor is not None and pad.key == app.focus_key
 
     drive(results, script, readonly=True)
+
+
+def test_ctrl_c_copies_and_never_closes_a_field(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        for key, screen, value in (("slash", LeaderboardScreen, "mnist"), ("n", LaunchScreen, "mnist")):
+            await pilot.press(key)
+            field = app.focused
+            field.value = value
+            await pilot.press("home", "shift+right", "shift+right", "ctrl+c")
+            assert app.clipboard == "mn"
+            app.copy_to_clipboard("")
+            await pilot.press("end", "ctrl+c")
+            assert isinstance(app.screen, screen) and app.focused is field and field.value == value
+            assert app.clipboard == "" and app.return_code is None
+            await pilot.press("escape")
+        await pilot.press("ctrl+c")
+        assert app.return_code == 0
+
+    drive(results, script)
 
 
 def test_the_palette_has_every_key(results, drive) -> None:

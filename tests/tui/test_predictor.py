@@ -92,7 +92,7 @@ def test_a_sample() -> None:
     assert label == "7" and pixels[0][0] == 255
     for side in (1, 16, 64):  # of data sets with other pictures
         pixels, _ = sample(["data", str(side)], os.environ)
-        assert {len(line) for line in pixels} == {28} == {len(pixels)} and pixels[14][14] == 255
+        assert {len(line) for line in pixels} == {side} == {len(pixels)} and pixels[side // 2][side // 2] == 255
     with pytest.raises(ValueError, match="it went wrong"):
         sample(["fail"], os.environ)
     with pytest.raises(ValueError, match="cannot be read"):

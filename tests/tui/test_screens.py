@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from textual.geometry import Size
 from textual.widgets import Input, Static, TabbedContent
 
 from suite.store.study import StudyDir
@@ -14,6 +15,7 @@ from tui.model.system import Gpu, Sample, writers
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
 from tui.screens.launch import LaunchScreen
 from tui.screens.leaderboard import LeaderboardScreen
+from tui.screens.pad import probability_lines
 from tui.screens.plots import FIGURES
 from tui.screens.run import TABS, RunScreen
 from tui.testing.synthetic import NOW, write_status, write_study, write_trial
@@ -257,9 +259,106 @@ def test_pad_draws_by_keys_and_mouse(results, drive, screen_text) -> None:
         assert isinstance(app.screen, ChooseScreen)
         await pilot.press(*"directory", "enter")
         assert isinstance(app.screen, PromptScreen)
-        await pilot.press(*"/no/such", "enter")
-        assert isinstance(app.screen, PromptScreen)
+        for path in ("/no/such", "/etc/passwd", "~nobody_here/x"):
+            app.screen.query_one(Input).value = path
+            await pilot.press("enter")
+            assert isinstance(app.screen, PromptScreen)
         await pilot.press("escape")
+
+    drive(results, script)
+
+
+@pytest.mark.parametrize("side", [1, 16, 64, 224])
+def test_the_pad_shows_a_sample_at_its_own_size(results, drive, side: int) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("5")
+        pad = app.screen
+        canvas = pad.query_one(Canvas)
+        pad._sampled([[9] * side for _ in range(side)], "7")
+        await pilot.pause()
+        assert pad.predictor.asked[-1] == [[9] * side] * side
+        shown = [canvas.render_line(y) for y in range(canvas.size.height)]
+        used = [sum(s.cell_length for s in strip if s.style and s.style.bgcolor) for strip in shown]
+        assert 0 < max(used) <= canvas.size.width  # it fits
+        assert sum(map(bool, used)) * max(used) * 8 >= min(side, canvas.size.width) ** 2  # and uses the room
+        await pilot.press("space", "l", "l", "j")
+        assert max(map(max, canvas.pixels)) == 255 and len(canvas.pixels) == side
+        await pilot.click(Canvas, offset=(canvas.size.width - 1, canvas.size.height - 1))
+        await pilot.press("c")
+        assert len(canvas.pixels) == 28 and not any(map(any, canvas.pixels))
+
+    drive(results, script)
+
+
+def test_the_likeliest_of_many_classes_are_in_sight() -> None:
+    from rich.cells import cell_len
+
+    few = dict.fromkeys(("猫", "犬と猫", "bird", "🦅", "a class of a long name, longer than there is room"), 0.2)
+    lines = probability_lines("bird", few, Size(40, 30))
+    assert [line[0] for line in lines] == list("  ▶  ") and {cell_len(line) for line in lines} == {39}
+    many = {chr(0x4E00 + i): i / 100 for i in range(47)}
+    lines = probability_lines(chr(0x4E00 + 46), many, Size(60, 12))
+    assert len(lines) == 12 and lines[0].startswith("▶") and "46.0%" in lines[0] and "36 less" in lines[-1]
+    assert len(probability_lines("bird", few, Size(0, 0))) == 5  # not laid out yet
+
+
+OWN = """
+import pathlib, time
+with open(__file__ + ".runs", "a") as file:
+    file.write("x")
+{}
+from suite.spec import Arm, Experiment
+EXPERIMENT = Experiment(name="own", question="Mine?", dataset="mnist", arms={{"one": Arm(backbone="net")}}, trials=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_file_is_run_when_its_field_is_left_and_not_before(
+    tmp_path: Path, results, drive, screen_text, monkeypatch
+) -> None:
+    path, runs, started = tmp_path / "own.py", tmp_path / "own.py.runs", []
+    path.write_text(OWN.format(""))
+
+    async def until(pilot, condition) -> None:
+        for _ in range(600):
+            if condition():
+                return
+            await pilot.pause(0.05)
+        raise AssertionError("waited in vain")
+
+    async def script(app, pilot) -> None:
+        monkeypatch.setattr(app, "start", lambda *a: started.append(a) or True)
+        await pilot.press("n")
+        form, field = app.screen, app.focused
+        field.value = ""
+        for end in range(len(str(path)) - 4, len(str(path)) + 1):
+            field.value = str(path)[:end]
+            await pilot.pause()
+        await pilot.press("left", "right")
+        assert not runs.exists() and "enter runs this file" in screen_text(app)
+        await pilot.press("enter")
+        await until(pilot, lambda: "Mine?" in screen_text(app))
+        assert form.form.arms == () and form.query_one("#arms", Checklist).chosen == ("one",)
+        await pilot.press("escape", "n")
+        app.focused.value = str(path)
+        await pilot.press("escape")  # closing the form runs nothing
+        await pilot.pause(0.2)
+        assert runs.read_text() == "x"
+        path.write_text(OWN.format("time.sleep(300)"))
+        await pilot.press("n")
+        app.focused.value = str(path)
+        await pilot.press("ctrl+s")  # starts when the file turns out to be valid
+        await until(pilot, lambda: runs.read_text() == "xx")
+        await pilot.press("tab", *"abc")  # the form does not freeze
+        assert app.screen.form.study.endswith("abc") and "checking" in screen_text(app)
+        await pilot.press("escape")
+        path.write_text(OWN.format(""))
+        await pilot.press("n")
+        app.focused.value = str(path)
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        await pilot.press("y")
+        assert started[0][0][:2] == ["sweep", str(path)]
 
     drive(results, script)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from suite.store.study import StudyDir
@@ -55,9 +56,9 @@ class Terminal:
         command = ["tmux", "-S", str(self.socket), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment()).stdout
 
-    def start(self, size: str = "140x45") -> None:
+    def start(self, size: str = "140x45", command: str = "") -> None:
         width, height = size.split("x")
-        command = shlex.join([*PROGRAM, "tui", "--results", str(self.results)])
+        command = command or shlex.join([*PROGRAM, "tui", "--results", str(self.results)])
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", width, "-y", height, "-c", str(self.folder), command)
 
     @property
@@ -144,9 +145,11 @@ def launch(terminal: Terminal) -> None:
     terminal.until("mnist-suite sweep mnist")  # the form is open, its first field has the focus
     time.sleep(0.5)
     terminal.type(str(terminal.folder / "quick.py"))
-    terminal.keys("Tab")
-    terminal.type("quick")
+    terminal.until("enter runs this file")
+    terminal.keys("Enter")
     terminal.until("Does it start?")
+    terminal.type("quick")
+    terminal.until("--study quick")
     terminal.keys("C-s")
     terminal.until("Start study quick?")
     terminal.keys("y")
@@ -193,6 +196,48 @@ def test_start_watch_and_export(terminal: Terminal) -> None:
     terminal.until("Exported to", 90)
     assert any((terminal.folder / "model").glob("*.safetensors"))
     terminal.keys("q")
+
+
+# a fault at the key "?"
+FAULTY = """
+import os, sys
+os.environ["MNIST_SUITE_CACHE"] = "cache"
+from suite.cli.main import main
+from tui.app import Dashboard
+
+Dashboard.action_help = lambda self: 1 / 0
+sys.argv[1:] = ["tui", "--results", "results"]
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGHUP", "fault"])
+def test_whatever_ends_it_restores_the_terminal_and_says_one_sentence(terminal: Terminal, end: str) -> None:
+    (terminal.folder / "faulty.py").write_text(FAULTY)
+    terminal.start(command=shlex.join(["bash", "-c", f"{sys.executable} faulty.py; echo code $?; stty -a; cat"]))
+    terminal.until("Press n to launch")
+    if end == "fault":
+        terminal.keys("?")
+    else:
+        child = psutil.Process(terminal.pid).children()[0]
+        child.send_signal(signal.Signals[end])
+    screen = terminal.until("code 1" if end == "fault" else "code 143", 20)
+    said = " ".join(screen.partition("code")[0].split())
+    assert said.startswith("mnist-suite: ") and "Traceback" not in said, screen
+    assert (f"{end} ended the dashboard" if end != "fault" else "ZeroDivisionError") in said
+    assert (terminal.folder / "cache" / "dashboard-fault.log").exists() == (end == "fault")
+    assert terminal.tmux("display", "-p", "#{alternate_on} #{mouse_any_flag} #{cursor_flag}").split() == ["0", "0", "1"]
+    assert re.search(r"(?<!-)icanon\b", screen) and re.search(r"(?<!-)echo\b", screen), screen
+
+
+@pytest.mark.slow
+def test_a_lost_terminal_ends_it(terminal: Terminal) -> None:
+    terminal.start()
+    terminal.until("Press n to launch")
+    process = psutil.Process(terminal.pid)
+    terminal.close()
+    process.wait(30)
 
 
 def rows(screen: str) -> list[tuple[str, ...]]:

@@ -12,6 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.cells import cell_len
+
+from tui.draw.aligned import cut, right, widest
+
 Piece = tuple[str, str]  # text, name of its style; "": the default style
 GLYPHS = "●◆■▲▼✚○◇"
 STYLES = tuple(f"series-{i}" for i in range(8))
@@ -203,14 +207,14 @@ def draw(
     xs = scale([p[0] for s in series for p in s.points], x)
     ys = scale([p[1] for s in series for p in s.points], y)
     if xs is None or ys is None:
-        return _padded([[("Nothing to draw yet."[:width], "dim")]], height)
+        return _padded([[(cut("Nothing to draw yet.", width), "dim")]], height)
     header = _legend(width, series) if legend and height >= 8 else []
     if y.title and height >= 6:
-        header = [[(y.title[:width], "dim")], *header]
+        header = [[(cut(y.title, width), "dim")], *header]
     footer = 0 if height < 5 else 2 + bool(x.title and height >= 7)
     inner = height - len(header) - footer
     marks = ticks(ys, y, max(2, inner // 2))
-    gutter = max((len(text) for _, text in marks), default=0) + 1 if width >= 24 else 0
+    gutter = widest([text for _, text in marks]) + 1 if width >= 24 else 0
     room = width - gutter - (1 if gutter else 0)
     if inner < 1 or room < 2:
         return _padded([], height)
@@ -221,7 +225,7 @@ def draw(
     if footer:
         lines += _x_axis(room, gutter, xs, x)
         if footer == 3:
-            lines.append([(x.title[:width].rjust(width), "dim")])
+            lines.append([(right(cut(x.title, width), width), "dim")])
     return _padded(lines, height)
 
 
@@ -254,11 +258,12 @@ def _legend(width: int, series: Sequence[Series]) -> list[list[Piece]]:
         if not one.name:
             continue
         mark = one.glyph if one.kind == "points" else "━"
-        if used + len(one.name) + 4 > width:
-            pieces.append(("…", "dim"))
+        size = cell_len(one.name) + 4
+        if used + size > width:
+            pieces.append(("…"[: width - used], "dim"))
             break
         pieces += [(f"{mark} ", one.style), (f"{one.name}  ", "")]
-        used += len(one.name) + 4
+        used += size
     return [pieces] if pieces else []
 
 
@@ -271,28 +276,29 @@ def _with_y_axis(grid: Grid, ys: Scale, marks: list[tuple[float, str]], gutter: 
         if place is not None and -1e-9 <= place <= 1 + 1e-9:
             labels[max(0, min(grid.height - 1, row_of(place, grid.height)))] = text
     return [
-        [(labels.get(i, "").rjust(gutter), "dim"), ("┤" if i in labels else "│", "dim"), *row]
+        [(right(labels.get(i, ""), gutter), "dim"), ("┤" if i in labels else "│", "dim"), *row]
         for i, row in enumerate(grid.rows())
     ]
 
 
 def _x_axis(room: int, gutter: int, xs: Scale, x: Axis) -> list[list[Piece]]:
     rule = ["─"] * room
-    text = [" "] * (room + (gutter + 1 if gutter else 0))
-    free = -1
+    edge = room + (gutter + 1 if gutter else 0)
+    line, used = "", 0  # the labels so far, and their cells
     for value, label in ticks(xs, x, max(2, room // 12)):
         place = xs.place(value)
         if place is None or not -1e-9 <= place <= 1 + 1e-9:
             continue
         column = max(0, min(room - 1, column_of(place, room)))
-        start = max(0, min(column + gutter + (1 if gutter else 0) - len(label) // 2, len(text) - len(label)))
-        if start <= free or start + len(label) > len(text):
+        size = cell_len(label)
+        start = max(0, min(column + gutter + (1 if gutter else 0) - size // 2, edge - size))
+        if start <= used - (not line) or start + size > edge:  # a blank between two labels
             continue
         rule[column] = "┬"
-        text[start : start + len(label)] = label
-        free = start + len(label)
+        line += " " * (start - used) + label
+        used = start + size
     corner = " " * gutter + "└" if gutter else ""
-    return [[(corner + "".join(rule), "dim")], [("".join(text).rstrip(), "dim")]]
+    return [[(corner + "".join(rule), "dim")], [(line.rstrip(), "dim")]]
 
 
 def _padded(lines: list[list[Piece]], height: int) -> list[list[Piece]]:

@@ -32,6 +32,7 @@ def costs(run: Run) -> list[Fact]:
     """The costs of the trial, each with how it was obtained, and where the trial ran."""
     row, record = run.row, run.record
     cost = record.cost if record else None
+    latency = (cost.latency_source if cost else "") or "measured"  # older records do not say how
     sources = {
         "flops": "counted, forward, a multiply-add is two",
         "train_flops": "counted, forward and backward",
@@ -39,7 +40,7 @@ def costs(run: Run) -> list[Fact]:
         "trainable": "counted",
         "memory": cost.memory_source if cost else "",
         "energy": cost.energy_source if cost else "",
-        "latency": "measured, median of single images",
+        "latency": latency,
     }
     facts = [
         (COLUMNS[key].title, f"{text(row, key):<12} {sources.get(key, 'measured')}".rstrip())
@@ -59,7 +60,7 @@ def costs(run: Run) -> list[Fact]:
     if cost is not None:
         if cost.latency_256_seconds is not None:
             value = COLUMNS["latency"].text(cost.latency_256_seconds)
-            facts.append(("256 images", f"{value:<12} measured, at once"))
+            facts.append(("256 images", f"{value:<12} {latency}"))
         facts.append(("setup time", f"{duration(cost.setup_seconds):<12} measured"))
     if row.accuracy is not None:
         interval = f" ({text(row, 'low')} … {text(row, 'high')}, 95 % Wilson)" if row.low is not None else ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from suite.ranking.leaderboard import COLUMNS, pareto
+from tui.draw.aligned import right, widest
 from tui.draw.cells import duration, title
 from tui.draw.chart import GLYPHS, STYLES, Axis, Series
 from tui.model.board import row_value
@@ -316,11 +317,11 @@ def importance_lines(runs: Sequence[Run], width: int) -> list[str]:
     found = importances(runs)
     if not found:
         return ["At least three finished runs with differing tuned values are needed."]
-    name = max(len(title(one.key)) for one in found)
+    name = widest([title(one.key) for one in found])
     room = max(4, min(50, width - name - 22))
     lines = []
     for one in found:
         sign = {True: "↑ more is better", False: "↓ less is better", None: "  by value"}[one.rising]
         bar = "█" * round(one.strength * room)
-        lines.append(f"{title(one.key):>{name}} ▕{bar:<{room}}▏{one.strength:.2f}  n={one.n}  {sign}")
+        lines.append(f"{right(title(one.key), name)} ▕{bar:<{room}}▏{one.strength:.2f}  n={one.n}  {sign}")
     return [*lines, "", "Rank correlation with validation accuracy, one value at a time: no interactions, no cause."]

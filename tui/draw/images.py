@@ -10,6 +10,7 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
+from tui.draw.aligned import cut, right, widest
 from tui.model.detail import Validation, Wrong
 
 UPPER = "▀"
@@ -72,9 +73,8 @@ def worst_digits(validation: Validation, width: int) -> list[Text]:
     blocks: list[list[Text]] = []
     for wrong in validation.worst:
         caption = f"{_name(validation, wrong.label)} taken for {_name(validation, wrong.predicted)}"
-        blocks.append(
-            [*halfblocks(_small(wrong)), Text(caption[:28]), Text(f"{100 * wrong.probability:.1f}%  #{wrong.index}")]
-        )
+        below = f"{100 * wrong.probability:.1f}%  #{wrong.index}"
+        blocks.append([*halfblocks(_small(wrong)), Text(cut(caption, 28)), Text(below)])
     return beside(blocks, max(28, width))
 
 
@@ -92,11 +92,11 @@ def confusion_heatmap(validation: Validation, width: int) -> list[Text]:
     """The confusion matrix: rows are labels, columns predictions; errors are shaded by the logarithm of their count."""
     classes, counts = validation.classes, validation.confusion
     most = max((n for i, row in enumerate(counts) for j, n in enumerate(row) if i != j), default=0)
-    name = min(12, max((len(c) for c in classes), default=1))
+    name = min(12, max(1, widest(list(classes))))
     cell = max(2, min(6, (width - name - 8) // max(1, len(classes))))
-    lines = [Text(" " * (name + 1) + "".join(c[: cell - 1].rjust(cell) for c in classes) + "   right", end="")]
+    lines = [Text(" " * (name + 1) + "".join(" " + right(c, cell - 1) for c in classes) + "   right", end="")]
     for i, row in enumerate(counts):
-        line = Text(classes[i][:name].rjust(name) + " ", no_wrap=True, end="")
+        line = Text(right(classes[i], name) + " ", no_wrap=True, end="")
         total = sum(row)
         for j, n in enumerate(row):
             if i == j:
@@ -110,7 +110,7 @@ def confusion_heatmap(validation: Validation, width: int) -> list[Text]:
                 if n
                 else Style(dim=True)
             )
-            line.append(_count(n, cell) if n else "·".rjust(cell), style)
+            line.append(_count(n, cell) if n else right("·", cell), style)
         line.append(f"  {100 * row[i] / total:.2f}%" if total else "  -")
         lines.append(line)
     return lines
@@ -118,4 +118,4 @@ def confusion_heatmap(validation: Validation, width: int) -> list[Text]:
 
 def _count(n: int, width: int) -> str:
     text = str(n)
-    return text.rjust(width) if len(text) <= width else f"{n / 1000:.0f}k".rjust(width)[:width]
+    return right(text if len(text) <= width else f"{n / 1000:.0f}k", width)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
+from tui.draw.aligned import right, widest
 from tui.draw.chart import STYLES
 from tui.draw.curves import overlay_figure
 from tui.draw.facts import differences
@@ -66,11 +66,11 @@ class CompareScreen(CurvesScreen):
             note += f" · {self.left_out} more marked runs are left out"
         self.query_one("#axis-note", Static).update(" · ".join((note, *figure.notes)))
         rows = [("", names), *differences(runs)]
-        widths = [max(cell_len(values[i]) for _, values in rows) for i in range(len(runs))]
-        first = max(cell_len(name) for name, _ in rows)
-        lines = [f"{name:>{first}}  " + "  ".join(v.rjust(w) for v, w in zip(values, widths)) for name, values in rows]
+        widths = [widest([values[i] for _, values in rows]) for i in range(len(runs))]
+        first = widest([name for name, _ in rows])
+        lines = ["  ".join((right(name, first), *map(right, values, widths))) for name, values in rows]
         body = self.query_one("#text-differences", Static)
-        body.styles.width = max((cell_len(line) for line in lines), default=1) + 2
+        body.styles.width = widest(lines) + 2
         body.update(Text("\n".join(lines) if runs else "None of these trials is there any more.", no_wrap=True))
 
     def action_scroll(self, by: int) -> None:

@@ -37,7 +37,7 @@ class ConfirmScreen(ModalScreen[bool]):
 
 
 class PromptScreen(ModalScreen[str | None]):
-    """A line of text. `check` returns what is wrong with it, or None; `preview` the command that it results in."""
+    """A line of text. `check` returns what is wrong with it, or None; `preview` the command of a valid one."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
 
@@ -67,8 +67,9 @@ class PromptScreen(ModalScreen[str | None]):
         self._validate(event.value)
 
     def _validate(self, value: str) -> None:
-        self.query_one(".problem", Static).update(self.check(value) or "")
-        self.query_one(".command", Static).update(self.preview(value))
+        problem = self.check(value)
+        self.query_one(".problem", Static).update(problem or "")
+        self.query_one(".command", Static).update("" if problem else self.preview(value))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if self.check(event.value) is None:

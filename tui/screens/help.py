@@ -10,6 +10,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Label, Static
 
+from tui.draw.aligned import right, widest
 from tui.draw.cells import GLYPHS, MARKED, PARETO, PINNED
 from tui.model import filters
 
@@ -28,14 +29,14 @@ class HelpScreen(ModalScreen[None]):
 
     def __init__(self, about: Screen) -> None:
         super().__init__()
-        self.lines: list[str] = []
         rows: dict[tuple[str, str], list[str]] = {}
         for binding in about.active_bindings.values():
             if binding.enabled and binding.binding.description:
                 name = (binding.binding.description, binding.binding.action)
                 rows.setdefault(name, []).append(about.app.get_key_display(binding.binding))
-        for (description, _), keys in rows.items():
-            self.lines.append(f"{' '.join(dict.fromkeys(keys)):>20}  {description}")
+        shown = [(" ".join(dict.fromkeys(keys)), description) for (description, _), keys in rows.items()]
+        width = max(20, widest([keys for keys, _ in shown]))
+        self.lines = [f"{right(keys, width)}  {description}" for keys, description in shown]
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialogue tall"):

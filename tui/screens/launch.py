@@ -1,4 +1,7 @@
-"""The launch form: checked while the user types, with the equivalent command line."""
+"""The launch form: checked while the user types, with the equivalent command line.
+
+A file of the user's own is run to know what it declares: in another process, and only when its field is left.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, cast
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
@@ -15,10 +18,12 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Footer, Input, Label, Static
 
 from suite.errors import InputError
+from suite.spec import Experiment
 from suite.spec.load import experiment_names, load_experiment
 from suite.store.study import StudyDir
 from tui import commands
 from tui.commands import ENGINES, Form
+from tui.model.detail import clean
 from tui.model.snapshot import StudyView
 from tui.screens.confirm import ConfirmScreen
 from tui.session import Session
@@ -33,6 +38,8 @@ FIELDS = {
     "device": "auto, cpu, cuda, cuda:N or mps",
     "limit": "images of each split for a quick try; empty: all",
 }
+UNCHECKED = "not checked yet: enter runs this file"
+CHECKING = "checking …"
 
 
 def form_from(view: StudyView | None, results: Path) -> Form:
@@ -66,7 +73,10 @@ class LaunchScreen(ModalScreen[None]):
     def __init__(self, form: Form) -> None:
         super().__init__()
         self.form = form
-        self._arms_of = ""  # the experiment whose arms are listed
+        self._known: dict[str, Experiment | str] = {}  # experiments by name or file, or why there is none
+        self._checking = ""  # the file that is run at present
+        self._starting = False  # start when it is known to be valid
+        self._arms_of: Experiment | str = ""  # the experiment whose arms are listed
 
     @property
     def session(self) -> Session:
@@ -108,15 +118,50 @@ class LaunchScreen(ModalScreen[None]):
     def _next(self) -> None:
         self.focus_next()
 
+    @on(Input.Blurred, "#experiment")
+    def _left(self) -> None:
+        name, experiment = self.form.experiment.strip(), self._experiment()
+        if self.is_current and commands.is_own_file(name) and isinstance(experiment, str) and experiment != CHECKING:
+            self._check(name)
+
+    @work(exclusive=True)
+    async def _check(self, reference: str) -> None:
+        """Let another process run the user's file; this one is cancelled when the form is closed."""
+        self._checking = reference
+        self._validate()
+        try:
+            self._known[reference] = await commands.declared(reference, self.session.environment)
+        except InputError as error:
+            self._known[reference] = clean(str(error))
+        finally:
+            if self._checking == reference:
+                self._checking = ""
+        self._validate()
+        if self._starting and self.is_current:
+            self.action_start()
+
+    def _experiment(self) -> Experiment | str:
+        """The experiment that is typed, or why there is none."""
+        name = self.form.experiment.strip()
+        if name not in self._known:
+            if commands.is_own_file(name):
+                return CHECKING if name == self._checking else UNCHECKED
+            try:
+                self._known[name] = load_experiment(name)
+            except InputError as error:
+                self._known[name] = str(error)
+        return self._known[name]
+
     def _validate(self) -> None:
         """Read the fields into `form`, and show their errors and the command."""
         values = {name: self.query_one(f"#{name}", Input).value for name in FIELDS}
         self.form = replace(self.form, **values)
-        self._offer_arms()
+        experiment = self._experiment()
+        self._offer_arms(experiment)
         arms = self.query_one("#arms", Checklist)
         chosen = arms.chosen
         self.form = replace(self.form, arms=() if len(chosen) == arms.option_count else chosen)
-        found = commands.problems(self.form, self.session.results)
+        found = commands.problems(self.form, experiment, self.session.results)
         if arms.option_count and not chosen:
             found["arms"] = "choose at least one"
         for name in (*FIELDS, "arms"):
@@ -127,19 +172,16 @@ class LaunchScreen(ModalScreen[None]):
     def _words(self) -> list[str]:
         return commands.sweep_words(self.form, self.session.results)
 
-    def _offer_arms(self) -> None:
+    def _offer_arms(self, experiment: Experiment | str) -> None:
         """List the arms of the experiment, and its question, when another experiment was typed."""
-        name = self.form.experiment.strip()
-        if name == self._arms_of:
+        if experiment is self._arms_of:
             return
         first = not self._arms_of
-        self._arms_of = name
+        self._arms_of = experiment
         arms = self.query_one("#arms", Checklist)
-        arms.fill([], ())
         asks = self.query_one("#asks", Static)
-        try:
-            experiment = load_experiment(name)
-        except InputError:
+        if isinstance(experiment, str):
+            arms.fill([], ())
             asks.update("")
             return
         wanted = self.form.arms if first and self.form.arms else tuple(experiment.arms)
@@ -148,6 +190,10 @@ class LaunchScreen(ModalScreen[None]):
 
     def action_start(self) -> None:
         self._validate()
+        self._starting = self._experiment() in (UNCHECKED, CHECKING)
+        if self._starting:
+            self._left()
+            return
         if self.problems:
             field, problem = next(iter(self.problems.items()))
             self.query_one(f"#{field}").focus()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.geometry import Size
 from textual.widgets import Footer, Static
 
-from suite.errors import InputError, expand_user
 from suite.ranking.leaderboard import text
+from tui import commands
+from tui.draw.aligned import cut, right, widest
 from tui.messages import Predicted
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Run, Snapshot
@@ -39,7 +43,7 @@ class PadScreen(LiveScreen):
         self.key: Key | None = None
         self.model = ""
         self._state = "no model yet: m chooses one"
-        self._truth = ""
+        self._note = ""  # on the sample
         self._answer: tuple[str, dict[str, float]] | None = None
 
     def compose(self) -> ComposeResult:
@@ -59,7 +63,12 @@ class PadScreen(LiveScreen):
             self.predictor.close()
 
     def on_screen_resume(self) -> None:
-        """Choose the run under the leaderboard's cursor, if it has a model and no directory was chosen."""
+        """Choose the run under the leaderboard's cursor, if it has a model and no directory was chosen.
+
+        Its model may have to be exported, so that a read-only dashboard waits to be asked.
+        """
+        if self.session.readonly:
+            return
         run = self.session.snapshot.find(self.session.focus_key)
         if run is not None and has_model(run) and run.key != self.key and not self.model.startswith(PATH):
             self._choose(run)
@@ -70,20 +79,19 @@ class PadScreen(LiveScreen):
 
     def _show(self) -> None:
         words = [self.model or "no model", self._state]
-        if self._truth:
-            words.append(f"sample, labelled {self._truth}")
+        if self._note:
+            words.append(self._note)
         pen = self.query_one(Canvas)
         words.append(f"pen {'down' if pen.down else 'up'}{', eraser' if pen.erasing else ''}")
         self.query_one("#model", Static).update("\n".join(words))
         lines: list[str] = []
         if self._answer is not None:
             best, probabilities = self._answer
-            name = max((len(label) for label in probabilities), default=1)
-            lines = [
-                f"{'▶' if label == best else ' '} {label:>{name}} {bar(p, 16)} {100 * p:5.1f}%"
-                for label, p in probabilities.items()
-            ]
+            lines = probability_lines(best, probabilities, self.query_one("#probabilities").size)
         self.query_one("#probabilities", Static).update("\n".join(lines))
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._show)
 
     # --- the model ---
 
@@ -104,20 +112,16 @@ class PadScreen(LiveScreen):
                 if run := self.session.snapshot.find((study, trial)):
                     self._choose(run)
 
-        self.app.push_screen(ChooseScreen("Model", options), chosen)
+        current = "/".join(self.key or self.session.focus_key or ())
+        self.app.push_screen(ChooseScreen("Model", options, current), chosen)
 
     def _ask_path(self) -> None:
         def given(path: str | None) -> None:
             if path:
                 self.key, self.model = None, f"{PATH} {path}"
-                self._serve(None, ["predict", path, "--serve"])  # the command expands "~"
+                self._serve(None, ["predict", str(commands.model_folder(path)), "--serve"])
 
-        def check(path: str) -> str | None:
-            try:
-                return None if expand_user(path).is_dir() else "there is no such directory"
-            except (InputError, OSError) as error:
-                return str(error)
-
+        check = partial(commands.refusal, commands.model_folder)
         self.app.push_screen(PromptScreen("Directory of an exported model", check=check), given)
 
     def _choose(self, run: Run) -> None:
@@ -159,14 +163,15 @@ class PadScreen(LiveScreen):
 
     def action_sample(self) -> None:
         run = self.session.snapshot.find(self.key)
-        self._state = "fetching a sample …"
+        self._note = "fetching a sample …"
         self._show()
-        self._sample(run.trial.dataset if run else "mnist")
+        dataset = run.trial.dataset if run else self.predictor.dataset if self.predictor else ""
+        self._sample(dataset or "mnist")
 
     @work(thread=True, exclusive=True, exit_on_error=False)
     def _sample(self, dataset: str) -> None:
         try:
-            pixels, label = sample(["data", "sample", dataset, "--json"], self.session.environment)
+            pixels, label = sample(["data", "sample", "--json", "--", dataset], self.session.environment)
         except ValueError as error:
             self.app.call_later(self._sampled, None, str(error))
             return
@@ -174,13 +179,27 @@ class PadScreen(LiveScreen):
 
     def _sampled(self, pixels: list[list[int]] | None, words: str) -> None:
         """Load a sample; `words` is its label, or the reason why there is none."""
-        self._state = "ready" if pixels is not None and self.predictor else self._state
         if pixels is None:
-            self._state = f"No sample: {words}"
+            self._note = f"No sample: {words}"
         else:
-            self._truth = words
+            self._note = f"sample of {len(pixels)} x {len(pixels)} pixels, labelled {words}"
             self.query_one(Canvas).load(pixels)
         self._show()
+
+
+def probability_lines(best: str, probabilities: Mapping[str, float], room: Size) -> list[str]:
+    """A bar for each class, `best` marked, within `room`: where there are more classes than lines, the likeliest."""
+    shown = list(probabilities.items())
+    height = room.height or len(shown)
+    if len(shown) > height:
+        shown = sorted(shown, key=lambda item: (item[0] != best, -item[1]))[: max(1, height - 1)]
+    name = min(widest([label for label, _ in shown]), max(4, (room.width or 80) - 27))
+    lines = [
+        f"{'▶' if label == best else ' '} {right(cut(label, name), name)} {bar(p, 16)} {100 * p:5.1f}%"
+        for label, p in shown
+    ]
+    more = len(probabilities) - len(shown)
+    return [*lines, f"  … and {more} less likely"] if more and height > 1 else lines
 
 
 def has_model(run: Run) -> bool:

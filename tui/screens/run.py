@@ -11,6 +11,7 @@ from textual.containers import Grid, VerticalScroll
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
 from tui.draw import facts
+from tui.draw.aligned import right, widest
 from tui.draw.cells import GLYPHS
 from tui.draw.curves import QUANTITIES, run_figure
 from tui.draw.images import confusion_heatmap, worst_digits
@@ -176,5 +177,5 @@ class RunScreen(CurvesScreen):
 
 def table(pairs: list[facts.Fact]) -> str:
     """A line for each pair; names are aligned to the right, values to the left."""
-    width = max((len(name) for name, _ in pairs), default=0)
-    return "\n".join(f"{name:>{width}}  {value}" for name, value in pairs)
+    width = widest([name for name, _ in pairs])
+    return "\n".join(f"{right(name, width)}  {value}" for name, value in pairs)

@@ -16,6 +16,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
 from suite.ranking.leaderboard import COLUMNS
+from tui.draw.aligned import left, widest
 from tui.draw.cells import GLYPHS, duration, sparkline
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
@@ -126,12 +127,13 @@ def machine_lines(sample: Sample, watts: tuple[float, ...]) -> list[str]:
 def writer_lines(found: list[Writer]) -> Text:
     if not found:
         return Text("Nobody is writing: no controller and no trial is at work.")
-    name = max(len(w.name) for w in found)
-    host = max(len(w.host) for w in found)
-    lines = [f"{'Writer':<{name}}  {'host':<{host}}  {'pid':>8}  {'last write':>12}  health"]
+    name = widest(["Writer", *(w.name for w in found)])
+    host = widest(["host", *(w.host for w in found)])
+    lines = [f"{left('Writer', name)}  {left('host', host)}  {'pid':>8}  {'last write':>12}  health"]
     for w in sorted(found, key=lambda w: (w.health == "ok", w.health, w.name)):
         sign = GLYPHS[SIGNS[w.health]]
         lines.append(
-            f"{w.name:<{name}}  {w.host:<{host}}  {w.pid:>8}  {duration(w.silent) + ' ago':>12}  {sign} {w.health}"
+            f"{left(w.name, name)}  {left(w.host, host)}  {w.pid:>8}  {duration(w.silent) + ' ago':>12}  "
+            f"{sign} {w.health}"
         )
     return Text("\n".join(lines), no_wrap=True)

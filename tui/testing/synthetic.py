@@ -237,6 +237,7 @@ def make_record(
             energy_joules=round(seconds * 40 * (1 + rng.random()), 1),
             energy_source="made up",
             latency_seconds=0.0012,
+            latency_source="fastest of several passes",
         ),
         provenance=Provenance(
             version="0.1.0",

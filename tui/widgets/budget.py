@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.widgets import Static
 
@@ -47,7 +48,7 @@ def budget_line(view: StudyView, now: float, width: int) -> str:
     if status is not None and status.message:
         words.append(status.message)
     text = " · ".join(words)
-    room = max(4, min(30, width - len(view.name) - len(text) - 4))
+    room = max(4, min(30, width - cell_len(view.name) - cell_len(text) - 4))
     return f"{view.name} {bar(done / planned, room)} {text}"
 
 

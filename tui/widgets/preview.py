@@ -7,7 +7,8 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from suite.ranking.leaderboard import COLUMNS, text
-from tui.draw.cells import value_text
+from tui.draw.aligned import right, widest
+from tui.draw.cells import title, value_text
 from tui.draw.chart import Axis, Series
 from tui.draw.figures import epochs, percent
 from tui.model.board import BoardLine
@@ -49,8 +50,10 @@ class Preview(Vertical):
             (Series("", curve, kind),), Axis("epoch", whole=True), Axis("validation accuracy", text=percent)
         )
         lines = [f"{row.arm}: {row.backbone}, {row.strategy}"]
-        lines += [f"{COLUMNS[key].title:>10}  {text(row, key)}" for key in KEYS if getattr(row, key) is not None]
-        lines += [f"{name.rpartition('.')[2]:>10}  {value_text(value)}" for name, value in row.tuned.items()]
+        shown = [(COLUMNS[key].title, text(row, key)) for key in KEYS if getattr(row, key) is not None]
+        shown += [(title(name), value_text(value)) for name, value in row.tuned.items()]
+        width = widest([name for name, _ in shown])
+        lines += [f"{right(name, width)}  {value}" for name, value in shown]
         if row.reason:
             lines.append(clean(row.reason))
         self.query_one("#preview-text", Static).update("\n".join(lines))

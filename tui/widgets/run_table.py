@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -20,6 +20,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from tui.draw.aligned import left, right
 from tui.draw.cells import LEFT, cell, title
 from tui.model.board import Board, BoardLine
 from tui.model.snapshot import Key
@@ -229,7 +230,7 @@ class RunTable(ScrollView, can_focus=True):
         if place >= len(lines):
             text = self.empty if not lines and y == min(2, self._room.height - 1) else ""
             style = self._style("empty") if text else base
-            return Strip([Segment(set_cell_size(f"  {text}" if text else "", width), style)], width)
+            return Strip([Segment(left(f"  {text}" if text else "", width), style)], width)
         line = lines[place]
         state = line.row.state if f"run-table--{line.row.state}" in self.COMPONENT_CLASSES else "waiting"
         style = base + self._style(state)
@@ -256,6 +257,4 @@ class RunTable(ScrollView, can_focus=True):
 
     def _fit(self, text: str, key: str) -> str:
         width = self._widths[key]
-        if key in LEFT or key not in self._widths:
-            return set_cell_size(text, width)
-        return " " * max(0, width - cell_len(text)) + set_cell_size(text, min(width, cell_len(text)))
+        return left(text, width) if key in LEFT else right(text, width)
