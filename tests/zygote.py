@@ -5,7 +5,6 @@ process group, files, environment and signals of its own, and runs the same code
 input asks for one; the answer is its pid, and how it ended is written to a file.
 """
 
-
 import ctypes
 import json
 import os

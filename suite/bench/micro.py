@@ -116,7 +116,7 @@ EXPERIMENT = Experiment(
 def fill(root: Path, size: int) -> None:
     """Add synthetic trials that fit the experiment TINY to its study, until there are `size`."""
     from suite.data.datasets import describe
-    from suite.search import pruning
+    from suite.search.pruning import stages
     from suite.spec import Trial, resolved
     from suite.spec.load import load_experiment
     from suite.store.study import StudyDir
@@ -151,7 +151,7 @@ def fill(root: Path, size: int) -> None:
             seed=0,
             device="auto",
             threads=0,
-            rungs=pruning.rungs(experiment.pruning, arm.recipe.epochs),
+            stages=stages(experiment.pruning, arm.recipe.epochs),
         )
         write_trial(study, number, rng.choice(("finished", "pruned", "pruned")), epochs=arm.recipe.epochs, trial=trial)
 

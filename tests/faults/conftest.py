@@ -1,6 +1,5 @@
 """Shared by the fault tests: a small real study, and the promise to check."""
 
-
 from __future__ import annotations
 
 import contextlib

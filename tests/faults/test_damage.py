@@ -1,6 +1,5 @@
 """Truncations, bit flips and lost files in a study that was killed: found, said, mended, and nothing invented."""
 
-
 from __future__ import annotations
 
 import os

@@ -14,13 +14,12 @@ from torch import nn
 from suite.data.datasets import search_splits
 from suite.hardware import device
 from suite.models import backbones
-from suite.search.pruning import rung_step, rungs
-from suite.spec import Augment, Evaluated, Preprocess, Progress, Pruning, Recipe
+from suite.spec import Augment, Evaluated, Preprocess, Progress, Recipe
 from suite.spec.seeds import mix
 from suite.training import loop
 from suite.training.augment import feature_preparer, training_preparer
 from suite.training.evaluation import Examples, Scores
-from suite.training.loop import epoch_order, evaluation_points, fit, steps_per_epoch
+from suite.training.loop import epoch_order, evaluation_points, fit, steps_per_epoch, training_loop
 from suite.training.optimizer import learning_rate, set_rate
 from suite.training.state import Diverged, Step, Tally, Training, begin, restore, state_numbers, state_tensors
 
@@ -212,15 +211,14 @@ def test_evaluation_points_end_every_epoch_and_go_forward(epochs: int, per_epoch
     size=st.integers(2, 40),
     batch_size=st.integers(2, 40),
     epochs=st.integers(1, 4),
-    first=st.floats(0.02, 3),
-    factor=st.integers(2, 4),
+    planned=st.lists(st.floats(0.02, 3), max_size=4, unique=True).map(sorted),
 )
-def test_every_rung_is_evaluated_once_and_in_order(
-    size: int, batch_size: int, epochs: int, first: float, factor: int
+def test_every_check_is_evaluated_once_and_in_order(
+    size: int, batch_size: int, epochs: int, planned: list[float]
 ) -> None:
-    """On little data, several rungs fall onto one step: each of them gets an event of its own, so that it is judged."""
+    """On little data several checks fall onto one step: each of them gets an event of its own, so that it is judged."""
     recipe = Recipe(epochs=epochs, batch_size=min(batch_size, size))
-    planned = rungs(Pruning(first=first, factor=factor), epochs)
+    planned = [epoch for epoch in planned if epoch < epochs]
     few = Examples(torch.randn(size, 3), torch.arange(size) % 2)
     training = begin(nn.Linear(3, 2), recipe, CPU, torch.float32)
     events = [
@@ -230,7 +228,20 @@ def test_every_rung_is_evaluated_once_and_in_order(
     ]
     assert [event.epoch for event in events if event.epoch in planned] == list(planned)
     assert [event.step for event in events] == sorted(event.step for event in events)
-    assert len({rung_step(epoch) for epoch in planned}) == len(planned)
+
+
+@pytest.mark.parametrize("epochs", [0.3, 1.0, 1.5])
+def test_a_short_training_follows_the_whole_schedule(epochs: float) -> None:
+    """Its rate comes down to the end, as it does over all epochs, and the last evaluation is at its end."""
+    recipe = Recipe(epochs=3, batch_size=4, schedule="cosine", lr=0.1)
+    few = Examples(torch.randn(40, 3), torch.arange(40) % 2)
+    training = begin(nn.Linear(3, 2), recipe, CPU, torch.float32)
+    items = list(training_loop(training, few, few, recipe, feature_preparer, seed=0, epochs=epochs))
+    rates = [item.rate for item in items if isinstance(item, Step)]
+    evaluated = [item.epoch for item in items if isinstance(item, Evaluated)]
+    assert len(rates) == round(10 * epochs)
+    assert rates[0] == pytest.approx(0.1) and rates[-1] < 0.03
+    assert evaluated == sorted({*range(1, int(epochs) + 1), epochs})
 
 
 def test_a_training_stopped_between_two_rungs_of_one_step_continues_with_the_second() -> None:
