@@ -9,17 +9,17 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from suite.errors import InputError
+from suite.interpreter import command
 from suite.spec import NAME, Experiment
 from suite.spec.load import load_experiment
 from suite.store.study import StudyDir
 
-PROGRAM = (sys.executable, "-m", "suite.cli")
+PROGRAM = tuple(command())
 ENGINES = ("local",)
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
