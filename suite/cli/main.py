@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from suite import interpreter
-from suite.cli import data, evaluate, machine, models, sweep, train, view
+from suite.cli import completion, data, evaluate, machine, models, sweep, train, view
 from suite.errors import InputError, WorkError, printable
 
 
@@ -92,7 +92,10 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid text
             stream.reconfigure(errors="json_escapes")
     try:
-        app(prog_name="mnist-suite")
+        command = typer.main.get_command(app)
+        if "_MNIST_SUITE_COMPLETE" in os.environ:
+            completion.attach(command)
+        command(prog_name="mnist-suite")
     except InputError as error:
         _fail(str(error), 2)
     except WorkError as error:
