@@ -11,9 +11,8 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-
-from click.shell_completion import CompletionItem
 
 from suite.interpreter import ROOT
 
@@ -38,8 +37,9 @@ def attach(command: Any, path: str = "") -> None:
             one.shell_complete = partial(_items, lambda ctx, incomplete, values=values: _matching(incomplete, values))
 
 
-def _items(complete: Callable[[Any, str], list[str]], ctx: Any, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(value) for value in complete(ctx, incomplete)]
+def _items(complete: Callable[[Any, str], list[str]], ctx: Any, incomplete: str) -> list[SimpleNamespace]:
+    """The completions as objects that Typer's shells take."""
+    return [SimpleNamespace(value=value, type="plain", help=None) for value in complete(ctx, incomplete)]
 
 
 def studies(ctx: Any, incomplete: str) -> list[str]:

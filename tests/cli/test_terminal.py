@@ -89,7 +89,7 @@ def test_a_system_without_fcntl_is_named(monkeypatch: pytest.MonkeyPatch, capsys
     ("error", "word"),
     [
         (
-            ImportError("libtorch.so: failed to map segment from shared object: Cannot allocate memory"),
+            ImportError("x.so: failed to map segment: Cannot allocate memory"),
             "too little memory",
         ),
         (ModuleNotFoundError("No module named 'timm'"), "incomplete"),
