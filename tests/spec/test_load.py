@@ -52,7 +52,7 @@ def test_neighbours_of_one_name_in_two_folders(tmp_path: Path, monkeypatch: pyte
         ),  # Python's own are not replaced
         ("import scipy.stats\nNAME = 'x'", {"scipy/notes.txt": ""}),  # a folder of that name is no library
         (
-            "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    a: int = 1\nNAME = 'x'",
+            "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    a: int\nNAME = 'x'",
             {},
         ),
     ],

@@ -138,7 +138,7 @@ def test_ranges_describe_themselves_to_optuna(choices: Range, distribution: obje
     [
         (".05", 0.05), ("5.", 5), ("5e-2", 0.05), ("1e1", 10), ("10.0", 10), ("+1", 1), ("-0.5", -0.5), ("05", 5),
         ("1_000", 1000), (" 3 ", 3), ("True", True), ("FALSE", False), ("yes", True), ("off", False), ("None", None),
-        ("null", None), ("none", "none"), ("sgd", "sgd"), ("0,05", "0,05"), ("1/2", "1/2"), ("", ""), ("1e999", float("inf")),
+        ("null", None), ("none", "none"), ("sgd", "sgd"), ("0,05", "0,05"), ("1/2", "1/2"), ("", ""),
         ('{"shift": 1}', {"shift": 1}), ("١", "١"),
     ],
 )  # fmt: skip
