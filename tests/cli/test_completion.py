@@ -34,7 +34,7 @@ def completed(name: str, parameter: str, incomplete: str, *given: str) -> list[s
 def test_every_name_is_offered() -> None:
     assert set(completed("finetune", "backbone", "")) == {*BACKBONES, "timm:"}
     assert set(completed("finetune", "backbone", "timm:")) == {f"timm:{name}" for name in timm.list_models()}
-    strategies = {kind.model_fields["kind"].default for kind in TRAINED} - {"pretrain"}
+    strategies = {"head"} | {kind.model_fields["kind"].default for kind in TRAINED} - {"pretrain"}
     assert set(completed("finetune", "strategy", "")) == strategies
     assert set(completed("finetune", "head", "")) == {kind.model_fields["kind"].default for kind in HEADS}
     assert completed("sweep", "experiment", "") == experiment_names()

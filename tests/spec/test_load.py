@@ -18,6 +18,16 @@ from suite.spec import Arm, Experiment
 EXPERIMENT = Experiment(name=NAME, question="?", dataset="mnist", arms={"a": Arm(backbone="net")}, trials=2)
 """
 
+DATACLASS = """from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass
+class A:
+    a: int
+
+NAME = 'x'
+"""
+
 
 def write(folder: Path, name: str, *, imports: str = "from ranges import NAME", **neighbours: str) -> Path:
     folder.mkdir(exist_ok=True)
@@ -52,7 +62,7 @@ def test_neighbours_of_one_name_in_two_folders(tmp_path: Path, monkeypatch: pyte
         ),  # Python's own are not replaced
         ("import scipy.stats\nNAME = 'x'", {"scipy/notes.txt": ""}),  # a folder of that name is no library
         (
-            "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    a: int\nNAME = 'x'",
+            DATACLASS,
             {},
         ),
     ],
