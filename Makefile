@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STUDY := demo
 
+# What a person has set for pip and Python elsewhere must neither lead packages past .venv nor replace what is in it.
+unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_NO_DEPS PIP_DRY_RUN
+export PIP_USER := 0
+
 .PHONY: demo test test-fast soak check format clean
 
 .venv/ready: pyproject.toml constraints.txt

@@ -21,6 +21,7 @@ import suite.execution.sweep
 import suite.ranking.leaderboard
 from suite.data import datasets
 from suite.hardware import flops
+from suite.interpreter import isolate
 
 datasets._training("mnist")
 flops.count(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)), (1, 4, 4))
@@ -46,11 +47,11 @@ for line in sys.stdin:
     if asked["core"] is not None:
         os.sched_setaffinity(0, {asked["core"]})
     os.chdir(asked["cwd"])
-    sys.path[0] = asked["cwd"]
     if asked["env"].get("MNIST_SUITE_CACHE") != os.environ.get("MNIST_SUITE_CACHE"):
         datasets._training.cache_clear()
     os.environ.clear()
     os.environ.update(asked["env"])
+    isolate()
     for number, path in ((0, asked["in"]), (1, asked["out"]), (2, asked["err"])):
         os.dup2(os.open(path, os.O_WRONLY * (number > 0) | os.O_CREAT, 0o644), number)
     sys.argv = ["mnist-suite", *asked["argv"]]

@@ -12,7 +12,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from suite.errors import InputError, expand_user
+from suite.interpreter import command
 from suite.spec import NAME, Experiment
 from suite.store.outputs import check_new_folder
 from suite.store.study import StudyDir
 
-PROGRAM = (sys.executable, "-m", "suite.cli")
+PROGRAM = tuple(command())
 ENGINES = ("local",)
 CHECK_SECONDS = 60.0  # for a file of the user's to declare its experiment
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")

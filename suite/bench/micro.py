@@ -6,7 +6,6 @@ import os
 import random
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from suite.bench.measure import ROUNDS, Figure, timed
 from suite.errors import WorkError
+from suite.interpreter import command
 
 RECORDS = 10_000  # rows of `leaderboard`
 
@@ -24,8 +24,8 @@ TRAINED = 20  # trials that are trained after resuming, at each of these sizes
 
 def startup() -> Iterator[Figure]:
     """The time until `mnist-suite --help` has printed."""
-    command = [sys.executable, "-m", "suite.cli", "--help"]
-    times = [timed(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(2 * ROUNDS + 1)]
+    words = command("--help")
+    times = [timed(lambda: subprocess.run(words, capture_output=True, check=True)) for _ in range(2 * ROUNDS + 1)]
     times = times[1:]
     yield "startup.help", statistics.median(times), "s", f"median of {len(times)} processes, after a warm-up"
 
@@ -63,22 +63,12 @@ def scale() -> Iterator[Figure]:
         (root / "tiny.py").write_text(TINY)
         for size in SIZES:
             fill(root, size)
-            command = [
-                sys.executable,
-                "-m",
-                "suite.cli",
-                "sweep",
-                str(root / "tiny.py"),
-                "--trials",
-                str(size + TRAINED),
-            ]
+            words = ["sweep", str(root / "tiny.py"), "--trials", str(size + TRAINED), "--results", folder, "--resume"]
             begin = time.time()
-            controller = subprocess.Popen(
-                [*command, "--results", folder, "--resume", "--quiet"], stdout=subprocess.DEVNULL
-            )
+            controller = subprocess.Popen(command(*words, "--quiet"), stdout=subprocess.DEVNULL)
             _, code, used = os.wait4(controller.pid, 0)
             if code:
-                raise WorkError(f"`{' '.join(command)}` failed.")
+                raise WorkError(f"`{' '.join(['mnist-suite', *words])}` failed.")
             trials = [t for t in StudyDir(root, "tiny").trials() if int(t.id[:4]) >= size]
             asked = [(t.path / "trial.json").stat().st_mtime for t in trials]
             trained = [record.cost.train_seconds for t in trials if (record := t.record()) and record.cost]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 import time
@@ -42,6 +43,15 @@ class _PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
+
+    @property
+    def live(self) -> bool:
+        """Whether lines may be drawn again in place: on a real terminal that takes control sequences, outside of CI.
+
+        FORCE_COLOR and TTY_COMPATIBLE=1 let rich colour what goes into a file or a pipe. They make no terminal of it.
+        """
+        refused = os.environ.get("TTY_INTERACTIVE") == "0" or os.environ.get("CI", "").lower() not in ("", "0", "false")
+        return self.file.isatty() and self.is_terminal and not self.is_dumb_terminal and not refused
 
 
 class _ProgressConsole(_PlainConsole):
@@ -104,7 +114,7 @@ class Table:
     lines: Sequence[tuple[str, str]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        width = options.max_width if console.is_terminal else None
+        width = options.max_width if console.file.isatty() else None
         styles = {name: console.get_style(name) for name in {style for _, style in self.lines}}
         for text, style in self.lines:
             yield Segment(text if width is None else truncated(text, width), styles[style])
@@ -264,7 +274,7 @@ class SweepProgress:
 def sweep_progress(results: Path, *, quiet: bool) -> Iterator[SweepProgress]:
     """Context in which the progress of a study is shown; yields the object to update."""
     progress = SweepProgress(results, quiet=quiet)
-    if quiet or not err.is_terminal:
+    if quiet or not err.live:
         yield progress
         return
     columns = (
@@ -283,7 +293,7 @@ def sweep_progress(results: Path, *, quiet: bool) -> Iterator[SweepProgress]:
 @contextmanager
 def download_progress(quiet: bool) -> Iterator[OnBytes]:
     """Context in which downloads are shown: a bar for each file, or a line without a terminal."""
-    if quiet or not err.is_terminal:
+    if quiet or not err.live:
         begun: set[str] = set()
 
         def print_line(done: int, total: int | None, label: str) -> None:
@@ -313,7 +323,7 @@ def step_progress(what: str, quiet: bool) -> Iterator[OnStep]:
         what: What the steps are, in the plural.
         quiet: Show nothing.
     """
-    if not quiet and err.is_terminal:
+    if not quiet and err.live:
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
         # What is printed to a pipe meanwhile must not be redirected to the terminal.
         with Progress(*columns, console=err, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
@@ -334,7 +344,7 @@ def step_progress(what: str, quiet: bool) -> Iterator[OnStep]:
 @contextmanager
 def picture_progress(*, quiet: bool) -> Iterator[OnPictures]:
     """Context in which the reading of pictures is shown: a bar for each step, or a line every two seconds."""
-    if not quiet and err.is_terminal:
+    if not quiet and err.live:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err, transient=True) as bar:
             tasks: dict[str, Any] = {}

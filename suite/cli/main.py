@@ -8,16 +8,29 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import importlib.util
 import io
 import json
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from suite.cli import data, evaluate, machine, models, sweep, train, view
+from suite import interpreter
+from suite.cli import completion, data, evaluate, machine, models, sweep, train, view
 from suite.errors import InputError, WorkError, printable
+
+
+def _print_version(asked: bool) -> None:
+    """Print which suite this is and where it lies, if asked."""
+    if asked:
+        from suite.store.provenance import version
+
+        python = ".".join(map(str, sys.version_info[:3]))
+        print(f"mnist-suite {version()} from {interpreter.ROOT} (Python {python})")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="mnist-suite",
@@ -29,6 +42,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 app.add_typer(data.app, name="data")
 
@@ -65,12 +88,20 @@ def main() -> NoReturn:
     stop request. An error is one paragraph on stderr, never a traceback.
     """
     _open_missing_streams()
+    if importlib.util.find_spec("fcntl") is None:
+        _fail(
+            "This program runs on Linux and macOS; on Windows, run it in WSL.",
+            1,
+        )
     codecs.register_error("json_escapes", _json_escapes)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid text
             stream.reconfigure(errors="json_escapes")
     try:
-        app()
+        command = typer.main.get_command(app)
+        if "_MNIST_SUITE_COMPLETE" in os.environ:
+            completion.attach(command)
+        command(prog_name="mnist-suite")
     except InputError as error:
         _fail(str(error), 2)
     except WorkError as error:
@@ -86,9 +117,24 @@ def main() -> NoReturn:
         _fail(f"{error.strerror or error}{where}. Nothing already written was lost.", 2 if bad_path else 1)
     except RecursionError:
         _fail("A value is nested too deeply.", 2)
-    except (MemoryError, ImportError) as error:  # a library that runs out of memory while it loads raises either
-        _fail(f"{error or 'out of memory'}: too little memory, or an incomplete installation.", 1)
+    except MemoryError as error:
+        _fail(f"Out of memory{f' ({error})' if str(error) else ''}. Nothing already written was lost.", 1)
+    except ImportError as error:
+        _fail(_import_advice(error), 1)
     sys.exit(0)
+
+
+def _import_advice(error: ImportError) -> str:
+    """What an import that failed means for the user."""
+    text = str(error).rstrip(".")
+    if any(words in text.lower() for words in ("cannot allocate memory", "failed to map segment", "out of memory")):
+        return f"{text}: there is too little memory to load it."
+    if isinstance(error, ModuleNotFoundError):
+        return f"{text}: the installation is incomplete. Install mnist-suite again, with its dependencies."
+    return (
+        f"{text}: this is not the library that mnist-suite needs. Its installation is damaged or of another version, "
+        "or PYTHONPATH puts another file of that name before it."
+    )
 
 
 def _fail(message: str, code: int) -> NoReturn:

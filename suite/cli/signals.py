@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +27,11 @@ def stopping(stop: Stop) -> Iterator[None]:
     which loses no data, since every file on disk is complete at any time.
     """
 
+    from suite.cli import console
+
     def on_signal(number: int, _: Any) -> None:
         if stop.reason:
-            if sys.stderr.isatty():
+            if console.err.live:
                 os.write(2, b"\x1b[?25h\n")  # show the cursor again, which the progress bar hides
             os._exit(_exit_code(signal.Signals(number).name))
         stop.reason = signal.Signals(number).name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,7 @@ def _print_fronts(root: Path, options: LeaderboardOptions, rows: list[Row]) -> N
 
 
 def _watch(root: Path, options: LeaderboardOptions) -> None:
-    """Print the table again every second, until interrupted."""
+    """Show the table until interrupted: redrawn every second, or without a terminal printed whenever it changes."""
     import time
 
     from rich.live import Live
@@ -162,18 +163,30 @@ def _watch(root: Path, options: LeaderboardOptions) -> None:
     from suite.store.liveness import Pulse
 
     pulses: dict[str, Pulse] = {}
-    with Live(console=console.out, auto_refresh=False, screen=console.out.is_terminal) as live:
+
+    def table() -> console.Table:
+        rows = console.gather(root, options.study, sort=options.sort, pulses=pulses)
+        lost = [
+            console.lost_controller(pulse.status, pulse.life, options.results)
+            for pulse in pulses.values()
+            if pulse.status is not None
+        ]
+        title = " ".join(filter(None, [options.study or "All studies", *lost]))
+        groups = len(by_validation_set(rows))
+        room = max(5, (console.out.height - 4) // max(1, groups) - (groups > 1)) if console.out.live else None
+        return console.table(rows, options.keys(rows), top=options.top or room, title=title)
+
+    if not console.out.live:
+        shown = None
         while True:
-            rows = console.gather(root, options.study, sort=options.sort, pulses=pulses)
-            lost = [
-                console.lost_controller(pulse.status, pulse.life, options.results)
-                for pulse in pulses.values()
-                if pulse.status is not None
-            ]
-            title = " ".join(filter(None, [options.study or "All studies", *lost]))
-            groups = len(by_validation_set(rows))
-            height = options.top or max(5, (console.out.height - 4) // max(1, groups) - (groups > 1))
-            live.update(console.table(rows, options.keys(rows), top=height, title=title), refresh=True)
+            if (now := table()) != shown:
+                shown = now
+                console.out.print(now, crop=False)
+                console.out.file.flush()
+            time.sleep(1.0)
+    with Live(console=console.out, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(table(), refresh=True)
             time.sleep(1.0)
 
 
@@ -248,6 +261,28 @@ def tui(
               mnist-suite tui --results /shared/results --readonly
     """
     from suite.store.files import results_dir
+
+    if not web:
+        _need_terminal()
     from tui.app import run
 
     raise typer.Exit(run(results_dir(results), readonly, web))
+
+
+def _need_terminal() -> None:
+    """Raises InputError where the dashboard cannot be drawn or gets no keys. Asked before Textual is imported."""
+    if os.environ.get("TEXTUAL_DRIVER"):  # as in a process that serves a browser
+        return
+    names = ("standard input", "standard output", "standard error")
+    closed = [name for descriptor, name in enumerate(names) if not os.isatty(descriptor)]
+    kind = os.environ.get("TERM", "")
+    if closed:
+        why = f"{closed[0]} is none"
+    elif kind.lower() in ("dumb", "unknown"):
+        why = f"TERM={kind} means one without control sequences"
+    else:
+        return
+    raise InputError(
+        f"The dashboard needs a terminal, and {why}. Take `mnist-suite leaderboard --watch`, or `mnist-suite tui "
+        "--web` for a browser on this machine."
+    )

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from suite import interpreter
 from suite.data.cache import MANIFEST, expected_sha256, parse_part, raw_files, verify
 from suite.data.idx import write_idx
 from suite.data.registry import DATASETS, entry
@@ -328,7 +329,8 @@ def _from_torchvision(name: str, folder: Path, on_progress: OnProgress, *, origi
 
     It runs in a child process, which may print, hang or be killed without harm to this one.
     """
-    command = [sys.executable, "-m", "suite.data.fetch", name, str(folder), *([str(originals)] if originals else [])]
+    words = [name, str(folder), *([str(originals)] if originals else [])]
+    command = interpreter.command(*words, module="suite.data.fetch")
     _run(command, folder, on_progress, f"{name} from torchvision's mirrors")
     return [folder / target.name for target in raw_files(name)]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
+
+from pydantic import ValidationError
 
 from suite.errors import InputError
 from suite.spec.base import first_error
@@ -53,7 +56,28 @@ def changed(
         }
         return Experiment.model_validate(dict(experiment) | update)
     except ValueError as error:
-        raise InputError(f"Experiment '{experiment.name}' cannot be changed so: {first_error(error)}.") from None
+        raise InputError(f"Experiment '{experiment.name}' cannot be changed so: {_reason(error)}.") from None
+
+
+CURES = {
+    "bool_type": "write true or false",
+    "float_type": "write a number such as 0.05",
+    "int_type": "write a whole number such as 10",
+    "int_from_float": "write a whole number such as 10",
+    "model_type": 'write JSON such as {"shift": 1.5}',
+}
+
+
+def _reason(error: ValueError) -> str:
+    """What `first_error` says, with the value that was given and how to write one that would be taken."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    one = error.errors()[0]
+    given = one["input"]
+    plain = given is None or isinstance(given, str | int | float)
+    value = f", not {json.dumps(given, ensure_ascii=False)[:60]}" if plain and one["type"] != "value_error" else ""
+    cure = CURES.get(one["type"])
+    return f"{first_error(error)}{value}" + (f"; {cure}" if cure else "")
 
 
 def _choose(experiment: Experiment, names: Sequence[str]) -> dict[str, Arm]:
@@ -113,4 +137,4 @@ def single_arm(
         arm = Arm.model_validate({**facts, "recipe": {**recipe, "precision": precision}})
         return resolved(arm, assignments(settings))
     except ValueError as error:
-        raise InputError(f"This training cannot be set up: {first_error(error)}.") from None
+        raise InputError(f"This training cannot be set up: {_reason(error)}.") from None

@@ -8,8 +8,9 @@ hold canonical names only. `Trial.params` of older studies may have the long for
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -103,8 +104,8 @@ def assignments(pairs: Iterable[str]) -> Params:
     """Parameters from "key=value" texts, as `--set` takes them.
 
     Args:
-        pairs: Texts such as "lr=0.05" or "augment.shift=2". A value is read as JSON where it is valid JSON, else as
-            text. Of two assignments to the same key the last one counts.
+        pairs: Texts such as "lr=0.05" or "augment.shift=2". `value_of` says how a value is read. Of two assignments to
+            the same key the last one counts.
 
     Returns:
         Values by canonical name.
@@ -117,9 +118,33 @@ def assignments(pairs: Iterable[str]) -> Params:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             raise ValueError(f"'{pair}' is not of the form key=value, for example lr=0.05 or augment.shift=2")
-        try:
-            given[key.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            given[key.strip()] = text
+        given[key.strip()] = value_of(text)
     names = canonical_names(given)
     return {names[key]: value for key, value in given.items()}
+
+
+NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def value_of(text: str) -> Any:
+    """The value that a text means: JSON where it is valid JSON, and numbers and booleans as people write them.
+
+    ".05", "5.", "+1", "1_000" and "1e1" are numbers, "True", "FALSE", "yes" and "off" booleans, and "None" is JSON's
+    null. A number without a fraction is a whole one, however it is written. Everything else is text.
+    """
+    text = text.strip()
+    if NUMBER.fullmatch(text):
+        if re.fullmatch(r"[+-]?\d+", text):
+            return int(text) if len(text) < 20 else float(text)
+        number = float(text)
+        return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    if text == "None":  # but not "none", which is a value of `balance`
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

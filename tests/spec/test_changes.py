@@ -149,3 +149,19 @@ def test_single_trainings_that_are_not_valid(changes: dict[str, Any], words: str
     with pytest.raises(InputError, match="This training cannot be set up") as caught:
         single_arm(**{"backbone": "cnn", "strategy": "scratch", **changes})
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("lr=0,05", 'not "0,05"; write a number such as 0.05'),
+        ("epochs=10.5", "not 10.5; write a whole number"),
+        ("nesterov=1", "not 1; write true or false"),
+        ("augment={'shift': 1}", "write JSON"),
+        ("lr=-1", "greater than 0, not -1"),
+    ],
+)
+def test_a_refused_value_is_named_with_its_cure(setting: str, words: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        single_arm("cnn", "pretrain", settings=[setting])
+    assert words in str(refusal.value)

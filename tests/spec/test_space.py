@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, json_to_distribution
 from pydantic import ValidationError
 
@@ -24,6 +26,7 @@ from suite.spec import (
     canonical_name,
     resolved,
 )
+from suite.spec.space import value_of
 
 LR = LogFloat(low=1e-3, high=0.1)
 
@@ -128,3 +131,28 @@ def test_ranges_describe_themselves_to_optuna(choices: Range, distribution: obje
     found = json_to_distribution(choices.distribution())
     assert found == distribution
     optuna.distributions.check_distribution_compatibility(found, distribution)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (".05", 0.05), ("5.", 5), ("5e-2", 0.05), ("1e1", 10), ("10.0", 10), ("+1", 1), ("-0.5", -0.5), ("05", 5),
+        ("1_000", 1000), (" 3 ", 3), ("True", True), ("FALSE", False), ("yes", True), ("off", False), ("None", None),
+        ("null", None), ("none", "none"), ("sgd", "sgd"), ("0,05", "0,05"), ("1/2", "1/2"), ("", ""),
+        ('{"shift": 1}', {"shift": 1}), ("١", "١"),
+    ],
+)  # fmt: skip
+def test_values_are_read_as_people_write_them(text: str, value: object) -> None:
+    read = assignments([f"lr={text}"])["lr"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["{!r}", "{:e}", "{:.17g}", " {!r}"]))
+def test_every_spelling_of_a_number_is_that_number(number: float, spelling: str) -> None:
+    assert value_of(spelling.format(number)) == float(spelling.format(number))
+
+
+@given(st.text(max_size=30))
+def test_any_text_has_a_value(text: str) -> None:
+    value_of(text)

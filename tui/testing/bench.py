@@ -14,13 +14,13 @@ import select
 import statistics
 import struct
 import subprocess
-import sys
 import tempfile
 import termios
 import time
 import tracemalloc
 from pathlib import Path
 
+from suite.interpreter import command
 from suite.spec import Progress
 from suite.store.events import EventWriter
 from suite.store.study import StudyDir
@@ -64,11 +64,10 @@ def paint_and_quit(results: Path) -> tuple[float, float]:
     """Seconds from the start of Python to the first trial on the screen, and from `q` to the end, in a terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
-    program = "import sys, pathlib; from tui.app import run; sys.exit(run(pathlib.Path(sys.argv[1]), False, False))"
     environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
     begin = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(results)],
+        command("tui", "--results", str(results), "--read-write"),
         stdin=slave,
         stdout=slave,
         stderr=slave,
