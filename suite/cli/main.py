@@ -18,6 +18,7 @@ import typer
 
 from suite.cli import data, evaluate, machine, models, sweep, train, view
 from suite.errors import InputError, WorkError, printable
+from suite.hardware.openmp import bound_spinning
 
 app = typer.Typer(
     name="mnist-suite",
@@ -58,6 +59,7 @@ def main() -> NoReturn:
     Exit codes: 0 success; 1 the work failed; 2 invalid input; 130 interrupted; 143 stopped by another signal or by a
     stop request. An error is one paragraph on stderr, never a traceback.
     """
+    bound_spinning()
     _open_missing_streams()
     codecs.register_error("json_escapes", _json_escapes)
     for stream in (sys.stdout, sys.stderr):

@@ -95,13 +95,15 @@ def load_images(trial: Trial, where: torch.device) -> Loaded:
 def set_up(
     trial: Trial, images: Loaded, where: torch.device, results: Path, directory: Path
 ) -> Generator[Measuring, object, Setup]:
-    """Build the model and choose the precision. Sets the global seed and number of threads.
+    """Build the model and choose the precision. Sets the global seed, number of threads and current CUDA device.
 
     `directory` is the trial's, with the checkpoints of earlier attempts. Raises InputError where the weights are not
     those of the trial, or the strategy does not fit the backbone.
     """
     if trial.threads:
         torch.set_num_threads(trial.threads)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)  # CUDA graphs are recorded there
     memory.keep_memory()
     torch.manual_seed(trial.seed)
     expects = of_trial(trial, images.info)
@@ -137,4 +139,4 @@ def _training_precision(
     what = f"{trial.backbone} at {expects.size} px, {trial.strategy.kind}"
     trained_on = images * trial.recipe.epochs
     work = autotune.precision(trial.recipe.precision, where, assembled.model, expects.shape, what, trained_on)
-    return (yield from announced(work, "which precision is fastest"))
+    return (yield from announced(work, Measuring(what="which precision is fastest")))
