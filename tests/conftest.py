@@ -24,11 +24,13 @@ from typing import Any
 import psutil
 import pytest
 
+from suite.hardware.openmp import bound_spinning
 from suite.ranking.final import FinalEvaluation
 from suite.spec import Arm, Caps, Choice, Experiment, HeadOnly, LogFloat, Pretraining, Pruning, Recipe, Trial
 from suite.store.study import StudyDir
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and so do the programs that they start
+bound_spinning()  # here, since torch is loaded before a command line's own main() in tests/zygote.py
 
 # One seed for whatever is random in a run of the fault tests; set before their processes start, so that they share it.
 os.environ.setdefault("MNIST_SUITE_FAULT_SEED", str(random.SystemRandom().randrange(10**6)))

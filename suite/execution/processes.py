@@ -53,7 +53,8 @@ class Processes:
             if not worker.process.is_alive() or worker.place not in self._places:
                 self._workers.remove(worker)
                 worker.end()
-        worker = next((w for w in idle if w in self._workers), None)
+        busy = Counter(worker.place for worker in self._workers if worker.state is not State.IDLE)
+        worker = min((w for w in idle if w in self._workers), key=lambda w: busy[w.place], default=None)
         if worker is None:
             worker = _Worker(self._context, self.limits, self._free_place())
             self._workers.append(worker)
@@ -63,9 +64,13 @@ class Processes:
         worker.send(job)
 
     def _free_place(self) -> torch.device:
-        """The first device that has fewer workers than slots."""
-        left = Counter(self._places) - Counter(worker.place for worker in self._workers)
-        return next(place for place in self._places if left[place] > 0)
+        """The device of the first slot that has no worker yet."""
+        taken = Counter(worker.place for worker in self._workers)
+        for place in self._places:
+            if not taken[place]:
+                return place
+            taken[place] -= 1
+        raise AssertionError("submitted without a free slot")
 
     def poll(self, timeout: float) -> list[Message]:
         messages = self._stop_overdue()
