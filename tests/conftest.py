@@ -298,7 +298,9 @@ class Clusters:
         self.hidden = hidden  # folder that nodes started with `apart` do not see
         self.begun: list[tuple[subprocess.Popen[bytes], str]] = []
 
-    def __call__(self, *, apart: bool = False, mode: str = "token", cpus: int = 1) -> dict[str, str]:
+    def __call__(
+        self, *, apart: bool = False, mode: str = "token", cpus: int = 1, **environment_of_nodes: str
+    ) -> dict[str, str]:
         port, folder = free_port(), tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets want a short path
         given = {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
         command = (
@@ -310,6 +312,7 @@ class Clusters:
             command = f"mount -t tmpfs none {self.hidden} && exec {command}"  # in a mount namespace of its own
         words = [*(["unshare", "--mount"] if apart else []), "sh", "-c", command]
         environment = {**os.environ, **given, "MNIST_SUITE_CHECKPOINT_SECONDS": "0", "OMP_NUM_THREADS": "1"}
+        environment |= environment_of_nodes
         with open(f"{folder}/log", "w") as log:
             process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
         self.begun.append((process, folder))
