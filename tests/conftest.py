@@ -24,11 +24,13 @@ from typing import Any
 import psutil
 import pytest
 
+from suite.hardware.openmp import bound_spinning
 from suite.ranking.final import FinalEvaluation
 from suite.spec import Arm, Caps, Choice, Experiment, HeadOnly, LogFloat, Pretraining, Pruning, Recipe, Trial
 from suite.store.study import StudyDir
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and so do the programs that they start
+bound_spinning()  # here, since torch is loaded before a command line's own main() in tests/zygote.py
 
 # One seed for whatever is random in a run of the fault tests; set before their processes start, so that they share it.
 os.environ.setdefault("MNIST_SUITE_FAULT_SEED", str(random.SystemRandom().randrange(10**6)))
@@ -296,7 +298,9 @@ class Clusters:
         self.hidden = hidden  # folder that nodes started with `apart` do not see
         self.begun: list[tuple[subprocess.Popen[bytes], str]] = []
 
-    def __call__(self, *, apart: bool = False, mode: str = "token", cpus: int = 1) -> dict[str, str]:
+    def __call__(
+        self, *, apart: bool = False, mode: str = "token", cpus: int = 1, **environment_of_nodes: str
+    ) -> dict[str, str]:
         port, folder = free_port(), tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets want a short path
         given = {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
         command = (
@@ -308,6 +312,7 @@ class Clusters:
             command = f"mount -t tmpfs none {self.hidden} && exec {command}"  # in a mount namespace of its own
         words = [*(["unshare", "--mount"] if apart else []), "sh", "-c", command]
         environment = {**os.environ, **given, "MNIST_SUITE_CHECKPOINT_SECONDS": "0", "OMP_NUM_THREADS": "1"}
+        environment |= environment_of_nodes
         with open(f"{folder}/log", "w") as log:
             process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
         self.begun.append((process, folder))

@@ -27,7 +27,7 @@ from suite.store.study import StudyDir
 PROGRAM = tuple(command())
 ENGINES = ("local",)
 CHECK_SECONDS = 60.0  # for a file of the user's to declare its experiment
-DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|mps|cuda|cuda:\d+(,cuda:\d+)*")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def problems(form: Form, experiment: Experiment | str, results: Path) -> dict[st
         if "trials" not in found and form.trials.strip() and int(form.trials) < arms:
             found["trials"] = f"fewer than the {arms} arms: some would get none"
     if form.device.strip() and not DEVICE.fullmatch(form.device.strip()):
-        found["device"] = "auto, cpu, mps, cuda or cuda:N"
+        found["device"] = "auto, cpu, mps, cuda, cuda:N or several as in cuda:1,cuda:3"
     if form.engine not in ENGINES:
         found["engine"] = f"one of {', '.join(ENGINES)}"
     return found

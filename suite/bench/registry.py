@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, str] = {
     "population": "suite.bench.searches:population",
     "pictures": "suite.bench.pictures:pictures",
     "roofline": "suite.bench.training:roofline",
+    "spin": "suite.bench.spin:spin",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from suite.data import cache
 from suite.data.registry import DATASETS
 from suite.errors import InputError
-from suite.hardware import autotune, device
+from suite.hardware import autotune, cgroup, device, openmp
+from suite.hardware.memory import usable_bytes
 from suite.models import weight_sources
 from suite.store.files import cache_dir, on_network_disk
 from suite.store.provenance import packages, version
@@ -37,15 +39,23 @@ def examine(results: Path) -> dict[str, dict[str, Any]]:
 
 
 def _devices() -> dict[str, Any]:
-    import psutil
-
+    quota, limit = cgroup.cpu_quota(), cgroup.memory_limit()
+    workers = device.chosen("auto")
+    limited = limit is not None and limit == usable_bytes()
     facts: dict[str, Any] = {
         "processor": device.processor(),
         "cores in use": device.cores(),
-        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "CPU quota": "none" if quota is None else f"{quota:g} cores (cgroup)",
+        "memory": f"{usable_bytes() / 2**30:.3g} GiB{' (cgroup limit)' if limited else ''}",
         "auto selects": str(device.pick("auto")),
+        "--workers auto": f"one each on {', '.join(map(str, workers))}"
+        if workers[0].type != "cpu"
+        else f"1 or {device.cores()} on the CPU, as measured",
+        "waiting OpenMP threads": openmp.described(),
     }
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        facts["CUDA_VISIBLE_DEVICES"] = visible or "empty: no GPU"
+    for index in range(device.cuda_devices()):
         properties = torch.cuda.get_device_properties(index)
         facts[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     return facts

@@ -20,6 +20,7 @@ import typer
 from suite import interpreter
 from suite.cli import completion, data, evaluate, machine, models, sweep, train, view
 from suite.errors import InputError, WorkError, printable
+from suite.hardware.openmp import bound_spinning
 
 
 def _print_version(asked: bool) -> None:
@@ -87,6 +88,7 @@ def main() -> NoReturn:
     Exit codes: 0 success; 1 the work failed; 2 invalid input; 130 interrupted; 143 stopped by another signal or by a
     stop request. An error is one paragraph on stderr, never a traceback.
     """
+    bound_spinning()
     _open_missing_streams()
     if importlib.util.find_spec("fcntl") is None:
         _fail(

@@ -34,9 +34,13 @@ class SweepOptions(RunOptions):
     workers: Annotated[
         str,
         typer.Option(
-            help="Number of trials at once, each in a process of its own; 1: in this process; auto: as measured."
+            help="Number of trials at once, each in a process of its own, spread over the GPUs; 1: in this process; "
+            "auto: one a GPU, or as measured on the CPU."
         ),
     ] = "1"
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda (all GPUs), cuda:N, several as in cuda:1,cuda:3, or mps.")
+    ] = "auto"
     population: Annotated[
         str,
         typer.Option(
@@ -139,6 +143,7 @@ def sweep(options: SweepOptions) -> None:
               mnist-suite sweep --study fashion --resume
               mnist-suite sweep --trials 50 --max-flops 10e6
               mnist-suite sweep --trials 50 --population auto
+              mnist-suite sweep --trials 50 --workers auto --device cuda:1,cuda:3
               RAY_ADDRESS=10.0.0.1:6379 mnist-suite sweep --trials 500 --engine ray --workers auto
     """
     from suite.cli import console

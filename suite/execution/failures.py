@@ -75,7 +75,7 @@ def lost_record(state: TrialState, attempt: str, reason: str, options: Options) 
 def _provenance(state: TrialState, options: Options) -> Provenance:
     """As far as the controller knows it: of a worker on a cluster, no more than the host that it reported."""
     local = options.engine == "local"
-    place = device.pick(options.device if local else "cpu")
+    place = device.pick(options.first_device if local else "cpu")
     found = provenance(state.trial, options.command, place, state.trial.recipe.precision)
     if local:
         return found

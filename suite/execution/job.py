@@ -62,8 +62,9 @@ class Executor(Protocol):
     the trial's directory is as after a crash, and the executor starts another worker for the next job.
 
     A trial that leaves the GPU unusable for its process is recorded as failed like any other, and that process takes no
-    further job. Worker processes are replaced. Executors in the controller's own process raise WorkError instead,
-    before another trial fails for it.
+    further job. Worker processes are replaced; where the replacement finds that the GPU answers no process, the GPU's
+    slots are withdrawn and its attempt is reported as lost. Executors in the controller's own process raise WorkError
+    instead, before another trial fails for it.
     """
 
     slots: int

@@ -15,6 +15,7 @@ from suite.execution.job import Executor, Limits
 from suite.execution.processes import Processes
 from suite.execution.stacked import Together
 from suite.hardware import autotune, device
+from suite.hardware.memory import usable_bytes
 from suite.models.assembly import build
 from suite.models.preprocessing import of_arm
 from suite.spec import Experiment, Preprocess
@@ -23,6 +24,8 @@ AUTO_POPULATION_CPU = 8  # heads only, whose stacked training is one product; mo
 
 AUTO_POPULATION_GPU = 32
 
+WORKER_BYTES = 1 << 30  # of main memory that a worker process is assumed to take: torch, small images, a small model
+
 
 @dataclass(frozen=True)
 class Options:
@@ -30,7 +33,7 @@ class Options:
 
     workers: int = 1  # trials at once, each in a process of its own; 0: as many as `best_workers` finds
     population: int = 1  # trials at once in one process, those of one architecture stacked; 0: where that is faster
-    device: str = "auto"
+    device: str = "auto"  # as `device.chosen` takes it
     storage: str | None = None  # URL of an Optuna storage; None: SQLite in the study's directory
     resume: bool = False
     retry_failed: bool = False  # train failed trials of an earlier run again, whose cause may be mended
@@ -52,9 +55,23 @@ class Options:
                 "--memory-limit and --engine."
             )
         if self.engine == "local":
-            device.pick(self.device)
+            listed = len(device.chosen(self.device)) if "," in self.device else 1
+            if self.population != 1 and listed > 1:
+                raise InputError(
+                    f"--population trains in one process, on one device: --device {self.device} is several."
+                )
+            if 0 < self.workers < listed:
+                raise InputError(
+                    f"--device {self.device} would leave devices idle with --workers {self.workers}: take --workers "
+                    f"{listed} or more, or auto."
+                )
         elif self.device not in ("auto", "cpu", "cuda"):
             raise InputError(f"--device {self.device}: on a cluster it is auto, cpu or cuda.")
+
+    @property
+    def first_device(self) -> str:
+        """The device of a trial that runs in this process, and of measurements."""
+        return self.device.partition(",")[0].strip()
 
     def executor(self, results: Path) -> Executor:
         """A new executor, which the caller closes. Raises InputError where the engine is not available."""
@@ -64,19 +81,25 @@ class Options:
 
             return Cluster(self.workers, limits, self.device, results)
         if self.population != 1:
-            many = AUTO_POPULATION_GPU if device.pick(self.device).type == "cuda" else AUTO_POPULATION_CPU
+            many = AUTO_POPULATION_GPU if device.pick(self.first_device).type == "cuda" else AUTO_POPULATION_CPU
             return Together(self.population or many, everywhere=self.population > 1)
-        return Inline() if self.workers == 1 and limits == Limits() else Processes(self.workers, limits)
+        if self.workers == 1 and limits == Limits():
+            return Inline()
+        return Processes(self.workers, limits, device.chosen(self.device))
 
 
 def best_workers(experiment: Experiment, place: str) -> Generator[None, None, int]:
     """The number of trials at once that makes every arm of the experiment fastest, on this machine.
 
-    1 on an accelerator, which one training fills, and where latency is capped, which is measured in a quiet process.
-    Yields before a measurement takes longer than `budget.WORD_SECONDS`.
+    1 where latency is capped, which is measured in a quiet process. One for each accelerator, which one training fills.
+    On the CPU as measured, and no more than its memory has room for. Yields before a measurement takes longer than
+    `budget.WORD_SECONDS`.
     """
-    if device.pick(place).type != "cpu" or caps_latency(experiment):
+    if caps_latency(experiment):
         return 1
+    devices = device.chosen(place)
+    if devices[0].type != "cpu":
+        return len(devices)
     data = describe(experiment.dataset, limit=experiment.limit)
     images: Counter[tuple[str, str, Preprocess]] = Counter()  # trained on, by backbone, precision and input
     for arm in experiment.arms.values():
@@ -84,10 +107,10 @@ def best_workers(experiment: Experiment, place: str) -> Generator[None, None, in
             epochs = arm.recipe.epochs * experiment.trials / len(experiment.arms)
             kind = (arm.backbone, arm.recipe.precision, of_arm(arm, data.info))
             images[kind] += round(epochs * arm.fraction * len(data.train_labels))
-    found = device.cores()
+    found = min(device.cores(), max(1, usable_bytes() // WORKER_BYTES))
     for (backbone, precision, expects), trained_on in images.items():
         model = build(backbone, expects, classes=len(data.info.classes), seed=experiment.seed)
-        dtype = device.precision(precision, device.pick(place), model, training=True)
+        dtype = device.precision(precision, devices[0], model, training=True)
         best, _ = yield from autotune.workers(model, expects.shape, dtype, trained_on)
         found = min(found, best)
     return found

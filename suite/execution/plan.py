@@ -69,12 +69,12 @@ def _check_latency_cap(experiment: Experiment, options: Options) -> None:
 
     A stacked population is no such case: its trials share one process, where nothing else runs during a measurement.
     """
-    if caps_latency(experiment) and (options.workers > 1 or options.engine != "local"):
+    if caps_latency(experiment) and (options.workers > 1 or "," in options.device or options.engine != "local"):
         raise InputError(
             f"Experiment '{experiment.name}' caps the latency of one image, which is measured by timing each model "
             "where it trains. Trials that run beside each other slow each other down, so the load would decide which "
-            "models pass. Leave out --workers and --engine to run one trial at a time on this machine, or cap FLOPs "
-            "or parameters instead (--max-flops, --max-params), which do not depend on the load."
+            "models pass. Leave out --workers and --engine, and name one --device, to run one trial at a time on this "
+            "machine, or cap FLOPs or parameters instead (--max-flops, --max-params), which do not depend on the load."
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from suite.errors import InputError, WorkError
 from suite.execution.job import Job, Limits, Message
-from suite.execution.ray_connection import cause_of_death, connect, disconnect, patience, reach
+from suite.execution.ray_connection import cause_of_death, connect, disconnect, missing_module, patience, reach
 from suite.execution.ray_files import Mirror, files_for_node, weights_file
 from suite.execution.ray_node import Actor, Node, Report
 from suite.execution.slot import Slot, State, TimeLimit, free, slot_of
@@ -129,7 +129,11 @@ class Cluster:
         return messages
 
     def _lost(self, slot: _ActorSlot, error: Exception) -> list[Message]:
-        """Raises WorkError where no actor could ever be placed."""
+        """Raises WorkError where a node lacks this package, and where no actor could ever be placed."""
+        if slot.node is None and (missing := missing_module(error)) is not None:
+            host = self._host(missing.address)
+            what = "mnist-suite" if missing.module == "suite" else f"{missing.module}, which mnist-suite needs"
+            raise WorkError(f"{host} has no {what}: install it there. All nodes need the same version, {version()}.")
         if not self._placed:
             raise WorkError(
                 f"No worker starts on the Ray cluster ({cause_of_death(error)}). If it asks nobody for a token, start "
@@ -140,6 +144,11 @@ class Cluster:
         where = f" on {slot.node.host}" if slot.node else ""
         reason = f"its worker{where}: {cause_of_death(error)}"
         return [] if slot.state is State.IDLE else [slot.lose(reason)]
+
+    def _host(self, address: str) -> str:
+        """The name of the node at an IP address; the address itself where no node has it."""
+        nodes = self._ray.nodes()
+        return next((node["NodeManagerHostname"] for node in nodes if node["NodeManagerAddress"] == address), address)
 
     def _accept(self, slot: _ActorSlot, node: Node) -> None:
         """An actor has been placed: begin its attempt. Raises WorkError where the node has another version."""

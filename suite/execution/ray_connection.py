@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from suite.errors import InputError
 from suite.execution.worker import STOP_SIGNALS
+from suite.hardware.device import granted_cores
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory of a cluster started here; checkpoints pass through it
 
@@ -50,11 +53,16 @@ def connect() -> Any:
         _leaving.join()  # a shutdown that is still under way would end the new connection
     reach(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    own: dict[str, Any] = {"object_store_memory": OBJECT_STORE, "include_dashboard": False}
+    own: dict[str, Any] = {"object_store_memory": OBJECT_STORE, "include_dashboard": False, "num_cpus": granted_cores()}
     with _signals_kept():
         try:
             ray.init(address=address or "local", **quiet, **({} if address else own))
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+            if address == "auto" and isinstance(error, ConnectionError):
+                raise InputError(
+                    "RAY_ADDRESS=auto: no Ray cluster runs on this machine. Start one with `ray start --head`, give "
+                    "the address of a head node such as 10.0.0.1:6379, or unset RAY_ADDRESS to have one started here."
+                ) from None
             raise InputError(
                 f"RAY_ADDRESS={address}: {first_line(error)}. What answers there is no Ray cluster that can be used, "
                 "or it asks for another token (RAY_AUTH_TOKEN, or the file ~/.ray/auth_token)."
@@ -98,6 +106,23 @@ def cause_of_death(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = next((line for line in lines if line.startswith("The actor is dead because")), first_line(error))
     return cause.partition(" Some common causes")[0].rstrip(".")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A module that a node cannot import."""
+
+    module: str
+    address: str  # IP address of the node
+
+
+def missing_module(error: Exception) -> Missing | None:
+    """The module for lack of which an actor could not start, read from a Ray error; None for other errors."""
+    text = str(error)
+    module, address = re.search(r"No module named '([\w.]+)'", text), re.search(r"\bip=([0-9a-fA-F:.]+)", text)
+    if module is None:
+        return None
+    return Missing(module[1].partition(".")[0], address[1] if address else "a node of the Ray cluster")
 
 
 @contextlib.contextmanager

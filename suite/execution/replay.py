@@ -68,7 +68,8 @@ def replay(
     and `rungs` after so many short trainings, as a search once did. Raises WorkError where a trial keeps losing its
     worker or another controller takes over, InputError where another one is at work.
     """
-    with directory.lock(), contextlib.closing(Options(workers=workers).executor(results)) as executor:
+    options = Options(workers=workers, device=trials[0].device if trials else "auto")
+    with directory.lock(), contextlib.closing(options.executor(results)) as executor:
         yield from wait_for_other_host(directory)
         directory.stop_path.unlink(missing_ok=True)
         states = _states(directory, trials)

@@ -36,6 +36,7 @@ from suite.spec import Experiment, Status
 from suite.store.files import disk_fault, make_writable
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
+from suite.training.measuring import announced
 
 
 def sweep(
@@ -75,17 +76,18 @@ def sweep(
 
 def _best_workers(experiment: Experiment, options: Options, directory: StudyDir) -> Generator[Status, None, int]:
     """`best_workers`; yields a Status once where it takes more than two seconds."""
-    work, told, now = best_workers(experiment, options.device), False, time.time()
-    facts = {"study": directory.name, "pid": os.getpid(), "host": socket.gethostname(), "planned": experiment.trials}
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-        if not told:
-            told = True
-            words = "measuring how many trials at once are fastest"
-            yield Status(**facts, state="running", started=now, heartbeat=now, message=words)
+    now = time.time()
+    word = Status(
+        study=directory.name,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        state="running",
+        planned=experiment.trials,
+        started=now,
+        heartbeat=now,
+        message="measuring how many trials at once are fastest",
+    )
+    return (yield from announced(best_workers(experiment, options.device), word))
 
 
 def _run(opening: Opening, results: Path, options: Options, stop: Stop, executor: Executor) -> Iterator[Status]:
@@ -93,11 +95,13 @@ def _run(opening: Opening, results: Path, options: Options, stop: Stop, executor
     searches, notes = open_searches(opening, options, parallel=executor.slots > 1)
     opening.write()
     with stop.observe():
-        resolver = TrialResolver(experiment, directory.name, results, device=options.device, threads=executor.threads)
+        resolver = TrialResolver(
+            experiment, directory.name, results, device=options.first_device, threads=executor.threads
+        )
         retried = _reopen_failed(directory) if options.retry_failed else []
         mended = reconcile(opening, searches, resolver)
         notes += retried or mended  # the database cannot agree with trials that are to run again
-        ledger = Ledger(_on_device(state, options.device) for state in directory.states())
+        ledger = Ledger(_on_device(state, options.first_device) for state in directory.states())
         source = SearchedTrials(searches, resolver, options, ledger)
         workers = executor.slots if options.population == 1 else 1
         status = StatusWriter(directory, ledger, source.planned, workers=workers, note="; ".join(notes))
@@ -134,7 +138,15 @@ def _pretraining(
     status = done.status()
     if status is not None and status.state == "done" and any(s.state == "finished" for s in done.states()):
         return
-    alone = replace(options, workers=1, population=1, storage=None, resume=True, retry_failed=True)
+    alone = replace(
+        options,
+        workers=1,
+        population=1,
+        device=options.first_device,
+        storage=None,
+        resume=True,
+        retry_failed=True,
+    )
     shared = executor if options.engine == "ray" else None
     yield from sweep(plan, results, options=alone, stop=stop, executor=shared)
     if stop.reason is None and not any(s.state == "finished" for s in done.states()):

@@ -10,16 +10,24 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+import torch
+
 from suite.errors import WorkError
 from suite.execution.attempt import Attempt, release_memory
 from suite.execution.job import Job, Limits
 from suite.execution.slot import Slot, State
+from suite.hardware import device
 from suite.spec import Event, Verdict
 from suite.store.files import disk_fault
 
 # Signals that ask for a clean stop. They reach the whole process group or job step; workers ignore them, since the
 # controller decides what is stopped.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(frozen=True)
+class GpuLost:
+    """Sent in place of the first event by a worker whose device did not answer before its first attempt."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +43,24 @@ def work(pipe: Connection, controller: int, limits: Limits) -> None:
     """Run jobs one after another until the controller, a process id, is gone.
 
     Sends each event, then None for the end of the attempt, or a WorkError where the disk failed. Returns early, ending
-    the process, after a WorkError or where the GPU no longer answers.
+    the process, after a WorkError or where the GPU no longer answers; where it did not when the first job came, a
+    GpuLost is all that is sent.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _die_with(controller)
     limit_memory(limits.memory)
-    usable = True
+    usable, checked = True, False
     while usable:
         try:
             job = pipe.recv()
             if not isinstance(job, Job):
                 continue  # a reply to an attempt that was over before it came
+            if not checked and job.trial.device == "cuda" and not device.answers(torch.device("cuda")):
+                pipe.send(GpuLost())
+                return
+            checked = True
             result: Event | WorkError | None
             try:
                 usable = _run(pipe, job)

@@ -20,7 +20,7 @@ from suite.hardware.flops import cost_key, on_meta
 
 EVALUATION_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30, "mps": 2 << 30}  # of activations in one batch without gradients
 
-MEASUREMENT_BYTES = 1 << 30  # of activations, at most, while a model or a machine is measured
+MEASUREMENT_BYTES = 1 << 30  # of activations, at most, while a model or a machine is measured; see `memory.bounded`
 
 _peaks: dict[Hashable, tuple[int, int]] = {}
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from suite.hardware import device
 from suite.hardware.activations import MEASUREMENT_BYTES, largest_batch
 from suite.hardware.budget import Budget, share
+from suite.hardware.memory import bounded
 from suite.store.files import cache_dir, keep
 
 VERSION = 3  # of the measurement; results of other versions are not used
@@ -209,7 +210,9 @@ class _Race:
         affordable = (budget.seconds - budget.spent) / (steps * each)
         if affordable < LEAST_BATCH:
             return 0
-        bound = min(affordable, largest_batch(model, shape, most=BATCH, within=MEASUREMENT_BYTES, training=True))
+        bound = min(
+            affordable, largest_batch(model, shape, most=BATCH, within=bounded(MEASUREMENT_BYTES), training=True)
+        )
         return 1 << (int(bound).bit_length() - 1)
 
 

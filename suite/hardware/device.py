@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import time
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 
 from suite.errors import InputError
+from suite.hardware.cgroup import cpu_quota
+from suite.hardware.memory import ran_out
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,18 +23,20 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def pick(wanted: str) -> torch.device:
     """Resolve 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps' to a device that is available here.
 
-    'auto' is the first CUDA device, else Apple's GPU (mps), else the CPU. Raises InputError for an unknown name and
-    for a device that this machine lacks.
+    'auto' is the first CUDA device, else Apple's GPU (mps), else the CPU. Raises InputError for an unknown name, for
+    a list, which only `chosen` takes, and for a device that this machine lacks.
     """
     if wanted == "auto":
-        if torch.cuda.is_available():
+        if cuda_devices():
             return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if "," in wanted:
+        raise InputError(f"--device {wanted}: this command uses one device; only `sweep` spreads trials over several.")
     kind, _, index = wanted.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
         raise InputError(f"There is no device '{wanted}'; take auto, cpu, cuda, cuda:N or mps.")
     if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        count = cuda_devices()
         if int(index or 0) >= count:
             raise InputError(
                 f"Device '{wanted}' is not here: this machine shows {count} CUDA devices. Take --device auto or cpu, "
@@ -43,17 +48,62 @@ def pick(wanted: str) -> torch.device:
     return torch.device(kind)
 
 
-def cores() -> int:
-    """Number of CPU cores that this process may use.
+def chosen(wanted: str) -> list[torch.device]:
+    """The devices over which trials that run at once are spread.
 
-    The smallest of its CPU affinity, the CPU quota of its cgroup (a container's limit, rounded up) and
-    $OMP_NUM_THREADS. The first two are found by joblib.cpu_count.
+    'auto' and 'cuda' stand for all CUDA devices that this process sees; other names are resolved by `pick`, and
+    several CUDA devices are separated by commas. Raises InputError as `pick` does, for a list of other devices, and for
+    a device named twice.
     """
-    from joblib import cpu_count
+    found = [pick(name.strip()) for name in wanted.split(",")]
+    if wanted in ("auto", "cuda") and found[0].type == "cuda":
+        return [torch.device("cuda", index) for index in range(cuda_devices())]
+    if len(found) > 1 and (len(set(found)) < len(found) or any(place.type != "cuda" for place in found)):
+        raise InputError(f"--device {wanted}: a list names different CUDA devices, such as cuda:1,cuda:3.")
+    return found
 
-    usable = cpu_count()
+
+def cuda_devices() -> int:
+    """Number of CUDA devices that this process sees: those of $CUDA_VISIBLE_DEVICES where it is set."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def sees_only(place: torch.device) -> dict[str, str]:
+    """Variables of the environment for a process that is to see the CUDA device `place` alone, as its cuda:0.
+
+    They must be set before it starts. Empty for other devices.
+    """
+    if place.type != "cuda":
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",")] if visible.strip() else []  # numbers or UUIDs
+    index = place.index or 0
+    return {"CUDA_VISIBLE_DEVICES": names[index] if index < len(names) else str(index)}
+
+
+def answers(place: torch.device) -> bool:
+    """Whether a CUDA device carries out work; True for other devices, and for one whose memory is full."""
+    if place.type != "cuda":
+        return True
+    try:
+        torch.zeros(1, device=place).add_(1).item()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the second
+        return ran_out(error)
+    return True
+
+
+def cores() -> int:
+    """Number of CPU cores that this process uses: `granted_cores`, or $OMP_NUM_THREADS where that is less."""
+    usable = granted_cores()
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(usable, int(limit)) if limit.isdigit() and int(limit) > 0 else usable
+
+
+def granted_cores() -> int:
+    """Number of CPU cores that this process may use: by its CPU affinity, and by the CPU quota of its cgroups (such as
+    a container's limit), rounded up."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(affinity, math.ceil(cpu_quota() or affinity))
 
 
 @cache

@@ -12,6 +12,7 @@ from suite.hardware.activations import MEASUREMENT_BYTES, largest_batch
 from suite.hardware.budget import Budget
 from suite.hardware.device import device_time
 from suite.hardware.flops import Counted, cost_key, count
+from suite.hardware.memory import bounded
 from suite.spec import Caps
 
 MEASUREMENT_SECONDS = 1.0  # approximate time spent on one of the two figures
@@ -92,11 +93,12 @@ def measure(
 def pass_size(model: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
     """Images of one pass of the second figure: the largest power of two up to 256 within the bounds of memory and work.
 
-    It depends on the model, its input and the kind of device alone, so that the figures of several trials compare.
+    It depends on the model, its input and the kind of device, so that the figures of several trials compare, and on
+    the memory where there is less than 4 GiB.
     """
     within = PASS_FLOPS["cpu" if device.type == "cpu" else "gpu"] // max(1, count(model, shape).forward_flops)
     most = max(1, min(MANY, within))
-    return 1 << (largest_batch(model, shape, most=most, within=ACTIVATION_BYTES).bit_length() - 1)
+    return 1 << (largest_batch(model, shape, most=most, within=bounded(ACTIVATION_BYTES)).bit_length() - 1)
 
 
 def _fastest(

@@ -1,4 +1,4 @@
-"""Memory: recognising that it ran out, freeing it, and how the C library allocates it."""
+"""Memory: how much there is, recognising that it ran out, freeing it, and how the C library allocates it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,26 @@ from functools import cache
 
 import torch
 
+from suite.hardware.cgroup import memory_limit
+
 OUT_OF_MEMORY = ("not enough memory", "out of memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
 
 KEPT_BYTES = 256 << 20  # of freed memory that one trial may leave to the next: as much as small models use again
+
+SHARE = 8  # a budget is an eighth of the usable memory at most
+
+
+def usable_bytes() -> int:
+    """Main memory that this process may use: the machine's, or less where a cgroup limits it."""
+    import psutil
+
+    total = psutil.virtual_memory().total
+    return min(total, memory_limit() or total)
+
+
+def bounded(wanted: int) -> int:
+    """A budget of `wanted` bytes, or of the `SHARE` of the usable memory where that is less."""
+    return min(wanted, usable_bytes() // SHARE)
 
 
 def ran_out(error: Exception) -> bool:
@@ -30,11 +47,11 @@ class _MallocState(ctypes.Structure):
 
 def make_room() -> None:
     """Free unreferenced objects, and return unused memory of the CUDA allocator to the driver, and of the C library to
-    the kernel where it holds more than `KEPT_BYTES`."""
+    the kernel where it holds more than `KEPT_BYTES`, or than `bounded` allows."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    if held_bytes() > KEPT_BYTES:
+    if held_bytes() > bounded(KEPT_BYTES):
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -59,7 +76,7 @@ def keep_memory() -> None:
     try:
         library = ctypes.CDLL(None)
         library.mallopt(mmap_threshold, 32 << 20)
-        library.mallopt(trim_threshold, 1 << 30)
-        library.mallopt(top_pad, 64 << 20)
+        library.mallopt(trim_threshold, bounded(1 << 30))
+        library.mallopt(top_pad, bounded(64 << 20))
     except (OSError, AttributeError):
         pass

@@ -19,7 +19,7 @@ from suite.errors import InputError
 from suite.hardware import device, latency
 from suite.hardware.flops import count
 from suite.models import features
-from suite.spec import Checkpointed, Evaluated, Event, Progress, Record, Trial, Verdict
+from suite.spec import Checkpointed, Evaluated, Event, Measuring, Progress, Record, Trial, Verdict
 from suite.store.trial import Overtaken, TrialDir
 from suite.training import checkpoint
 from suite.training.augment import Prepare
@@ -31,7 +31,7 @@ from suite.training.record import Account, AttemptName, started_event
 from suite.training.setup import Loaded, Setup
 from suite.training.state import Diverged, Step, Training, begin, restore, state_numbers, state_tensors
 
-LATENCY = "its latency"  # what is measured, in Measuring events
+LATENCY = Measuring(what="its latency")
 
 T = TypeVar("T")
 

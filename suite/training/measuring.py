@@ -1,17 +1,16 @@
-"""Measurements of a trial, announced where they take long."""
+"""Measurements, announced where they take long."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from typing import TypeVar
 
-from suite.spec import Measuring
-
 T = TypeVar("T")
+Word = TypeVar("Word")
 
 
-def announced(work: Generator[None, None, T], what: str) -> Generator[Measuring, object, T]:
-    """Carry out a measurement of `suite.hardware`. Yields one Measuring event where it takes more than two seconds."""
+def announced(work: Generator[None, None, T], word: Word) -> Generator[Word, object, T]:
+    """Carry out a measurement of `suite.hardware`. Yields `word` once where it takes more than two seconds."""
     told = False
     while True:
         try:
@@ -20,4 +19,4 @@ def announced(work: Generator[None, None, T], what: str) -> Generator[Measuring,
             return end.value
         if not told:
             told = True
-            yield Measuring(what=what)
+            yield word

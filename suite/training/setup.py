@@ -97,7 +97,7 @@ def load_images(trial: Trial, where: torch.device) -> Loaded:
 def set_up(
     trial: Trial, images: Loaded, where: torch.device, results: Path, directory: Path, stage: int = 0
 ) -> Generator[Measuring, object, Setup]:
-    """Build the model and choose the precision. Sets the global seed and number of threads.
+    """Build the model and choose the precision. Sets the global seed, number of threads and current CUDA device.
 
     `directory` is the trial's, with the checkpoints of earlier attempts; `stage` is the number of short trainings that
     the trial has passed. Raises InputError where the weights are not
@@ -105,6 +105,8 @@ def set_up(
     """
     if trial.threads:
         torch.set_num_threads(trial.threads)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)  # CUDA graphs are recorded there
     memory.keep_memory()
     torch.manual_seed(trial.seed)
     expects = of_trial(trial, images.info)
@@ -144,4 +146,4 @@ def _training_precision(
     what = f"{trial.backbone} at {expects.size} px, {trial.strategy.kind}"
     trained_on = images * trial.recipe.epochs
     work = autotune.precision(trial.recipe.precision, where, assembled.model, expects.shape, what, trained_on)
-    return (yield from announced(work, "which precision is fastest"))
+    return (yield from announced(work, Measuring(what="which precision is fastest")))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from suite.bench import baselines, searches, training
+from suite.bench import baselines, searches, spin, training
 from suite.bench.registry import BENCHMARKS, bench
 from suite.errors import InputError
 from suite.store.files import cache_dir
@@ -72,6 +72,15 @@ def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> Non
         seconds = found[f"head-sweep.{side}"]
         assert seconds > 0
         assert found[f"head-sweep.{side}_ratio"] == pytest.approx(found["head-sweep.plain"] / seconds)
+
+
+@pytest.mark.slow
+def test_spinning_is_measured_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")  # not handed on: it would decide in place of the bound
+    monkeypatch.setattr(spin, "TRAINING", "import os; print(os.environ.get('GOMP_SPINCOUNT', 7), flush=True)")
+    assert figures(spin.spin((1,), ("200", ""), rounds=1)) == {"spin.200.1": 200, "spin.default.1": 7}
+    monkeypatch.setattr(spin, "STEPS", 2)
+    assert spin.training_seconds() > 0
 
 
 def test_the_plain_objective_searches_the_same_space() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.execution.ray_cluster import threads_for
+from suite.execution.ray_connection import missing_module
 
 
 @given(st.lists(st.integers(0, 200), max_size=8), st.integers(1, 64))
@@ -46,6 +48,46 @@ def test_an_address_where_nobody_listens_is_refused_at_once(suite, tmp_path, add
     assert why in found.stderr
     assert found.stderr.count("\n") == 1
     assert not list(tmp_path.rglob("study.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("... (pid=1, ip=10.0.0.7, actor_id=a)\nModuleNotFoundError: No module named 'suite'", ("suite", "10.0.0.7")),
+        ("... (pid=1, ip=fe80::1, actor_id=a)\nNo module named 'torch._C'", ("torch", "fe80::1")),
+        ("The actor is dead because its node has died.", None),
+    ],
+)
+def test_a_missing_module_is_read_from_the_error(text: str, missing: tuple[str, str] | None) -> None:
+    found = missing_module(RuntimeError(text))
+    assert (found and (found.module, found.address)) == missing
+
+
+@pytest.mark.slow
+def test_auto_without_a_cluster_says_so(suite, tmp_path) -> None:
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    words = ("--engine", "ray", "--limit", "400", "--trials", "4")
+    found = suite("sweep", "mnist", *words, RAY_ADDRESS="auto", RAY_TMPDIR=str(tmp_path))
+    assert found.returncode == 2, found.stderr
+    assert "RAY_ADDRESS=auto: no Ray cluster runs on this machine" in found.stderr and "token" not in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("study.json"))
+
+
+@pytest.mark.slow
+def test_a_node_that_lacks_the_package_is_named(suite, cluster, tmp_path) -> None:
+    """A module of that name that cannot be imported stands before the installed one."""
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "suite.py").write_text("raise ModuleNotFoundError(\"No module named 'suite'\")")
+    reached = cluster(PYTHONPATH=str(tmp_path / "bare"))
+    words = ("--engine", "ray", "--limit", "400", "--trials", "4", "--quiet")
+    found = suite("sweep", "mnist", *words, **reached)
+    assert found.returncode == 1, found.stderr
+    assert found.stderr.startswith(f"mnist-suite: {socket.gethostname()} has no mnist-suite: install it there")
+    assert found.stderr.count("\n") == 1
 
 
 SLOW = """

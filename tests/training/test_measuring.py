@@ -26,7 +26,7 @@ def passes(number: int) -> Generator[None, None, int]:
 
 @pytest.mark.parametrize("number", [0, 1, 5])
 def test_a_long_measurement_is_announced_once(number: int) -> None:
-    work = announced(passes(number), "something")
+    work = announced(passes(number), Measuring(what="something"))
     told = []
     try:
         while True:
