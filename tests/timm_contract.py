@@ -44,7 +44,7 @@ from suite.training.state import begin
 
 LARGE = 40_000_000  # parameters
 
-SIZES = (32, 64, 96, 128, 160, 192, 224, 256)  # pixels to try, before timm's own size of the model
+SIZES = (32, 64, 128, 192, 256)  # pixels to try, before timm's own size of the model
 
 CLASSES = tuple("0123456789")
 
@@ -102,22 +102,23 @@ def _outcome(backbone: str) -> Outcome:
 def smallest(backbone: str) -> tuple[int, int, tuple[str, ...]] | str:
     """Channels, size and what is refused of the smallest images that the suite trains on; or why it trains on none."""
     native: int = backbones.timm_config(backbone).input_size[-1]
-    reason = ""
+    reason: str | None = None
     for channels in (1, 3):
         for size in [*(s for s in SIZES if s < native), native]:
             facts = {"channels": channels, "size": size, "classes": len(CLASSES)}
-            if refusal(backbone, LpFt(), **facts) is None:
-                return channels, size, ("colour images only",) * (channels == 3)
-            if (reason := refusal(backbone, Scratch(), **facts) or "") == "":
-                limits = [f"{kind} ({why})" for kind, why in _refused(backbone, facts)]
-                return channels, size, (*limits, *(["colour images only"] if channels == 3 else []))
-    return reason
+            limits = ("colour images only",) * (channels == 3)
+            reason = refusal(backbone, LpFt(), **facts)
+            if reason is None:
+                return channels, size, limits
+            if "cannot take images" not in reason and refusal(backbone, Scratch(), **facts) is None:
+                return channels, size, (*_refused(backbone, facts), *limits)
+    return reason or ""
 
 
-def _refused(backbone: str, facts: dict[str, int]) -> list[tuple[str, str]]:
+def _refused(backbone: str, facts: dict[str, int]) -> list[str]:
     kinds = {"lp-ft": LpFt(), "head linear": HeadOnly(), "head mlp": HeadOnly(head=Mlp())}
-    found = [(kind, refusal(backbone, strategy, **facts)) for kind, strategy in kinds.items()]
-    return [(kind, why) for kind, why in found if why is not None]
+    found = {kind: refusal(backbone, strategy, **facts) for kind, strategy in kinds.items()}
+    return [f"{kind} ({why})" for kind, why in found.items() if why is not None]
 
 
 def _described(channels: int) -> Info:
@@ -134,19 +135,18 @@ def _card(backbone: str, expects: Preprocess, sha256: str, head: bool) -> Card:
 
 def _same_logits(backbone: str, expects: Preprocess, folder: Path, heads_fit: bool) -> None:
     """One step, a linear head, the export and its check by the suite and by plain timm; then a head with layers."""
-    model = backbones.build(
-        backbone, classes=len(CLASSES), channels=expects.channels, size=expects.size, seed=0
-    )
+    model = backbones.build(backbone, classes=len(CLASSES), channels=expects.channels, size=expects.size, seed=0)
     generator = torch.Generator().manual_seed(0)
     shape = (2, expects.channels, expects.stored, expects.stored)
     stored = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    examples, recipe = Examples(stored, torch.tensor([0, 1])), Recipe(epochs=1, batch_size=2)
+    classifier = backbones.classifier_parameters(model)
+    before = {name: value.detach().clone() for name, value in model.named_parameters() if name not in classifier}
+    examples, recipe = Examples(stored, torch.tensor([0, 1])), Recipe(epochs=1, batch_size=2, clip_norm=1.0)
     prepare = training_preparer(expects, Augment(), CPU)
     list(fit(begin(model, recipe, CPU, torch.float32), examples, examples, recipe, prepare, seed=0))
-    changed = sum(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
-    assert changed > len(before) / 2, f"a step changed {changed} of {len(before)} parameters"
-    del before
+    after = dict(model.named_parameters())
+    assert any(not torch.equal(old, after[name]) for name, old in before.items()), "a step changes no features"
+    del before, after
     model.eval()
     plain = heads_fit and classifiers.holds_linear(model)
     images = evaluation_preparer(expects, CPU)(stored)
@@ -221,16 +221,17 @@ def run(wanted: list[str], log: Path, processes: int) -> None:
     done = logged(log)
     left = [name for name in wanted if name not in done]
     counts = Counter(one.state for one in done.values())
-    with log.open("a") as file, ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), max_tasks_per_child=50
-    ) as pool:
+    with (
+        log.open("a") as file,
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=50) as pool,
+    ):
         for found in pool.map(outcome, left):
             file.write(json.dumps({**asdict(found), "timm": timm.__version__}) + "\n")
             file.flush()
             counts[found.state] += 1
             said = ", ".join(f"{state} {count}" for state, count in counts.items())
             line = f"{counts.total()}/{len(wanted)} {found.name}: {found.state} {found.reason} {found.seconds:.0f} s"
-            print(f"{line} ({said})", file=sys.stderr, flush=True)
+            print(f"{line} ({said})", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def summary(found: dict[str, Outcome]) -> str:
@@ -290,7 +291,7 @@ def main() -> None:
     if not given.write:
         run(given.names or names(), given.log, given.processes)
     found = logged(given.log)
-    print(summary(found))
+    print(summary(found))  # noqa: T201
     if given.write:
         LIST.write_text(json.dumps(listed(found), indent=0) + "\n")
         DOCS.write_text(page(list(found.values()), timm.__version__))

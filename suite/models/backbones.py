@@ -206,7 +206,7 @@ def sketch(name: str, *, classes: int, channels: int, size: int) -> nn.Module:
     Whether the model can take the images is not tried. Raises as `unfilled` does.
     """
     exists(name)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), _Unfilled():
         return _network(name, classes, channels, size)
 
 
