@@ -152,10 +152,14 @@ def sweep(options: SweepOptions) -> None:
     experiment = options.changed(_declared(options, root))
     name = check_name(options.study or experiment.name, "Study")
     announce_pictures(experiment.dataset, quiet=options.quiet or options.dry_run)
+    execution = options.execution()
     if options.dry_run:
+        from suite.execution.plan import check
+
+        check(experiment, root, execution, fetch=False)
         print(experiment.model_dump_json(indent=2))
         return
-    status = run_study(experiment, root, name, options.execution(), quiet=options.quiet)
+    status = run_study(experiment, root, name, execution, quiet=options.quiet)
     rows = console.gather(root, name, sort="accuracy")
     if options.as_json:
         print(dump_json({"status": status.model_dump(), "rows": [as_dict(row) for row in rows]}))
