@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -47,6 +47,13 @@ LARGE = 40_000_000  # parameters
 SIZES = (32, 64, 128, 192, 256)  # pixels to try, before timm's own size of the model
 
 CLASSES = tuple("0123456789")
+
+WHY = {
+    "lp-ft": "the classifier is no linear layer that a probe could be written into",
+    "head linear": "several classifiers, each on a part of the features",
+    "head mlp": "several classifiers; of two on the same features linear, ridge and logreg heads can take the place",
+    "colour images only": "grey ones do not fit the first layer",
+}  # of limits
 
 LOG = Path("timm-contract.jsonl")
 
@@ -139,13 +146,12 @@ def _same_logits(backbone: str, expects: Preprocess, folder: Path, heads_fit: bo
     generator = torch.Generator().manual_seed(0)
     shape = (2, expects.channels, expects.stored, expects.stored)
     stored = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-    classifier = backbones.classifier_parameters(model)
-    before = {name: value.detach().clone() for name, value in model.named_parameters() if name not in classifier}
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
     examples, recipe = Examples(stored, torch.tensor([0, 1])), Recipe(epochs=1, batch_size=2, clip_norm=1.0)
     prepare = training_preparer(expects, Augment(), CPU)
     list(fit(begin(model, recipe, CPU, torch.float32), examples, examples, recipe, prepare, seed=0))
     after = dict(model.named_parameters())
-    assert any(not torch.equal(old, after[name]) for name, old in before.items()), "a step changes no features"
+    assert any(not torch.equal(old, after[name]) for name, old in before.items()), "a step changes nothing"
     del before, after
     model.eval()
     plain = heads_fit and classifiers.holds_linear(model)
@@ -170,7 +176,9 @@ def _same_logits(backbone: str, expects: Preprocess, folder: Path, heads_fit: bo
 @torch.no_grad()
 def _attach(model: nn.Module, spec: heads.Linear | Mlp, images: torch.Tensor) -> None:
     features = backbones.embed(model, images)
-    head = heads.make(spec, features, len(CLASSES), seed=0)
+    # Standardised by other features: those of untrained models are almost equal, and their gain would be huge.
+    others = torch.randn(16, features.shape[1], generator=torch.Generator().manual_seed(2))
+    head = heads.make(spec, others, len(CLASSES), seed=0)
     for parameter in head.parameters():
         nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
     wanted = head(features)
@@ -213,12 +221,12 @@ def logged(log: Path) -> dict[str, Outcome]:
             continue
         if facts.pop("timm") == timm.__version__:
             found[facts["name"]] = Outcome(**{**facts, "limits": tuple(facts["limits"])})
-    return found
+    return dict(sorted(found.items()))
 
 
 def run(wanted: list[str], log: Path, processes: int) -> None:
-    """Try those that are not in the log, a line there for each."""
-    done = logged(log)
+    """Try those that are not in the log, or are broken there; a line in it for each."""
+    done = {name: one for name, one in logged(log).items() if one.state != "broken"}
     left = [name for name in wanted if name not in done]
     counts = Counter(one.state for one in done.values())
     with (
@@ -254,31 +262,45 @@ def summary(found: dict[str, Outcome]) -> str:
         for limit in one.limits:
             limited.setdefault(limit.partition(" (")[0], []).append(one.name)
     lines += ["", "Refused for a part of what the suite does:", ""] if limited else []
-    lines += [f"- {limit}: {', '.join(map('`{}`'.format, sorted(them)))}" for limit, them in limited.items()]
+    for limit, them in sorted(limited.items()):
+        lines.append(f"- {limit} ({WHY[limit]}): {', '.join(f'`{name}`' for name in sorted(them))}")
     return "\n".join(lines)
 
 
-def listed(found: dict[str, Outcome]) -> dict[str, object]:
-    """What the tests compare: seconds of each that works, and the reasons of those that are refused."""
-    return {
-        "timm": timm.__version__,
-        "outcomes": [asdict(found[name]) for name in sorted(found)],
-    }
+def listed() -> dict[str, Outcome]:
+    """What the log had when the list was written."""
+    rows = json.loads(LIST.read_text())["outcomes"]
+    return {row["name"]: Outcome(**{**row, "limits": tuple(row.get("limits", ()))}) for row in rows}
 
 
-def page(outcomes: list[Outcome], version: str) -> str:
+def write(found: dict[str, Outcome]) -> None:
+    """The list that the tests compare, a line an architecture, and the page of the documentation."""
+    plain = {name: asdict(replace(found[name], seconds=0.0)) for name in sorted(found)}
+    rows = ",\n".join(json.dumps({k: v for k, v in row.items() if v}) for row in plain.values())
+    LIST.write_text(f'{{"timm": "{timm.__version__}", "of": {len(timm.list_models())}, "outcomes": [\n{rows}\n]}}\n')
+    DOCS.write_text(page(listed(), timm.__version__))
+
+
+def page(found: dict[str, Outcome], version: str) -> str:
     """docs/backbones.md."""
+    left = json.loads(LIST.read_text())["of"] - len(found)
+    untried = f"\n{left} more architectures have not been through the contract yet.\n" if left else ""
     return f"""# timm's architectures
 
 `timm:NAME` is any of the architectures of timm, with or without the tag of its weights. Before anything is trained,
-the suite builds the model without weights and tries a step, the head and the image size; what cannot work is refused
-with a reason. Old names of timm's are refused with today's name.
+written or downloaded, the suite builds each model that an experiment may choose without weights, and tries the size of
+the images, a training step and the head. What cannot work is refused, all at once and with the reasons. Old names of
+timm's models are refused with today's name. `--dry-run` does no more than this.
 
-The contract over all architectures of timm {version}, with random weights, ten classes and the smallest images that
-each takes (`make test-timm` repeats it, `python -m tests.timm_contract --write` writes this page):
+A head on frozen features is written into the classifier where that is one linear layer, a 1x1 convolution, or two
+linear layers on the same features (distilled models); the exported model is then a plain model of timm's. Other
+classifiers are replaced, and such exports are loaded by `suite.export.load`.
 
-{summary({one.name: one for one in outcomes})}
-"""
+The contract over the architectures of timm {version}, with random weights, ten classes and the smallest images that
+each takes. `make test-timm` repeats it; `python -m tests.timm_contract --write` writes this page.
+
+{summary(found)}
+{untried}"""
 
 
 def main() -> None:
@@ -293,8 +315,7 @@ def main() -> None:
     found = logged(given.log)
     print(summary(found))  # noqa: T201
     if given.write:
-        LIST.write_text(json.dumps(listed(found), indent=0) + "\n")
-        DOCS.write_text(page(list(found.values()), timm.__version__))
+        write(found)
     sys.exit(any(one.state == "broken" for one in found.values()))
 
 
