@@ -169,7 +169,7 @@ def _same_logits(backbone: str, expects: Preprocess, folder: Path, heads_fit: bo
         else:
             classifiers.zero(model)
             assert not model(images).any(), "the classifier is not reset"
-    if len(backbones.classifiers(model)) == 1 and heads_fit:
+    if plain and len(backbones.classifiers(model)) == 1:
         _attach(model, Mlp(hidden=8), images)
 
 

@@ -246,7 +246,10 @@ def embed_size(model: nn.Module) -> int:
 def classifiers(model: nn.Module) -> list[nn.Module]:
     """The classifier; the classifiers of a model that averages the scores of several, as distilled ones do."""
     found = cast(Backbone, model).get_classifier()
-    return [found] if isinstance(found, nn.Module) and not isinstance(found, nn.ModuleList) else list(found)
+    layers = [found] if isinstance(found, nn.Module) and not isinstance(found, nn.ModuleList) else list(found)
+    # timm's NormLinear normalises the features, and of one model (EfficientViT of MSRA) only its linear part is named.
+    whole = {id(part): m for m in model.modules() if type(m).__name__ == "NormLinear" for part in m.children()}
+    return [whole.get(id(layer), layer) for layer in layers]
 
 
 def classifier_parameters(model: nn.Module) -> set[str]:
