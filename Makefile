@@ -7,7 +7,7 @@ STUDY := demo
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_NO_DEPS PIP_DRY_RUN
 export PIP_USER := 0
 
-.PHONY: demo test test-fast soak check format clean
+.PHONY: demo test test-fast test-timm soak check format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,10 @@ test: .venv/ready
 
 test-fast: .venv/ready  # without what kills processes, starts clusters, terminals or browsers, or takes seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --ignore tests/faults
+
+SHARDS ?= 2
+test-timm: .venv/ready  # all architectures of timm in SHARDS processes; hours; goes on where it was cut
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.timm_contract --processes $(SHARDS)
 
 SOAK ?= 500
 soak: .venv/ready  # the fault tests with so many kills, and as many examples for each fuzz test

@@ -67,7 +67,9 @@ class RunOptions:
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out pictures of your own that cannot be read.")
     ] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and exit.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every choice, print what would run, and exit.")] = (
+        False
+    )
 
 
 Options = TypeVar("Options")

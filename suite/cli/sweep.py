@@ -163,10 +163,14 @@ def sweep(options: SweepOptions) -> None:
             f"{', '.join(without)}. Take --trials {len(experiment.arms)} or more, or choose with --arms.",
             soft_wrap=True,
         )
+    execution = options.execution()
     if options.dry_run:
+        from suite.execution.plan import check
+
+        check(experiment, root, execution, fetch=False)
         print(dump_json(experiment))
         return
-    status = run_study(experiment, root, name, options.execution(), quiet=options.quiet)
+    status = run_study(experiment, root, name, execution, quiet=options.quiet)
     rows = console.gather(root, name, sort="accuracy")
     if options.as_json:
         print(dump_json({"status": status.model_dump(), "rows": [as_dict(row) for row in rows]}))

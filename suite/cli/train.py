@@ -119,7 +119,7 @@ def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     from suite.data.datasets import describe
     from suite.data.registry import is_own
     from suite.execution.options import Options
-    from suite.execution.plan import auto_name, single, with_small_batches
+    from suite.execution.plan import auto_name, check, single, with_small_batches
     from suite.spec import assignments, key_path
     from suite.store.files import check_name, dump_json, results_dir
     from suite.store.study import StudyDir, find_trial
@@ -133,12 +133,13 @@ def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     root = results_dir(options.results)
     name = check_name(options.study, "Study") if options.study else auto_name(verb, arm, dataset, seed, limit)
     experiment = single(name, arm, dataset, seed=seed, limit=limit)
+    execution = Options(device=options.device, resume=True, retry_failed=True, skip_broken=options.skip_broken)
     if options.dry_run:
+        check(experiment, root, execution, fetch=False)
         print(dump_json(experiment))
         return
     directory = StudyDir(root, name)
     repeated = any(state.state == "finished" for state in directory.states())
-    execution = Options(device=options.device, resume=True, retry_failed=True, skip_broken=options.skip_broken)
     status = run_study(experiment, root, name, execution, quiet=options.quiet)
     if not status.finished:
         raise WorkError(f"The training in study '{name}' produced no model: {first_reason(root, name)}.")

@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
-from torch import nn
-
-from suite.data.datasets import Description, describe, prepare
+from suite.data.datasets import describe, prepare
 from suite.data.inspection import OnProgress
 from suite.data.registry import is_own
-from suite.data.splits import Info
 from suite.errors import InputError
+from suite.execution.choices import refuse_bad
 from suite.execution.options import Options, caps_latency
-from suite.execution.weights import weights_of
-from suite.models import backbones, strategies
-from suite.models.assembly import build
 from suite.models.preprocessing import of_arm
-from suite.models.pretrained import load_pretrained
-from suite.models.weight_sources import find_pretrained
 from suite.search.storage import open_storage
-from suite.spec import Arm, Choice, Experiment, HeadOnly
+from suite.spec import Arm, Experiment
 from suite.training.checkpoint import checkpoint_seconds
 from suite.training.setup import crops_at_random
 
 
-def check(experiment: Experiment, results: Path, options: Options) -> None:
-    """Refuse what cannot run before anything is written or trained. Raises InputError."""
+def check(experiment: Experiment, results: Path, options: Options, *, fetch: bool = True) -> None:
+    """Refuse what cannot run before anything is written or trained. Raises InputError.
+
+    All choices that a search may make are tried without weights, on the meta device, and all that is wrong with them
+    is said at once. Without `fetch` a data set that is not in the cache is taken to be as the registry says.
+    """
     options.check()
     _check_latency_cap(experiment, options)
     checkpoint_seconds()
     if options.storage is not None:
         open_storage(results, options.storage)
-    for name, arm in experiment.arms.items():
-        backbones.exists(arm.backbone)
-        data = describe(experiment.dataset, fraction=arm.fraction, limit=experiment.limit)
-        if arm.weights == "pretrained":
-            find_pretrained(arm.backbone)
-        elif arm.weights not in (None, "experiment"):
-            given = weights_of(arm.weights, results)
-            if os.path.isabs(given.source):  # a file from elsewhere: refused here rather than in every trial
-                _check_weights(arm, data.info, given.source)
-        _check_batch_size(experiment, name, data)
+    plans = [experiment]
+    if any(arm.weights == "experiment" for arm in experiment.arms.values()):
+        plans.append(pretraining_of(experiment))
+    refuse_bad(plans, results, fetch=fetch)
 
 
 def prepare_pictures(experiment: Experiment, *, skip_broken: bool, on_progress: OnProgress) -> list[str]:
@@ -76,44 +66,6 @@ def _check_latency_cap(experiment: Experiment, options: Options) -> None:
             "models pass. Leave out --workers and --engine, and name one --device, to run one trial at a time on this "
             "machine, or cap FLOPs or parameters instead (--max-flops, --max-params), which do not depend on the load."
         )
-
-
-def _check_batch_size(experiment: Experiment, name: str, data: Description) -> None:
-    arm, images = experiment.arms[name], len(data.train_labels)
-    choices = {**experiment.space, **arm.space}.get("batch_size")
-    if choices is None:
-        sizes = [arm.recipe.batch_size]
-    else:
-        ends = choices.values if isinstance(choices, Choice) else (choices.low, choices.high)
-        sizes = [int(value) for value in ends]
-    if max(sizes) > images:
-        raise InputError(
-            f"Arm '{name}' may use batches of {max(sizes)}, but has only {images} training images; take smaller "
-            "batches (--set batch_size=N) or more data."
-        )
-    if min(sizes) == 1 and _trains_batch_norm(experiment, arm, data.info):
-        raise InputError(
-            f"Arm '{name}' may use batches of one image, but {arm.backbone} has batch norm layers, which cannot train "
-            "on one image: take batches of 2 or more (--set batch_size=N), or a backbone without batch norm."
-        )
-
-
-def _trains_batch_norm(experiment: Experiment, arm: Arm, info: Info) -> bool:
-    """Whether the arm's training puts a batch norm layer into training mode."""
-    if isinstance(arm.strategy, HeadOnly):
-        return False
-    model = build(arm.backbone, of_arm(arm, info), classes=len(info.classes), seed=experiment.seed)
-    keep_frozen = strategies.freeze(arm.strategy, model)
-    model.train()
-    if keep_frozen is not None:
-        keep_frozen(model)
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
-
-
-def _check_weights(arm: Arm, info: Info, source: str) -> None:
-    """Raises InputError where the weights cannot be read, or do not fit the arm's architecture."""
-    model = build(arm.backbone, of_arm(arm, info), classes=len(info.classes), seed=0)
-    load_pretrained(arm.backbone, model, source)
 
 
 def single(name: str, arm: Arm, dataset: str, *, seed: int, limit: int | None) -> Experiment:

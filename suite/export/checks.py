@@ -33,6 +33,8 @@ COMPARED = 64  # pictures, of timm's transform with ours
 
 READ_BACK = 8  # of them, of a model that is read back with the trained one
 
+TOLERANCE = 2e-4  # of a logit that is read back, relative to the largest one; kernels round by the memory format
+
 CPU = torch.device("cpu")
 
 EQUAL = 0.995  # proportion of labels that timm's transform has to give alike
@@ -98,8 +100,8 @@ def check(folder: Path, model: nn.Module, expects: Preprocess, stored: Tensor, *
         loaders["timm.create_model"] = lambda: _by_timm(folder)
     for name, load_model in loaders.items():
         logits, same = _logits(load_model(), inputs[:READ_BACK], expects), expected[:READ_BACK]
-        if not torch.allclose(logits, same, rtol=1e-4, atol=1e-4):
-            worst = (logits - same).abs().max().item()
+        worst = (logits - same).abs().max().item()
+        if not worst <= TOLERANCE * max(1.0, same.abs().max().item()):
             raise WorkError(f"The export was not published: read back by {name}, logits differ by up to {worst:.2g}.")
     return expected
 

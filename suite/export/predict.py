@@ -18,8 +18,7 @@ from suite.errors import InputError
 from suite.export.card import WEIGHTS, read_card
 from suite.hardware import memory
 from suite.hardware.device import pick
-from suite.models import heads
-from suite.models.assembly import classifier_name
+from suite.models import classifiers, heads
 from suite.models.backbones import unfilled
 from suite.models.preprocessing import evaluation_preparer
 from suite.models.state_dicts import read_tensors
@@ -51,9 +50,9 @@ def load(folder: str | Path) -> nn.Module:
     try:
         model = unfilled(card.backbone, classes=classes, channels=expects.channels, size=expects.size)
         if card.head is not None:
-            name = classifier_name(model)
+            name = classifiers.name_of(model)
             own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-            model.set_submodule(name, heads.restore_folded(card.head, own, classes))
+            classifiers.replace(model, heads.restore_folded(card.head, own, classes))
         model.load_state_dict(tensors)
     except (AssertionError, RuntimeError, LookupError, ValueError, TypeError, StopIteration) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -20,8 +20,10 @@ from suite.errors import printable
 from suite.export.card import CARD, WEIGHTS, Card
 from suite.export.checks import EQUAL, Pictures, agreement, check, pictures
 from suite.export.readme import card_text, load_line
+from suite.models import backbones
 from suite.models.assembly import load_trained
 from suite.models.backbones import TIMM
+from suite.models.classifiers import holds_linear
 from suite.models.heads import is_linear
 from suite.models.preprocessing import of_trial
 from suite.ranking.statistics import wilson
@@ -72,11 +74,10 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
         target.parent.mkdir(parents=True, exist_ok=True)
         building.mkdir()
         try:
-            weights = {name: tensor.contiguous() for name, tensor in assembled.model.state_dict().items()}
-            sha256 = save_tensors(building / WEIGHTS, weights, {"format": "pt"})
+            sha256 = save_tensors(building / WEIGHTS, assembled.model.state_dict(), {"format": "pt"})
             card = _card(trial, record, classes, expects, f"{study.name}/{state.id}", sha256)
             card = _checked(building, card, assembled.model, given)
-            _write_card(building, card)
+            write_card(building, card)
             write_atomic(building / "README.md", card_text(card, trial, printable(to.name)))
             _rename_into_place(building, target)
         except BaseException:
@@ -102,7 +103,7 @@ def _classes(study: StudyDir, trial: Trial) -> tuple[str, ...]:
 
 
 def _card(trial: Trial, record: Record, classes: tuple[str, ...], expects: Preprocess, name: str, sha256: str) -> Card:
-    head = _separate_head(trial)
+    head = _separate_head(trial, expects, len(classes))
     assert record.accuracy is not None  # a finished trial has one
     return Card(
         backbone=trial.backbone,
@@ -129,9 +130,9 @@ def _checked(folder: Path, card: Card, model: nn.Module, given: Pictures) -> Car
     The folder is not offered to timm where its transform gives other labels.
     """
     card = card.model_copy(update={"checked_on": "validation pictures" if given.plain else "random pictures"})
-    _write_card(folder, card)
+    write_card(folder, card)
     if card.timm:
-        _write_timm_config(folder, model, card)
+        write_timm_config(folder, model, card)
     expected = check(folder, model, card.preprocess, given.stored, timm_loads=card.timm)
     if not card.timm:
         return card
@@ -142,18 +143,19 @@ def _checked(folder: Path, card: Card, model: nn.Module, given: Pictures) -> Car
     return card.model_copy(update={"agreement": found})
 
 
-def _write_card(folder: Path, card: Card) -> None:
+def write_card(folder: Path, card: Card) -> None:
     write_atomic(folder / CARD, card.model_dump_json(indent=1) + "\n")
 
 
-def _separate_head(trial: Trial) -> HeadSpec | None:
-    """The head that replaces the backbone's classifier; None where the result is one linear layer all the same."""
-    if not isinstance(trial.strategy, HeadOnly) or is_linear(trial.strategy.head):
+def _separate_head(trial: Trial, expects: Preprocess, classes: int) -> HeadSpec | None:
+    """The head that replaces the backbone's classifier; None where the classifier holds its weights."""
+    if not isinstance(trial.strategy, HeadOnly):
         return None
-    return trial.strategy.head
+    body = backbones.sketch(trial.backbone, classes=classes, channels=expects.channels, size=expects.size)
+    return None if is_linear(trial.strategy.head) and holds_linear(body) else trial.strategy.head
 
 
-def _write_timm_config(folder: Path, model: nn.Module, card: Card) -> None:
+def write_timm_config(folder: Path, model: nn.Module, card: Card) -> None:
     """The config.json that timm.create_model("local-dir:...") reads."""
     from timm.models._hub import save_config_for_hf
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from suite.errors import InputError, WorkError
-from suite.models import backbones, heads, pretrained
+from suite.models import backbones, classifiers, heads, pretrained
 from suite.models.state_dicts import read_tensors
 from suite.spec import FROM_RANDOM, HeadOnly, Preprocess, Trial, Weights
 from suite.store.files import file_sha256
@@ -44,7 +43,7 @@ def assemble(trial: Trial, expects: Preprocess, classes: int, results: Path) -> 
     if trial.weights is not None:
         provenance = pretrained.load_pretrained(trial.backbone, model, _weights_source(trial.weights, results))
     if trial.strategy.kind not in FROM_RANDOM:
-        zero_classifier(model)
+        classifiers.zero(model)
     return Assembled(model, expects, provenance)
 
 
@@ -59,45 +58,6 @@ def _weights_source(given: Weights, results: Path) -> str:
             "Start a new study, or put the old file back."
         )
     return str(source)
-
-
-def classifier_name(model: nn.Module) -> str:
-    """The module path of the one classifier. Raises InputError for models with several, as distilled ones have."""
-    classifier = model.get_classifier()  # type: ignore[operator]
-    names = [name for name, module in model.named_modules() if module is classifier]
-    if len(names) != 1:
-        raise InputError(
-            "This backbone has no single classifier that a head could take the place of; train it with strategy full."
-        )
-    return names[0]
-
-
-@torch.no_grad()
-def zero_classifier(model: nn.Module) -> None:
-    """Set the classifier's weights and biases to zero.
-
-    All classes of a new task then start with equal probability, and the first gradients do not reach the features
-    through random classifier weights.
-    """
-    parameters = dict(model.named_parameters())
-    for name in backbones.classifier_parameters(model):
-        if parameters[name].ndim > 1 or name.endswith("bias"):  # the scale of a norm inside a classifier stays
-            parameters[name].zero_()
-
-
-def attach(model: nn.Module, head: heads.AnyHead) -> nn.Module:
-    """Replace the classifier of `model` with `head`, its standardisation folded into the weights. Returns `model`.
-
-    Raises InputError for a model with several classifiers.
-    """
-    fitted = head.folded() if isinstance(head, heads.Head) else head
-    name = classifier_name(model)
-    old = model.get_submodule(name)
-    if isinstance(fitted, nn.Linear) and isinstance(old, nn.Linear):
-        old.load_state_dict(fitted.state_dict())
-    else:
-        model.set_submodule(name, fitted)
-    return model
 
 
 def load_trained(directory: TrialDir, trial: Trial, expects: Preprocess, classes: int, results: Path) -> Assembled:
@@ -131,7 +91,7 @@ def load_trained(directory: TrialDir, trial: Trial, expects: Preprocess, classes
             f"Trial {directory.id} trained a head on the features of other weights (SHA-256 {trained_on}) than those "
             f"found now ({assembled.provenance.source}, SHA-256 {assembled.provenance.sha256}); put the old ones back."
         )
-    model = attach(assembled.model, heads.restore(trial.strategy.head, tensors, classes))
+    model = classifiers.attach(assembled.model, heads.restore(trial.strategy.head, tensors, classes))
     return Assembled(model.eval(), expects, assembled.provenance)
 
 

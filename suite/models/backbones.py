@@ -139,6 +139,9 @@ def exists(name: str) -> None:
         timm = light_import("timm")
         wanted = name.removeprefix(TIMM)
         architecture, _, tag = wanted.partition(".")
+        if today := timm.models.get_deprecated_models().get(architecture):
+            today = today if timm.is_model_pretrained(today) else today.partition(".")[0]
+            raise InputError(f"{name} is an old name: timm calls this model {TIMM}{today} today. Pass that name.")
         if timm.is_model(architecture) and (not tag or timm.is_model_pretrained(wanted)):
             return
         known = [TIMM + each for each in (timm.list_pretrained(architecture + ".*") or timm.list_models())]
@@ -168,7 +171,7 @@ def build(name: str, *, classes: int, channels: int, size: int | None, seed: int
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"The backbone {name} cannot take images of {size or 'its own'} pixels with {channels} channel(s): "
-                f"{_first_line(error)}. Choose another size, or another backbone."
+                f"{first_line(error)}. Choose another size, or another backbone."
             ) from error
     return model.train()
 
@@ -197,6 +200,16 @@ def unfilled(name: str, *, classes: int, channels: int, size: int) -> nn.Module:
         return _network(name, classes, channels, size)
 
 
+def sketch(name: str, *, classes: int, channels: int, size: int) -> nn.Module:
+    """The network of `build` on the meta device: its tensors have shapes, but no values, and take no memory.
+
+    Whether the model can take the images is not tried. Raises as `unfilled` does.
+    """
+    exists(name)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), _Unfilled():
+        return _network(name, classes, channels, size)
+
+
 def _network(name: str, classes: int, channels: int, size: int) -> nn.Module:
     if name in BACKBONES:
         return BACKBONES[name](classes, channels, size)
@@ -211,14 +224,14 @@ def timm_config(name: str) -> Any:
     return light_import("timm").get_pretrained_cfg(name.removeprefix(TIMM))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def embed(model: nn.Module, x: Tensor) -> Tensor:
     """Images (B, C, H, W) to the features before the classifier (B, D), with D = `embed_size(model)`."""
     body = cast(Backbone, model)
-    return body.forward_head(body.forward_features(x), pre_logits=True)
+    return body.forward_head(body.forward_features(x), pre_logits=True).flatten(1)  # of some models (B, D, 1, 1)
 
 
 def embed_size(model: nn.Module) -> int:
@@ -230,11 +243,18 @@ def embed_size(model: nn.Module) -> int:
     return getattr(body, "head_hidden_size", None) or body.num_features
 
 
-def classifier_parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters of the classifier, or of both classifiers of a distilled model."""
+def classifiers(model: nn.Module) -> list[nn.Module]:
+    """The classifier; the classifiers of a model that averages the scores of several, as distilled ones do."""
     found = cast(Backbone, model).get_classifier()
-    classifiers = [found] if isinstance(found, nn.Module) else found
-    owned = {id(parameter) for classifier in classifiers for parameter in classifier.parameters()}
+    layers = [found] if isinstance(found, nn.Module) and not isinstance(found, nn.ModuleList) else list(found)
+    # timm's NormLinear normalises the features, and of one model (EfficientViT of MSRA) only its linear part is named.
+    whole = {id(part): m for m in model.modules() if type(m).__name__ == "NormLinear" for part in m.children()}
+    return [whole.get(id(layer), layer) for layer in layers]
+
+
+def classifier_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters of the classifiers."""
+    owned = {id(parameter) for classifier in classifiers(model) for parameter in classifier.parameters()}
     return {name for name, parameter in model.named_parameters() if id(parameter) in owned}
 
 

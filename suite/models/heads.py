@@ -75,7 +75,7 @@ class Head(nn.Module):
         first = self.body[0]
         assert isinstance(first, nn.Linear)
         mean, gain = self.standardize.mean, self.standardize.gain
-        merged = nn.Linear(first.in_features, first.out_features)
+        merged = nn.Linear(first.in_features, first.out_features, device=first.weight.device)
         merged.weight.copy_(first.weight * gain)
         merged.bias.copy_(first.bias - first.weight @ (mean * gain))
         return nn.Sequential(merged, *self.body[1:]) if len(self.body) > 1 else merged

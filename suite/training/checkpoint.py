@@ -48,8 +48,19 @@ def sha256(data: bytes) -> str:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    """Write a safetensors file atomically; returns its SHA-256."""
-    data = save_bytes({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    """Write a safetensors file atomically; returns its SHA-256. All state dicts are written by this function.
+
+    Tensors that share memory, as those of modules that are registered under two names do, are written once for each
+    name: the format has no sharing, and every reader finds all names.
+    """
+    plain: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        plain[name] = value.clone() if place in written else value
+        written.add(place)
+    data = save_bytes(plain, metadata)
     write_atomic(path, data)
     return sha256(data)
 

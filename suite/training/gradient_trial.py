@@ -6,7 +6,7 @@ import torch
 
 from suite.hardware.device import precision
 from suite.hardware.flops import count
-from suite.models import assembly, heads
+from suite.models import classifiers, heads
 from suite.models.preprocessing import evaluation_preparer
 from suite.spec import HeadOnly, LpFt, Progress, Recipe
 from suite.training.attempt import (
@@ -73,4 +73,4 @@ def _linear_probe(setup: Setup, account: Account, strategy: LpFt) -> Events[None
             raise Diverged(f"the validation loss of the linear probe is no finite number after epoch {event.epoch:g}")
     head.load_state_dict(probe.best_state)
     account.setup_flops += count(head, tuple(train.inputs.shape[1:])).training_flops * probe.tally.images
-    assembly.attach(setup.model, head)
+    classifiers.attach(setup.model, head)

@@ -10,7 +10,7 @@ from torch import nn
 
 from suite.hardware.device import device_time
 from suite.hardware.flops import Counted, count
-from suite.models import assembly, heads
+from suite.models import classifiers, heads
 from suite.spec import Evaluated, HeadOnly
 from suite.training.attempt import (
     Attempt,
@@ -44,13 +44,13 @@ def head_trial(setup: Setup, account: Account, attempt: Attempt, strategy: HeadO
         head = yield from _train(setup, account, attempt, strategy, features)
     else:
         head = yield from _solve(setup, account, attempt, strategy, features)
-    whole = assembly.attach(model, head).requires_grad_(False)
+    fitted = head.folded() if isinstance(head, heads.Head) else head
+    whole = classifiers.attach(model, head).requires_grad_(False)
     used = count(whole, setup.expects.shape)  # the head may be larger or smaller than the classifier it replaces
     account.counted = replace(account.counted, parameters=used.parameters, forward_flops=used.forward_flops)
     yield from check_caps(setup, account, attempt, whole)
     # The whole model in float32 is its classifier on float32 features, which all trials of a backbone share.
-    classifier = whole.get_submodule(assembly.classifier_name(whole))
-    scores = evaluate(classifier, in_fp32, feature_preparer, setup.device, torch.float32)
+    scores = evaluate(fitted, in_fp32, feature_preparer, setup.device, torch.float32)
     return Trained(head, whole, scores.logits, scores.accuracy)
 
 

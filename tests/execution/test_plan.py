@@ -12,7 +12,7 @@ from suite.errors import InputError
 from suite.execution.options import Options, best_workers
 from suite.execution.plan import check
 from suite.hardware.budget import result
-from suite.spec import Arm, Caps, Choice, Experiment, Recipe
+from suite.spec import Arm, Caps, Choice, Experiment, Pretraining, Recipe
 
 CAPPED = Caps(latency=0.5)
 
@@ -55,7 +55,8 @@ def test_batches_of_one_are_refused_where_batch_norm_trains(
         with pytest.raises(InputError, match=r"batches of one image, but lean-m has batch norm.*batch_size=N"):
             check(experiment, tmp_path, Options(device="cpu"))
 
-    plan = made().model_copy(update={"arms": arms("lean-m", 1, strategy), "space": {}})
+    pretraining = Pretraining(dataset="mnist", backbone="lean-m")
+    plan = made().model_copy(update={"arms": arms("lean-m", 1, strategy), "space": {}, "pretraining": pretraining})
     refuse(plan)
     chosen = {"batch_size": Choice(values=(16, 1))}
     refuse(plan.model_copy(update={"arms": arms("lean-m", 16, strategy), "space": chosen}))
@@ -71,7 +72,8 @@ def test_batches_of_one_train_a_network_without_batch_norm(made: Callable[..., E
 def test_batches_of_one_train_what_leaves_batch_norm_frozen(
     made: Callable[..., Experiment], tmp_path: Path, strategy: dict[str, object]
 ) -> None:
-    plan = made().model_copy(update={"arms": arms("lean-m", 1, strategy), "space": {}})
+    pretraining = Pretraining(dataset="mnist", backbone="lean-m")
+    plan = made().model_copy(update={"arms": arms("lean-m", 1, strategy), "space": {}, "pretraining": pretraining})
     check(plan, tmp_path, Options(device="cpu"))
 
 

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.models.state_dicts import read_tensors
 from suite.training import checkpoint
 
 
@@ -50,3 +51,17 @@ def test_an_arbitrary_index_is_no_checkpoint(index: bytes, tmp_path_factory: pyt
     folder = tmp_path_factory.mktemp("index")
     (folder / checkpoint.INDEX).write_bytes(index)
     assert checkpoint.load(folder) is None
+
+
+def test_tensors_that_share_memory_are_saved_under_each_name(tmp_path: Path) -> None:
+    """safetensors refuses them, on a CPU only and after all training: CoaT registers one module in several blocks."""
+    shared = torch.nn.Linear(3, 2)
+    model = torch.nn.ModuleDict({"first": shared, "second": shared, "own": torch.nn.Linear(3, 2)})
+    tensors = {**model.state_dict(), "row": shared.weight[0], "turned": shared.weight.T}
+    checkpoint.save_tensors(tmp_path / "w.safetensors", tensors)
+    found = read_tensors(tmp_path / "w.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], value) for name, value in tensors.items())
+    checkpoint.save(tmp_path, tensors, {})
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None and loaded.tensors.keys() == tensors.keys()
