@@ -209,7 +209,7 @@ class SweepProgress:
         self.bar: Progress | None = None
         self.task: Any = None
         self.study = ""
-        self.shown = -1
+        self.shown = (-1, 0)  # trials that were over, and paused
         self.readers: dict[str, EventReader] = {}
         self.live: dict[str, str] = {}
         self.last: Status | None = None
@@ -230,14 +230,16 @@ class SweepProgress:
         done = status.finished + status.pruned + status.failed
         self._read(status)
         if self.bar is None:
-            if done != self.shown or status.state != "running":
-                self.shown = done
+            if (done, status.paused) != self.shown or status.state != "running":
+                self.shown = (done, status.paused)
                 err.print(self._line(status, done))
             return
         if status.study != self.study:
             self.study = status.study
             self.task = self.bar.add_task(self.study, total=status.planned, eta="", best="", live="")
         best = f"best {100 * status.best_accuracy:.2f}%" if status.best_accuracy is not None else ""
+        if status.paused:  # these make no progress that the bar shows
+            best = f"{status.paused} paused {best}".rstrip()
         eta = f"about {duration(status.eta_seconds)} left" if status.eta_seconds else ""
         self.bar.update(self.task, completed=done, eta=eta, best=best, live=" | ".join(self.live.values()))
 
@@ -245,9 +247,10 @@ class SweepProgress:
         best = f", best {100 * status.best_accuracy:.2f}% ({status.best_trial})" if status.best_accuracy else ""
         eta = f", about {duration(status.eta_seconds)} left" if status.eta_seconds and status.state == "running" else ""
         state = "" if status.state == "running" else f" {status.state}"
+        paused = f", {status.paused} paused" if status.paused else ""
         return (
             f"{_clock(time.time())} {status.study}{state}: {done}/{status.planned} "
-            f"({status.finished} finished, {status.pruned} pruned, {status.failed} failed){best}{eta}"
+            f"({status.finished} finished, {status.pruned} pruned, {status.failed} failed{paused}){best}{eta}"
         )
 
     def _read(self, status: Status) -> None:

@@ -62,7 +62,8 @@ def _status_line(one: dict[str, Any]) -> str:
     best = f", best {100 * one['best_accuracy']:.2f}%" if one.get("best_accuracy") is not None else ""
     known = one["state"] == "running" and one.get("eta_seconds")
     eta = f", about {console.duration(one['eta_seconds'])} left" if known else ""
-    return f"{one['study']}: {one['state']}, {done}/{one.get('planned', '?')} trials{best}{eta}"
+    paused = f", {one['paused']} paused" if one.get("paused") else ""
+    return f"{one['study']}: {one['state']}, {done}/{one.get('planned', '?')} trials{paused}{best}{eta}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,16 +75,11 @@ def _adjusted_p(pair: Comparison, comparisons: int) -> str:
 def protocol(facts: Facts) -> Section:
     plan, kinds = facts.study.experiment, Counter(s.state for s in facts.states)
     ended = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-    pruning = "no pruning"
-    if plan.pruning is not None:
-        pruning = (
-            f"pruning by successive halving from epoch {plan.pruning.first:g}, keeping one in {plan.pruning.factor}"
-        )
     share = f"at most {plan.limit:,}, the limit for both splits" if plan.limit else "a tenth"
     lines = [
-        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms in equal shares; {pruning}. The first trial "
-        "of every arm uses its own recipe, the others are chosen by Optuna's TPE sampler. All trials of the search "
-        "use one seed.",
+        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms in equal shares. {_choice(facts)} All trials "
+        "of the search use one seed.",
+        _pruning(facts),
         f"Data: {plan.dataset}. The search uses training and validation images only. The validation split is "
         f"{facts.images:,} of the official training images ({share}), the same share of every class and the same "
         "images in every study.",
@@ -104,6 +99,46 @@ def protocol(facts: Facts) -> Section:
     ]
     table = Table(("arm", "backbone", "strategy", "weights", "input size", "labels used"), arms)
     return Section("Protocol", [*map(Text, lines), table])
+
+
+def _by_older_rule(facts: Facts) -> bool:
+    """Whether a version of the suite that judged trials in the middle of their training made any of them."""
+    return facts.study.experiment.pruner is None and any(s.trial.rungs for s in facts.states)
+
+
+def _choice(facts: Facts) -> str:
+    """How the search chose parameters."""
+    plan = facts.study.experiment
+    if plan.sampler is not None:
+        others = f"by Optuna's {plan.sampler.name}"
+    elif _by_older_rule(facts):
+        others = "by Optuna's TPE sampler"
+    else:
+        others = "from a quasi-random sequence that covers the space evenly (scrambled Sobol points)"
+    return f"The first trial of every arm uses its own recipe, the others are chosen {others}."
+
+
+def _pruning(facts: Facts) -> str:
+    """Which trials were trained to the end."""
+    plan = facts.study.experiment
+    if plan.pruner is not None:
+        return f"Pruning: Optuna's {plan.pruner.name}, asked after every epoch."
+    if plan.pruning is None:
+        return "Pruning: none; every trial is trained over all its epochs."
+    one = f"one in {plan.pruning.factor}"
+    if _by_older_rule(facts):
+        first = f" from epoch {plan.pruning.first:g}" if plan.pruning.first else ""
+        return f"Pruning: successive halving within the training{first}, keeping {one}."
+    lengths = sorted({length for s in facts.states for length in s.trial.stages})
+    if not lengths:
+        return "Pruning: none; the trainings are too short for it."
+    return (
+        f"Pruning: successive halving. A trial is first trained completely, whole schedule included, over "
+        f"{', then '.join(f'{length:.3g}' for length in lengths)} epochs. After that the best {one} of each batch of "
+        f"{plan.pruning.batch} trials of the arm go on, with a training anew over {plan.pruning.factor} times the "
+        "epochs, the last time over all. The accuracy and the curve of a pruned trial are those of its last training; "
+        "costs count all trainings of a trial."
+    )
 
 
 def _readings(facts: Facts) -> list[str]:

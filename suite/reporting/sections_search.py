@@ -143,7 +143,8 @@ def hyperparameters(facts: Facts) -> Section | None:
             )
         )
     note = (
-        "Faint lines and hollow marks were pruned; the bold line is the best of its arm. Importance is fANOVA's "
+        "Faint lines and hollow marks were pruned, most of them after a shorter training, which their accuracy is of; "
+        "the bold line is the best of its arm. Importance is fANOVA's "
         "(Hutter et al., 2014), from finished trials alone; with a dozen trials an arm it is no more than a hint."
     )
     return Section("Hyperparameters", [Text(note), Gallery(pictures)]) if pictures else None

@@ -11,9 +11,11 @@ from tui.model.detail import clean
 from tui.model.snapshot import Key
 from tui.model.view import View
 
+STATES = ("running", "stale", "waiting", "paused", "finished", "pruned", "failed", "stopped")  # of a run
 GLYPHS = {
     "waiting": "○",
     "running": "●",
+    "paused": "‖",
     "stale": "◌",
     "stopped": "■",
     "stopping": "■",

@@ -213,7 +213,7 @@ def timeline_figure(runs: Sequence[Run], now: float) -> Figure:
     if not begun:
         return Figure((), Axis(), Axis(), ("No run has begun.",))
     start = min(run.began for run in begun)
-    states = ("finished", "running", "pruned", "failed", "stopped", "stale")
+    states = ("finished", "running", "pruned", "failed", "stopped", "stale", "paused")
     series: list[Series] = []
     named: set[str] = set()
     for run in begun:

@@ -38,7 +38,7 @@ TEXT_FIELDS = frozenset(
     {"trial", "dataset", "energy_source", *(key for key, column in COLUMNS.items() if column.textual)}
 )
 PROPERTIES = ("pareto", "marked", "pinned", "live", "best")
-LIVE = frozenset({"running", "waiting", "stale"})
+LIVE = frozenset({"running", "waiting", "paused", "stale"})
 UNITS = {
     **{"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15},
     **{"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0},

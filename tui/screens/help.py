@@ -11,12 +11,10 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Label, Static
 
 from tui.draw.aligned import right, widest
-from tui.draw.cells import GLYPHS, MARKED, PARETO, PINNED
+from tui.draw.cells import GLYPHS, MARKED, PARETO, PINNED, STATES
 from tui.model import filters
 
-LEGEND = "  ".join(
-    f"{GLYPHS[state]} {state}" for state in ("running", "waiting", "stale", "finished", "pruned", "failed", "stopped")
-)
+LEGEND = "  ".join(f"{GLYPHS[state]} {state}" for state in STATES)
 SIGNS = (
     f"{PARETO} on the Pareto front   {MARKED} marked   {PINNED} pinned   ~ interval reaches into that of the line above"
 )

@@ -36,6 +36,8 @@ def budget_line(view: StudyView, now: float, width: int) -> str:
     if status is not None:
         if status.running:
             words.append(f"{len(status.running)} at work")
+        if status.paused:
+            words.append(f"{status.paused} paused")
         if status.state == "running" and status.eta_seconds is not None:
             words.append(f"eta {duration(status.eta_seconds)}")
         if view.stale:

@@ -21,7 +21,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from tui.draw.aligned import left, right
-from tui.draw.cells import LEFT, cell, title
+from tui.draw.cells import LEFT, STATES, cell, title
 from tui.model.board import Board, BoardLine
 from tui.model.snapshot import Key
 from tui.model.view import View
@@ -44,9 +44,8 @@ class RunTable(ScrollView, can_focus=True):
         Binding("right,l", "sideways(1)", "Scroll right", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"run-table--{name}"
-        for name in ("header", "cursor", "finished", "running", "waiting", "stale", "stopped", "pruned", "failed")
-    } | {"run-table--front", "run-table--marked", "run-table--empty", "run-table--sorted"}
+        f"run-table--{name}" for name in (*STATES, "header", "cursor", "front", "marked", "empty", "sorted")
+    }
 
     cursor: reactive[int] = reactive(0)
 
@@ -232,7 +231,7 @@ class RunTable(ScrollView, can_focus=True):
             style = self._style("empty") if text else base
             return Strip([Segment(left(f"  {text}" if text else "", width), style)], width)
         line = lines[place]
-        state = line.row.state if f"run-table--{line.row.state}" in self.COMPONENT_CLASSES else "waiting"
+        state = line.row.state if line.row.state in STATES else "waiting"
         style = base + self._style(state)
         if line.key in self.board.front:
             style += self._style("front")

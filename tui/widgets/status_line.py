@@ -6,11 +6,10 @@ from rich.text import Text
 from textual.widgets import Static
 
 from suite.ranking.leaderboard import text
-from tui.draw.cells import GLYPHS
+from tui.draw.cells import GLYPHS, STATES
 from tui.model.snapshot import Snapshot
 
 ROOM = 120  # cells; in wider terminals states are named beside their glyphs
-SHOWN = ("running", "stale", "waiting", "finished", "pruned", "failed", "stopped")
 
 
 class StatusLine(Static):
@@ -30,7 +29,7 @@ class StatusLine(Static):
         )
         if best is not None:
             line.append(f"  best {text(best.row, 'accuracy')}", style="bold")
-        for state in SHOWN:
+        for state in STATES:
             if counts[state]:
                 words = f" {state}" if self.app.size.width >= ROOM else ""
                 line.append(f"  {GLYPHS[state]} {counts[state]}{words}")
