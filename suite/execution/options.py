@@ -55,7 +55,8 @@ class Options:
                 "--memory-limit and --engine."
             )
         if self.engine == "local":
-            listed = len(device.chosen(self.device)) if "," in self.device else 1
+            devices = device.chosen(self.device)
+            listed = len(devices) if "," in self.device else 1
             if self.population != 1 and listed > 1:
                 raise InputError(
                     f"--population trains in one process, on one device: --device {self.device} is several."

@@ -96,7 +96,8 @@ def _parquet(columns: Columns, types: Types) -> bytes:
 
 
 def tensorboard(study: StudyDir, to: Path) -> tuple[int, int]:
-    """Write a run for each trial, with its hyperparameters; returns the numbers of trials and events.
+    """Write a run for each trial, with its last training and its hyperparameters; returns the numbers of trials and
+    events.
 
     Raises InputError where TensorBoard is not installed or the folder is not empty: a second export would be added
     to the event files of the first.
@@ -109,7 +110,7 @@ def tensorboard(study: StudyDir, to: Path) -> tuple[int, int]:
     states, events = study.states(), 0
     for state in states:
         with writing(to), SummaryWriter(str(to / state.id)) as writer:
-            for _, line in _events(study, [state]):
+            for line in _last_training([line for _, line in _events(study, [state])]):
                 events += 1
                 found = line.event.model_dump()
                 for key in SCALARS:
@@ -120,6 +121,15 @@ def tensorboard(study: StudyDir, to: Path) -> tuple[int, int]:
             if state.best is not None:
                 writer.add_hparams(facts, {"best/accuracy": state.best}, run_name=".")
     return len(states), events
+
+
+def _last_training(lines: list[Line]) -> list[Line]:
+    """What a trial told of its last training. A run of TensorBoard has one axis of steps, and every training of a trial
+    begins at step 0."""
+    told = [i for i, line in enumerate(lines) if line.event.kind in ("progress", "evaluated")]
+    ends = [i for i, line in enumerate(lines) if line.event.kind == "paused" and told and i < told[-1]]
+    first = ends[-1] if ends else -1
+    return [lines[i] for i in told if i > first]
 
 
 def _events(study: StudyDir, states: list[TrialState]) -> Iterator[tuple[TrialState, Line]]:

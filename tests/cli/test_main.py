@@ -213,7 +213,7 @@ def test_from_pretraining_to_a_prediction(suite: Suite, tmp_path: Path) -> None:
     assert base["accuracy"] > 0.4
     assert base["params"] == base["trainable"] == 421_642
     again = suite("pretrain", "--study", "base", *QUICK, "--set", "lr=0.003", "--json")
-    assert json.loads(again.stdout) == base  # asking twice does the work once
+    assert json.loads(again.stdout) == base | {"repeated": True}  # asking twice does the work once
 
     for strategy in ("head", "lp-ft"):
         tuned = suite(
@@ -372,19 +372,11 @@ def test_doctor_and_samples(suite: Suite, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_watch_shows_the_leaderboard_until_interrupted(tmp_path: Path) -> None:
-    shutil.copytree(FIXTURE, tmp_path / "results")
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "suite.cli", "leaderboard", "small", "--watch", "--results", str(tmp_path / "results")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs inherit it as ignored
-    )
-    time.sleep(2)
-    assert watching.poll() is None
-    watching.send_signal(signal.SIGINT)
-    out, errors = watching.communicate(timeout=20)
-    assert watching.returncode == 130
-    assert "Traceback" not in errors
-    assert "scratch" in out
+def test_watch_shows_the_leaderboard_until_interrupted(start: Start) -> None:
+    watching = start("leaderboard", "small", "--watch", "--results", FIXTURE)
+    while "scratch" not in watching.output:
+        assert watching.poll() is None
+        time.sleep(0.01)
+    watching.signal(signal.SIGINT)
+    assert watching.wait(60) == 130
+    assert "Traceback" not in watching.errors

@@ -94,5 +94,5 @@ def test_a_searched_batch_size_is_checked_in_any_spelling(name: str, tmp_path: P
     """With the long name it escaped the check, and the trials failed instead."""
     space = {name: Choice(values=(16, 4096))}
     experiment = Experiment.model_validate(dict(EXPERIMENT) | {"space": space})
-    with pytest.raises(InputError, match="batches of 4096"):
+    with pytest.raises(InputError, match="Batches of 4096"):
         check(experiment, tmp_path, Options(device="cpu"))

@@ -55,7 +55,7 @@ def test_fronts_of_several_validation_sets_are_apart() -> None:
     found = fronts([mnist, fashion])
     assert {key: [p.trial for p in one.points] for key, one in found.items()} == {
         "flops on mnist (aaaaaaaa)": ["0001"],
-        "flops on fashion-mnist (bbbbbbbb, limit 300)": ["0002"],
+        "flops on fashion-mnist (bbbbbbbb), limit 300": ["0002"],
     }
     assert "FLOPs/img on mnist" in as_text(found["flops on mnist (aaaaaaaa)"])
 

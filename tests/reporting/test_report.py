@@ -155,7 +155,7 @@ def test_a_search_without_evaluation_or_mistakes_is_reported_as_such(small: Any,
 
 
 def test_what_cannot_be_reported_is_refused(small: Any, tmp_path: Path, suite: Callable[..., Any]) -> None:
-    with pytest.raises(InputError, match=r"\.html or \.md"):
+    with pytest.raises(InputError, match=r"\.html or \.htm or \.md"):
         report.write(small.results, small.study, tmp_path / "report.pdf")
     results = tmp_path / "results"
     shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("trials"))

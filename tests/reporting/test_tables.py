@@ -27,7 +27,11 @@ def test_tables_for_other_tools(small: Any, tmp_path: Path) -> None:
     assert (len(rows), len(lines)) == (trials, events)
     assert trials == 6
     evaluated = [line for line in lines if line["kind"] == "evaluated"]
-    assert len(evaluated) == sum(len(s.curve) for s in small.study.states())
+    for state in small.study.states():
+        curve = [accuracy for _, accuracy in state.curve]  # of the last training; the log has the short ones before it
+        assert [float(line["accuracy"]) for line in evaluated if line["trial"] == state.id][-len(curve) :] == curve
+        paused = [line for line in lines if (line["trial"], line["kind"]) == (state.id, "paused")]
+        assert [(float(line["epochs"]), float(line["accuracy"])) for line in paused] == state.rungs
 
 
 def test_event_files_for_tensorboard(small: Any, tmp_path: Path) -> None:
@@ -97,8 +101,8 @@ def test_optuna_sees_every_trial_and_draws_it(small: Any, database: str) -> None
         for theirs, mine in zip(study.trials, ours):
             assert theirs.state == states[mine.state]
             assert theirs.params == mine.trial.params
-            assert theirs.intermediate_values  # at the rungs, where pruning is decided
-            assert set(theirs.intermediate_values.values()) <= {accuracy for _, accuracy in mine.curve}
+            assert mine.rungs  # the short trainings after which pruning is decided
+            assert list(theirs.intermediate_values.values()) == [accuracy for _, accuracy in mine.rungs]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             drawn = optuna.visualization.matplotlib.plot_parallel_coordinate(study)

@@ -16,7 +16,7 @@ from tui.model.feed import Feed, Watcher
 from tui.model.snapshot import Run
 from tui.testing.synthetic import NOW, make_record, make_trial, write_status, write_study, write_trial
 
-STATES = {0: "finished", 3: "pruned", 4: "running", 5: "failed", 6: "stale", 7: "stopped", 8: "waiting"}
+STATES = {0: "finished", 3: "pruned", 4: "running", 5: "failed", 6: "stale", 7: "stopped", 8: "waiting", 9: "paused"}
 
 
 def by_number(runs: list[Run]) -> dict[int, Run]:
@@ -32,7 +32,7 @@ def test_all_states(results: Path) -> None:
     runs = by_number(snapshot.runs)
     assert {n: runs[n].row.state for n in STATES} == STATES
     study = snapshot.studies[0]
-    assert (study.planned, study.done, study.state) == (10, 6, "running")
+    assert (study.planned, study.done, study.state) == (10, 5, "running")
     assert study.best is not None and study.energy is not None
 
 

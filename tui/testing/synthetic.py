@@ -24,6 +24,7 @@ from suite.spec import (
     Line,
     LogFloat,
     Params,
+    Paused,
     Progress,
     Provenance,
     Pruned,
@@ -43,7 +44,7 @@ from suite.store.trial import TrialDir
 
 NOW = 1_800_000_000.0  # the present time in all synthetic studies, seconds since 1970
 HOST = "made-up"
-STATES = ("finished", "finished", "finished", "pruned", "running", "failed", "stale", "stopped", "waiting", "finished")
+STATES = ("finished", "finished", "finished", "pruned", "running", "failed", "stale", "stopped", "waiting", "paused")
 ARMS = {
     "cnn": Arm(backbone="cnn", strategy=Scratch(), weights=None),
     "head": Arm(backbone="timm:tf_efficientnet_lite0", strategy=HeadOnly(), weights="pretrained"),
@@ -104,6 +105,7 @@ def write_status(study: StudyDir, states: Sequence[str], *, running: bool = True
             finished=states.count("finished"),
             pruned=states.count("pruned"),
             failed=states.count("failed"),
+            paused=states.count("paused"),
             running=tuple(f"{i:04d}" for i, state in enumerate(states) if state == "running"),
             eta_seconds=750.0 if running else None,
             workers=2,
@@ -140,12 +142,14 @@ def write_trial(study: StudyDir, number: int, state: str, *, epochs: int = 5, tr
     """Write a trial, by default `make_trial`, in one of the states of `suite.store.trial.State`, or "stale"."""
     rng = random.Random(1000 + number)
     trial = trial or make_trial(study.name, number)
+    done = epochs if state == "finished" else max(1, epochs // 2)
+    if state == "paused":
+        trial = trial.model_copy(update={"stages": (float(done),)})
     directory = study.trial(trial.id)
     directory.path.mkdir(parents=True, exist_ok=True)
     write_model(directory.path / "trial.json", trial, durable=False)
     if state == "waiting":
         return directory
-    done = epochs if state == "finished" else max(1, epochs // 2)
     top = 0.96 + 0.035 * rng.random()
     curve = tuple((epoch, round(top - 0.2 * 0.4**epoch, 5)) for epoch in range(1, done + 1))
     began = NOW - 3000 + 60 * number % 2400
@@ -194,6 +198,7 @@ def _events(trial: Trial, state: str, curve: tuple[tuple[float, float], ...], be
         )
     last: dict[str, Event] = {
         "finished": Finished(accuracy=curve[-1][1], step=step),
+        "paused": Paused(epochs=len(curve), accuracy=curve[-1][1], step=step),
         "pruned": Pruned(reason="below the best third at epoch 2", step=step),
         "failed": Failed(reason="CUDA out of memory (made up)", step=step),
         "stopped": Stopped(reason="asked for", step=step),
