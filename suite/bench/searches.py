@@ -117,7 +117,7 @@ def search(trials: int = 50) -> Iterator[Figure]:
         arms={"cnn": Arm(backbone="cnn", recipe=recipe)},
         space=load_experiment("mnist").space,
         trials=trials,
-        pruning=Pruning(first=0.25, factor=3),
+        pruning=Pruning(),
     )
     with without_cached_features() as results:
         seconds, study = run_study(experiment, results, Options())

@@ -10,6 +10,7 @@ from suite.reporting import plots_accuracy
 from suite.reporting.document import Block, Gallery, Picture, Section, Table, Text, known
 from suite.reporting.facts import Facts
 from suite.reporting.text import interval, moment, p_value, percent, points, times
+from suite.spec import Experiment
 
 
 def summary(facts: Facts) -> str:
@@ -75,16 +76,11 @@ def _adjusted_p(pair: Comparison, comparisons: int) -> str:
 def protocol(facts: Facts) -> Section:
     plan, kinds = facts.study.experiment, Counter(s.state for s in facts.states)
     ended = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-    pruning = "no pruning"
-    if plan.pruning is not None:
-        pruning = (
-            f"pruning by successive halving from epoch {plan.pruning.first:g}, keeping one in {plan.pruning.factor}"
-        )
     share = f"at most {plan.limit:,}, the limit for both splits" if plan.limit else "a tenth"
     lines = [
-        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms in equal shares; {pruning}. The first trial "
-        "of every arm uses its own recipe, the others are chosen by Optuna's TPE sampler. All trials of the search "
-        "use one seed.",
+        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms in equal shares; {_pruning(plan)}. The "
+        f"first trial of every arm uses its own recipe, the others are {_sampler(plan)}. All trials of the search use "
+        "one seed.",
         f"Data: {plan.dataset}. The search uses training and validation images only. The validation split is "
         f"{facts.images:,} of the official training images ({share}), the same share of every class and the same "
         "images in every study.",
@@ -104,6 +100,24 @@ def protocol(facts: Facts) -> Section:
     ]
     table = Table(("arm", "backbone", "strategy", "weights", "input size", "labels used"), arms)
     return Section("Protocol", [*map(Text, lines), table])
+
+
+def _pruning(plan: Experiment) -> str:
+    if plan.pruner is not None:
+        return f"pruned by Optuna's {plan.pruner.name}"
+    if plan.pruning is None:
+        return "no pruning"
+    first = f"{plan.pruning.first:g} epochs" if plan.pruning.first else f"1/{plan.pruning.factor} of the epochs"
+    return (
+        f"each was first trained completely over {first}, and one in {plan.pruning.factor} of every "
+        f"{plan.pruning.batch} of an arm, rounded up, was trained anew over more"
+    )
+
+
+def _sampler(plan: Experiment) -> str:
+    if plan.sampler is not None:
+        return f"chosen by Optuna's {plan.sampler.name}"
+    return "quasi-random points of the search space"
 
 
 def _readings(facts: Facts) -> list[str]:
