@@ -66,6 +66,10 @@ class SweepOptions(RunOptions):
         typer.Option(min=0.25, max=2**20, help="GiB of main memory beyond which a trial fails. Linux only."),
     ] = None
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False
+    warm_start: Annotated[
+        str | None,
+        typer.Option(help="Begin each arm with the best parameters of this study, after the arm's own recipe."),
+    ] = None
     max_flops: Annotated[
         float | None, typer.Option(min=1, max=1e18, help="Cap on the forward FLOPs per image, such as 10e6.")
     ] = None
@@ -142,6 +146,7 @@ def sweep(options: SweepOptions) -> None:
               mnist-suite sweep ./my_experiment.py --resume
               mnist-suite sweep --study fashion --resume
               mnist-suite sweep --trials 50 --max-flops 10e6
+              mnist-suite sweep fashion --trials 50 --warm-start mnist
               mnist-suite sweep --trials 50 --population auto
               mnist-suite sweep --trials 50 --workers auto --device cuda:1,cuda:3
               RAY_ADDRESS=10.0.0.1:6379 mnist-suite sweep --trials 500 --engine ray --workers auto
@@ -155,6 +160,10 @@ def sweep(options: SweepOptions) -> None:
         raise InputError(f"There is no engine '{options.engine}'; this version has: local, ray.")
     root = results_dir(options.results)
     experiment = options.changed(_declared(options, root))
+    if options.warm_start is not None:
+        from suite.execution.warm_start import warm_started
+
+        experiment = warm_started(experiment, root, options.warm_start)
     name = check_name(options.study or experiment.name, "Study")
     announce_pictures(experiment.dataset, quiet=options.quiet or options.dry_run)
     if without := [arm for arm, trials in experiment.quota().items() if not trials]:

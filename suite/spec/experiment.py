@@ -60,8 +60,11 @@ class Arm(Spec):
     fraction: float = Field(default=1.0, gt=0, le=1, description="proportion of the training labels used, stratified")
     recipe: Recipe = Recipe()
     space: Space = Field(default_factory=dict, description="ranges of this arm; they override the experiment's")
+    first: tuple[Params, ...] = Field(
+        default=(), description="parameters that are tried after the arm's own recipe, as far as they lie in its space"
+    )
 
-    added: ClassVar[frozenset[str]] = frozenset({"fit"})
+    added: ClassVar[frozenset[str]] = frozenset({"fit", "first"})
 
     @model_validator(mode="after")
     def _weights_match_the_strategy(self) -> Arm:
