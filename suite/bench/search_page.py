@@ -34,8 +34,8 @@ def page(found: dict[str, Any]) -> str:
         "replays, 95 %; they do not cover that all replays share two recorded seeds. *In pairs* is our gain less that "
         "of the other search, replay by replay.",
         "",
-        f"Obtained by `mnist-suite bench search` on {machine['date']}; the page by `python -m suite.bench.search_page`. "
-        "The configurations, and how they were recorded, are in `suite/bench/search_record.py`.",
+        f"Obtained by `mnist-suite bench search` on {machine['date']}, the page by `suite/bench/search_page.py`; "
+        "`suite/bench/search_record.py` tells how the trainings were recorded.",
     ]
     for model, trials in cases:
         prefix = f"search.{model}.{trials}"
