@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from suite.errors import printable
+from suite.ranking import gains
 from suite.ranking import leaderboard as board
 from suite.ranking.leaderboard import COSTS, Row
 from suite.spec import Evaluated, Measuring, Status
@@ -61,7 +62,7 @@ def gather(results: Path, study: str | None, *, sort: str, cost: str | None = No
     """The ranked rows of one study, or of all if it is None. Raises InputError if there is no such study."""
     chosen = [open_study(results, study)] if study else studies(results)
     with gc_paused():
-        rows = [board.row(one.name, state) for one in chosen for state in one.states()]
+        rows = [row for one in chosen for row in gains.board(one)]
         return board.rank(rows, sort=sort, cost=cost)
 
 

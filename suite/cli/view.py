@@ -30,7 +30,7 @@ def status(
 
     from suite.cli import console
     from suite.store.files import dump_json, results_dir
-    from suite.store.study import STALE_SECONDS, open_study, studies
+    from suite.store.study import STALE_SECONDS, finalists_of, open_study, studies
 
     root = results_dir(results)
     found: list[dict[str, Any]] = []
@@ -41,6 +41,8 @@ def status(
             continue
         stale = last.state == "running" and time.time() - last.heartbeat > STALE_SECONDS
         found.append({**last.model_dump(), "state": "stale" if stale else last.state})
+        if after := finalists_of(directory).live():  # the search is over
+            found[-1]["finalists"] = after.model_dump()
     if as_json:
         print(dump_json(found))
         return
@@ -50,7 +52,9 @@ def status(
         done = sum(one.get(key, 0) for key in ("finished", "pruned", "failed"))
         best = f", best {100 * one['best_accuracy']:.2f}%" if one.get("best_accuracy") is not None else ""
         eta = f", about {console.duration(one['eta_seconds'])} left" if one.get("eta_seconds") else ""
-        console.out.print(f"{one['study']}: {one['state']}, {done}/{one.get('planned', '?')} trials{best}{eta}")
+        after = one.get("finalists")
+        runs = f", finalists running: {after['finished'] + after['failed']}/{after['planned']}" if after else ""
+        console.out.print(f"{one['study']}: {one['state']}, {done}/{one.get('planned', '?')} trials{best}{eta}{runs}")
 
 
 @dataclass(frozen=True, kw_only=True)

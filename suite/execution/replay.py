@@ -47,23 +47,25 @@ def replay(
     results: Path,
     *,
     stop: Stop,
-    workers: int = 1,
-    command: str = "",
+    options: Options | None = None,
     prune_after: float | None = None,
 ) -> Iterator[Status]:
     """Run `trials` below `directory` to their end, in order; yields a Status as `Controller.run` does.
 
     A trial found there with a record is not run again; an unfinished one goes on from its checkpoint. `results` is
-    where weights are looked up. `prune_after` ends every trial at that epoch, as a search once did. Raises WorkError
-    where a trial keeps losing its worker or another controller takes over, InputError where another one is at work.
+    where weights are looked up. `options` say how many run at once. `prune_after` ends every trial at that epoch, as a
+    search once did. Raises WorkError where a trial keeps losing its worker or another controller takes over, InputError
+    where another one is at work.
     """
-    with directory.lock(), contextlib.closing(Options(workers=workers).executor(results)) as executor:
+    options = options or Options()
+    with directory.lock(), contextlib.closing(options.executor(results)) as executor:
         yield from wait_for_other_host(directory)
         directory.stop_path.unlink(missing_ok=True)
         ledger = Ledger(_states(directory, trials))
         source = FixedTrials(dict(ledger.made), prune_after)
+        workers = executor.slots if options.population == 1 else 1
         status = StatusWriter(directory, ledger, source.planned, workers=workers)
-        controller = Controller(directory, results, source, ledger, executor, status, stop, command)
+        controller = Controller(directory, results, source, ledger, executor, status, stop, options.command)
         with stop.observe():
             yield from controller.run()
     if controller.failure:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from suite.errors import InputError
-from suite.ranking.leaderboard import Row, as_columns, as_csv, rank, row
+from suite.ranking.gains import board
+from suite.ranking.leaderboard import Row, as_columns, as_csv, rank
 from suite.spec import Event, Line
 from suite.store.events import EventReader
 from suite.store.files import write_atomic
@@ -30,7 +31,7 @@ def tables(study: StudyDir, to: Path, *, parquet: bool = False) -> tuple[int, in
     where Parquet is asked for and pyarrow is not installed.
     """
     states = study.states()
-    rows = rank([row(study.name, state) for state in states])
+    rows = rank(board(study))
     lines = [
         {"trial": s.id, "arm": s.trial.arm, "seq": line.seq, "time": line.time, **line.event.model_dump()}
         for s, line in _events(study, states)

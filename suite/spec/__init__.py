@@ -36,6 +36,7 @@ from suite.spec.experiment import (
     Experiment,
     Pretraining,
     Pruning,
+    is_default,
     key_path,
     resolved,
 )
@@ -159,6 +160,7 @@ __all__ = [
     "canonical_name",
     "canonical_params",
     "first_error",
+    "is_default",
     "key_path",
     "resolved",
 ]
