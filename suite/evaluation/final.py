@@ -49,8 +49,9 @@ from suite.ranking.leaderboard import UNEVEN
 from suite.ranking.statistics import balanced_accuracy, holm, mcnemar, paired_t, sample, wilson
 from suite.spec import Status, Trial, View
 from suite.store.files import read_bytes, write_atomic
+from suite.store.finalists import confirmed
 from suite.store.provenance import commit, version
-from suite.store.study import StudyDir, arms, final_of, finalists_of, studies
+from suite.store.study import StudyDir, arms, final_of, finalists_of, repeats, studies
 from suite.store.trial import TrialState
 from suite.training.checkpoint import save_tensors
 from suite.training.evaluation import Examples, evaluate
@@ -69,12 +70,16 @@ APART = (
 )
 
 
-def finalists(states: Sequence[TrialState], top: int) -> list[TrialState]:
-    """The `top` finished trials of every arm by validation accuracy; the earlier one on a tie."""
+def finalists(states: Sequence[TrialState], top: int, runs: Sequence[TrialState] = ()) -> list[TrialState]:
+    """The `top` finished trials of every arm by validation accuracy; the earlier one on a tie.
+
+    `runs` are the trainings of the search's own finalists: the winner among them comes first.
+    """
+    winners = {found[0].state.id for found in confirmed(states, runs).values()}
     chosen: list[TrialState] = []
     for arm in arms(states):
         done = [s for s in states if s.trial.arm == arm and s.state == "finished" and s.best is not None]
-        chosen += sorted(done, key=lambda s: (-(s.best or 0.0), s.trial.number))[:top]
+        chosen += sorted(done, key=lambda s: (s.id not in winners, -(s.best or 0.0), s.trial.number))[:top]
     return chosen
 
 
@@ -106,7 +111,7 @@ def plan(
             f"Study '{study.name}' is still being searched (pid {status.pid} on {status.host}). The test images are "
             f"read after the selection: wait for it, or `mnist-suite stop {study.name}`."
         )
-    chosen = finalists(study.states(), top)
+    chosen = finalists(study.states(), top, repeats(study))
     if not chosen:
         raise InputError(f"Study '{study.name}' has no finished trial, so there is nothing to evaluate.")
     threads = max(1, device.cores() // workers)

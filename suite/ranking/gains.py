@@ -147,15 +147,13 @@ def _as_text(one: Gain) -> str:
 
 def accuracy_words(one: Gain) -> str:
     """The winner's accuracy and its uncertainty."""
-    if one.fresh is None:
-        error = "" if one.error is None else f" ± {100 * one.error:.2f} (standard error on {one.images:,} images)"
-        return f"{percent(one.accuracy)} on validation in the search{error}" + (
-            ", optimistic" if one.trials > 1 else ""
-        )
-    return (
-        f"{percent(one.fresh.mean)} on validation, mean of {one.fresh.n} fresh seeds{_bounds(one.fresh.low, one.fresh.high)}"
-        f"; {percent(one.accuracy)} in the search"
-    )
+    searched = percent(one.accuracy)
+    if one.fresh is not None:
+        bounds = _bounds(one.fresh.low, one.fresh.high)
+        mean, n = percent(one.fresh.mean), one.fresh.n
+        return f"{mean} on validation, mean of {n} fresh seeds{bounds}; {searched} in the search"
+    error = "" if one.error is None else f" ± {100 * one.error:.2f} (standard error on {one.images:,} images)"
+    return f"{searched} on validation in the search{error}{', optimistic' if one.trials > 1 else ''}"
 
 
 def gain_words(one: Gain) -> str:

@@ -1,4 +1,4 @@
-"""What a whole study cost: its search, its finalists, its final training, and its share of the pretraining that it uses."""
+"""What a whole study cost: its search, its finalists, its final training, and its share of pretraining."""
 
 from __future__ import annotations
 

@@ -97,8 +97,8 @@ class Experiment(Spec):
         default=0,
         ge=0,
         le=100,
-        description="recipes of each arm, at most, that are trained again with fresh seeds after the search, beside its "
-        "default recipe; 0: none. Each costs several full trainings, which a short search with pruning costs in all.",
+        description="recipes of each arm, at most, to train again after the search with three fresh seeds, beside the "
+        "default recipe; 0: none, since a dozen full trainings may cost more than a search with pruning",
     )
 
     @model_validator(mode="after")

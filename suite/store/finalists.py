@@ -25,7 +25,7 @@ def recipe_of(trial: Trial) -> Recipe:
 class Finalist:
     """A recipe that was trained again."""
 
-    state: TrialState  # its trial of the search: the first one that finished, else the first one
+    state: TrialState  # its trial of the search, see `by_recipe`
     accuracies: dict[int, float] = field(default_factory=dict)  # on validation, by seed
     failed: int = 0  # repeats without a model
 
@@ -46,21 +46,23 @@ def best_of(states: Sequence[TrialState]) -> TrialState | None:
 
 
 def default_of(states: Sequence[TrialState], arm: Arm) -> TrialState | None:
-    """The first trial of the arm's default recipe that finished; where none did, the first one. `states`: the arm's."""
+    """The trial of the arm's default recipe as `by_recipe` takes it, from the arm's trials; None where there is none."""
     default = [s for s in states if is_default(arm, s.trial.params)]
-    return min(default, key=_first_finished, default=None)
+    return min(default, key=_representing, default=None)
 
 
 def by_recipe(states: Sequence[TrialState]) -> dict[Recipe, TrialState]:
-    """The first trial of each recipe that finished; where none did, the first one."""
+    """The best finished trial of each recipe; where none finished, the first one."""
     found: dict[Recipe, TrialState] = {}
-    for state in sorted(states, key=_first_finished):
+    for state in sorted(states, key=_representing):
         found.setdefault(recipe_of(state.trial), state)
     return found
 
 
-def _first_finished(state: TrialState) -> tuple[bool, int]:
-    return state.state != "finished", state.trial.number
+def _representing(state: TrialState) -> tuple[bool, float, int]:
+    """Order of the trials of one recipe: those that finished before others, and of these the best one first."""
+    finished = state.state == "finished"
+    return not finished, -(state.best or 0.0) if finished else 0.0, state.trial.number
 
 
 def confirmed(states: Sequence[TrialState], repeats: Sequence[TrialState]) -> dict[str, list[Finalist]]:

@@ -17,8 +17,8 @@ controller.lock             controller       locked while a controller is at wor
 trials/<id>/                see `trial`      one directory for each trial.
 final/                      `evaluate`       the final evaluation: trainings in the layout of a study, without a search;
                                              readings.jsonl and evaluation.json (`ranking.final`).
-finalists/                  `sweep`          the best recipes trained again after the search, with fresh seeds: the layout
-                                             of a study, without a search (`store.finalists`).
+finalists/                  `sweep`          the best recipes of a search trained again with fresh seeds, in the layout
+                                             of a study (`store.finalists`).
 damaged/<id>/               controller       trials that could not be repaired, moved here.
 ==========================  ===============  ===========================================================================
 """
