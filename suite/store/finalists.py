@@ -46,7 +46,7 @@ def best_of(states: Sequence[TrialState]) -> TrialState | None:
 
 
 def default_of(states: Sequence[TrialState], arm: Arm) -> TrialState | None:
-    """The trial of the arm's default recipe as `by_recipe` takes it, from the arm's trials; None where there is none."""
+    """The trial of the arm's default recipe as `by_recipe` takes it, from the arm's trials, or None."""
     default = [s for s in states if is_default(arm, s.trial.params)]
     return min(default, key=_representing, default=None)
 
