@@ -1,4 +1,4 @@
-"""A stop and kill -9 while the finalists of a search are trained: nothing is lost, and the outcome is the same bit for bit."""
+"""A stop and kill -9 while finalists are trained: nothing is lost, and the outcome is the same bit for bit."""
 
 from __future__ import annotations
 
