@@ -22,6 +22,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from suite.errors import printable
+from suite.ranking import gains
 from suite.ranking import leaderboard as board
 from suite.ranking.leaderboard import COSTS, Row
 from suite.spec import Evaluated, Measuring, Status
@@ -84,9 +85,7 @@ def gather(results: Path, study: str | None, *, sort: str, pulses: dict[str, Pul
         for one, pulse in zip(chosen, found):
             pulse.look(one.status())
     with gc_paused():
-        rows = [
-            board.row(one.name, state, now=pulse.present) for one, pulse in zip(chosen, found) for state in one.states()
-        ]
+        rows = [row for one, pulse in zip(chosen, found) for row in gains.board(one, now=pulse.present)]
         return board.rank(rows, sort=sort)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -80,6 +80,12 @@ class SweepOptions(RunOptions):
         float | None,
         typer.Option(min=1e-6, max=1e9, help="Cap on the milliseconds for one image, measured on this machine."),
     ] = None
+    finalists: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=100, help="Train the best N recipes of each arm and its default again, with three fresh seeds."
+        ),
+    ] = None
     seed: Annotated[
         int | None, typer.Option(min=0, max=LARGEST, help="Seed to use instead of the experiment's own.")
     ] = None
@@ -97,6 +103,7 @@ class SweepOptions(RunOptions):
             trials=self.trials,
             limit=self.limit,
             seed=self.seed,
+            finalists=self.finalists,
         )
 
     def caps(self) -> Caps:
@@ -139,12 +146,15 @@ def number_or_auto(text: str, option: str) -> int:
 def sweep(options: SweepOptions) -> None:
     """Search every arm of an experiment for a fixed number of trials. Ctrl-C stops cleanly; --resume continues.
 
+    At its end it says what the search found over the default recipe of each arm, how sure that is, and what it cost.
+
     \b
     Examples: mnist-suite sweep --trials 50
               mnist-suite sweep fashion --trials 20 --workers 2
               mnist-suite sweep photos --dataset folder:pictures --trials 30
               mnist-suite sweep ./my_experiment.py --resume
               mnist-suite sweep --study fashion --resume
+              mnist-suite sweep --study fashion --resume --finalists 3
               mnist-suite sweep --trials 50 --max-flops 10e6
               mnist-suite sweep fashion --trials 50 --warm-start mnist
               mnist-suite sweep --trials 50 --population auto
@@ -152,9 +162,11 @@ def sweep(options: SweepOptions) -> None:
               RAY_ADDRESS=10.0.0.1:6379 mnist-suite sweep --trials 500 --engine ray --workers auto
     """
     from suite.cli import console
-    from suite.cli.run import announce_pictures, run_study
+    from suite.cli.run import announce_pictures, run_finalists, run_study
+    from suite.ranking import gains
     from suite.ranking.leaderboard import as_dict, default_columns
     from suite.store.files import check_name, dump_json, results_dir
+    from suite.store.study import StudyDir
 
     if options.engine not in ("local", "ray"):
         raise InputError(f"There is no engine '{options.engine}'; this version has: local, ray.")
@@ -180,11 +192,16 @@ def sweep(options: SweepOptions) -> None:
         print(dump_json(experiment))
         return
     status = run_study(experiment, root, name, execution, quiet=options.quiet)
+    if experiment.finalists:
+        run_finalists(root, name, replace(execution, workers=execution.workers or status.workers), quiet=options.quiet)
+    study = StudyDir(root, name)
+    found = gains.study_gains(study, study.states())
     rows = console.gather(root, name, sort="accuracy")
     if options.as_json:
-        print(dump_json({"status": status.model_dump(), "rows": [as_dict(row) for row in rows]}))
+        print(dump_json({"status": status.model_dump(), "rows": [as_dict(row) for row in rows], "found": found}))
     else:
         console.print_leaderboard(rows, default_columns(rows), sort="accuracy", top=15, title=f"Study {name}")
+        console.out.print(f"\n{gains.as_text(found, name)}")
 
 
 def _declared(options: SweepOptions, root: Path) -> Experiment:
@@ -212,9 +229,11 @@ def stop(
     from suite.cli import console
     from suite.store.files import results_dir
     from suite.store.liveness import has_died
-    from suite.store.study import open_study
+    from suite.store.study import finalists_of, open_study
 
     directory = open_study(results_dir(results), study)
+    if not directory.live() and finalists_of(directory).live():  # the search is over
+        directory = finalists_of(directory)
     status = directory.status()
     if status is None or status.state != "running":
         console.out.print(f"Study '{study}' is not running ({status.state if status else 'never started'}).")
