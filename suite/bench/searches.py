@@ -210,7 +210,7 @@ def population(rounds: int = ROUNDS) -> Iterator[Figure]:
 
 def _training(kind: str, number: int, count: int, train: Examples, place: torch.device) -> Iterator[object]:
     """One of `count` trainings for one epoch, with a learning rate and a momentum of its own."""
-    recipe = Recipe(epochs=1, lr=0.01 * (1 + number), momentum=0.5 + 0.45 * number / count)
+    recipe = Recipe(epochs=1, lr=0.002 * (1 + number), momentum=0.5 + 0.4 * number / count)
     validation = Examples(train.inputs[:64], train.labels[:64])
     if kind == "head":
         head = heads.make(Linear(), train.inputs[:256], 10, 0)
