@@ -58,5 +58,5 @@ EXPERIMENT = Experiment(
         "batch_size": Choice(values=(32, 64, 128, 256)),
     },
     trials=50,
-    pruning=Pruning(first=0.25),  # epochs: by then the worst trials are clearly behind
+    pruning=Pruning(),
 )

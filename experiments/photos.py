@@ -64,5 +64,5 @@ EXPERIMENT = Experiment(
     },
     space={"lr": LogFloat(low=5e-3, high=0.5), "batch_size": Choice(values=(16, 32))},
     trials=24,
-    pruning=Pruning(first=2, factor=3),
+    pruning=Pruning(),
 )

@@ -90,6 +90,18 @@ def test_it_resumes_to_exactly_its_trials(suite: Command, results: Callable[[str
 
 
 @pytest.mark.slow
+def test_its_finalists_are_trained(suite: Command, results: Callable[[str], Path]) -> None:
+    """The experiment that it began with knew no finalists."""
+    results("finished")
+    done = suite("sweep", "--study", "small", "--resume", "--finalists", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert facts(found["rows"]) == facts(EXPECTED["finished"]["leaderboard"])
+    assert all(one["fresh"]["n"] == 3 and one["finalists"]["trials"] in (3, 6) for one in found["found"])
+    assert {row["trial"] for row in found["rows"] if row["best"]} == {one["winner"] for one in found["found"]}
+
+
+@pytest.mark.slow
 def test_a_final_evaluation_of_it_goes_on(suite: Command, results: Callable[[str], Path]) -> None:
     """Two seeds of which the first is there: one more training an arm, one more reading, the first figures kept."""
     results("finished")

@@ -25,7 +25,7 @@ from suite.interpreter import isolate
 
 datasets._training("mnist")
 flops.count(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)), (1, 4, 4))
-print("ready", flush=True)
+print("ready", flush=True)  # noqa: T201
 for line in sys.stdin:
     asked = json.loads(line)
     if os.fork():
@@ -33,7 +33,7 @@ for line in sys.stdin:
         continue
     pid = os.fork()  # this process keeps it: it says the pid, and then how it ended
     if pid:
-        print(pid, flush=True)
+        print(pid, flush=True)  # noqa: T201
         _, status = os.waitpid(pid, 0)
         with open(asked["rc"] + ".tmp", "w") as file:
             file.write(str(os.waitstatus_to_exitcode(status)))

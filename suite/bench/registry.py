@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, str] = {
     "features": "suite.bench.training:frozen_features",
     "head-sweep": "suite.bench.searches:head_sweep",
     "sweep": "suite.bench.searches:search",
+    "search": "suite.bench.search_replay:search",
     "population": "suite.bench.searches:population",
     "pictures": "suite.bench.pictures:pictures",
     "roofline": "suite.bench.training:roofline",

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from suite.errors import printable
+from suite.ranking import gains
 from suite.ranking import leaderboard as board
 from suite.ranking.leaderboard import COSTS, Row
 from suite.spec import Evaluated, Measuring, Status
@@ -83,9 +85,7 @@ def gather(results: Path, study: str | None, *, sort: str, pulses: dict[str, Pul
         for one, pulse in zip(chosen, found):
             pulse.look(one.status())
     with gc_paused():
-        rows = [
-            board.row(one.name, state, now=pulse.present) for one, pulse in zip(chosen, found) for state in one.states()
-        ]
+        rows = [row for one, pulse in zip(chosen, found) for row in gains.board(one, now=pulse.present)]
         return board.rank(rows, sort=sort)
 
 
@@ -161,10 +161,20 @@ def _aligned(cells: list[str], right: bool) -> list[str]:
 def summary(rows: Sequence[Row], cost: str) -> str:
     """The line under the table: the number of trials in each state, and the meaning of the star."""
     states = sorted({row.state for row in rows})
-    counts = ", ".join(f"{sum(row.state == s for row in rows)} {s}" for s in states)
+    counts = ", ".join(_of_state(rows, state) for state in states)
     title = board.column(cost).title
     apart = " on the same data set" if len(board.by_validation_set(rows)) > 1 else ""
     return f"{len(rows)} trials: {counts}. * = nothing finished{apart} is as accurate for fewer {title}."
+
+
+def _of_state(rows: Sequence[Row], state: str) -> str:
+    """How many trials are in a state; of the pruned ones, how far they went."""
+    own = [row for row in rows if row.state == state]
+    if state != "pruned":
+        return f"{len(own)} {state}"
+    ends = Counter(row.epochs[-1] if row.epochs else 0 for row in own)
+    after = ", ".join(f"{count} after {epochs:.3g} epochs" for epochs, count in sorted(ends.items()))
+    return f"{len(own)} pruned ({after})"
 
 
 def print_leaderboard(rows: Sequence[Row], columns: Sequence[str], *, sort: str, top: int | None, title: str) -> None:

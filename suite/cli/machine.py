@@ -54,15 +54,18 @@ def _check_study(directory: StudyDir, repair: bool, as_json: bool) -> None:
     from suite.cli import console
     from suite.store import repair as store_repair
     from suite.store.files import dump_json
-    from suite.store.study import final_of, open_study
+    from suite.store.study import final_of, finalists_of, open_study
 
     if not directory.path.is_dir():
         open_study(directory.path.parent, directory.name)  # raises an error that lists the studies there are
     found = store_repair.examine(directory)
     left = found
     if repair and found:
-        final = final_of(directory)
-        with directory.lock(), final.lock() if final.path.is_dir() else contextlib.nullcontext():
+        with contextlib.ExitStack() as locks:
+            locks.enter_context(directory.lock())
+            for below in (finalists_of(directory), final_of(directory)):
+                if below.path.is_dir():
+                    locks.enter_context(below.lock())
             left = store_repair.mend(directory, store_repair.examine(directory))
     if as_json:
         print(dump_json([{**asdict(fault), "mended": repair and fault not in left} for fault in found]))

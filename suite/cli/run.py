@@ -71,6 +71,30 @@ def run_study(experiment: Experiment, root: Path, name: str, options: Options, *
     return _successful(progress.last, root, name)
 
 
+def run_finalists(root: Path, name: str, options: Options, *, quiet: bool) -> None:
+    """Train the finalists of a study whose search is over, and show the progress on stderr.
+
+    Raises:
+        InputError: Another process trains them.
+        WorkError: A training keeps losing its worker.
+        typer.Exit: The training was stopped.
+    """
+    from suite.cli import console
+    from suite.evaluation import finalists
+    from suite.execution.stop import Stop
+    from suite.store.study import StudyDir
+
+    study, stop = StudyDir(root, name), Stop()
+    options = replace(options, command=command_line())
+    with stopping(stop), console.sweep_progress(study.path, quiet=quiet) as progress:
+        for status in finalists.train(study, root, options, stop=stop):
+            with contextlib.suppress(OSError):  # as in `run_study`
+                progress.update(status)
+                if stop.reason:
+                    progress.note(f"{stop.reason}: stopping at the next step; a second signal exits at once.")
+    exit_if_stopped(stop, "Continue with the same command and --resume.", quiet=quiet)
+
+
 def announce_pictures(dataset: str, *, quiet: bool) -> None:
     """Say that a person's own pictures are read. To be called before the training code is imported, which takes
     seconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -66,6 +66,10 @@ class SweepOptions(RunOptions):
         typer.Option(min=0.25, max=2**20, help="GiB of main memory beyond which a trial fails. Linux only."),
     ] = None
     resume: Annotated[bool, typer.Option("--resume", help="Continue an existing study.")] = False
+    warm_start: Annotated[
+        str | None,
+        typer.Option(help="Begin each arm with the best parameters of this study, after the arm's own recipe."),
+    ] = None
     max_flops: Annotated[
         float | None, typer.Option(min=1, max=1e18, help="Cap on the forward FLOPs per image, such as 10e6.")
     ] = None
@@ -75,6 +79,12 @@ class SweepOptions(RunOptions):
     max_latency: Annotated[
         float | None,
         typer.Option(min=1e-6, max=1e9, help="Cap on the milliseconds for one image, measured on this machine."),
+    ] = None
+    finalists: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=100, help="Train the best N recipes of each arm and its default again, with three fresh seeds."
+        ),
     ] = None
     seed: Annotated[
         int | None, typer.Option(min=0, max=LARGEST, help="Seed to use instead of the experiment's own.")
@@ -93,6 +103,7 @@ class SweepOptions(RunOptions):
             trials=self.trials,
             limit=self.limit,
             seed=self.seed,
+            finalists=self.finalists,
         )
 
     def caps(self) -> Caps:
@@ -135,26 +146,36 @@ def number_or_auto(text: str, option: str) -> int:
 def sweep(options: SweepOptions) -> None:
     """Search every arm of an experiment for a fixed number of trials. Ctrl-C stops cleanly; --resume continues.
 
+    At its end it says what the search found over the default recipe of each arm, how sure that is, and what it cost.
+
     \b
     Examples: mnist-suite sweep --trials 50
               mnist-suite sweep fashion --trials 20 --workers 2
               mnist-suite sweep photos --dataset folder:pictures --trials 30
               mnist-suite sweep ./my_experiment.py --resume
               mnist-suite sweep --study fashion --resume
+              mnist-suite sweep --study fashion --resume --finalists 3
               mnist-suite sweep --trials 50 --max-flops 10e6
+              mnist-suite sweep fashion --trials 50 --warm-start mnist
               mnist-suite sweep --trials 50 --population auto
               mnist-suite sweep --trials 50 --workers auto --device cuda:1,cuda:3
               RAY_ADDRESS=10.0.0.1:6379 mnist-suite sweep --trials 500 --engine ray --workers auto
     """
     from suite.cli import console
-    from suite.cli.run import announce_pictures, run_study
+    from suite.cli.run import announce_pictures, run_finalists, run_study
+    from suite.ranking import gains
     from suite.ranking.leaderboard import as_dict, default_columns
     from suite.store.files import check_name, dump_json, results_dir
+    from suite.store.study import StudyDir
 
     if options.engine not in ("local", "ray"):
         raise InputError(f"There is no engine '{options.engine}'; this version has: local, ray.")
     root = results_dir(options.results)
     experiment = options.changed(_declared(options, root))
+    if options.warm_start is not None:
+        from suite.execution.warm_start import warm_started
+
+        experiment = warm_started(experiment, root, options.warm_start)
     name = check_name(options.study or experiment.name, "Study")
     announce_pictures(experiment.dataset, quiet=options.quiet or options.dry_run)
     if without := [arm for arm, trials in experiment.quota().items() if not trials]:
@@ -171,11 +192,16 @@ def sweep(options: SweepOptions) -> None:
         print(dump_json(experiment))
         return
     status = run_study(experiment, root, name, execution, quiet=options.quiet)
+    if experiment.finalists:
+        run_finalists(root, name, replace(execution, workers=execution.workers or status.workers), quiet=options.quiet)
+    study = StudyDir(root, name)
+    found = gains.study_gains(study, study.states())
     rows = console.gather(root, name, sort="accuracy")
     if options.as_json:
-        print(dump_json({"status": status.model_dump(), "rows": [as_dict(row) for row in rows]}))
+        print(dump_json({"status": status.model_dump(), "rows": [as_dict(row) for row in rows], "found": found}))
     else:
         console.print_leaderboard(rows, default_columns(rows), sort="accuracy", top=15, title=f"Study {name}")
+        console.out.print(f"\n{gains.as_text(found, name)}")
 
 
 def _declared(options: SweepOptions, root: Path) -> Experiment:
@@ -203,9 +229,11 @@ def stop(
     from suite.cli import console
     from suite.store.files import results_dir
     from suite.store.liveness import has_died
-    from suite.store.study import open_study
+    from suite.store.study import finalists_of, open_study
 
     directory = open_study(results_dir(results), study)
+    if not directory.live() and finalists_of(directory).live():  # the search is over
+        directory = finalists_of(directory)
     status = directory.status()
     if status is None or status.state != "running":
         console.out.print(f"Study '{study}' is not running ({status.state if status else 'never started'}).")

@@ -30,7 +30,7 @@ def status(
     from suite.cli import console
     from suite.store.files import dump_json, results_dir
     from suite.store.liveness import looked_at
-    from suite.store.study import open_study, studies
+    from suite.store.study import finalists_of, open_study, studies
 
     root = results_dir(results)
     found: list[dict[str, Any]] = []
@@ -44,6 +44,8 @@ def status(
         state = {"silent": "stale", "died": "died"}.get(pulse.life, last.state)
         found.append({**last.model_dump(), "state": state})
         lost.append(console.lost_controller(last, pulse.life, results))
+        if after := finalists_of(directory).live():  # the search is over
+            found[-1]["finalists"] = after.model_dump()
     if as_json:
         print(dump_json(found))
         return
@@ -63,7 +65,9 @@ def _status_line(one: dict[str, Any]) -> str:
     known = one["state"] == "running" and one.get("eta_seconds")
     eta = f", about {console.duration(one['eta_seconds'])} left" if known else ""
     paused = f", {one['paused']} paused" if one.get("paused") else ""
-    return f"{one['study']}: {one['state']}, {done}/{one.get('planned', '?')} trials{paused}{best}{eta}"
+    after = one.get("finalists")
+    runs = f", finalists running: {after['finished'] + after['failed']}/{after['planned']}" if after else ""
+    return f"{one['study']}: {one['state']}, {done}/{one.get('planned', '?')} trials{paused}{best}{eta}{runs}"
 
 
 @dataclass(frozen=True, kw_only=True)

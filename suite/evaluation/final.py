@@ -24,6 +24,8 @@ from torch import Tensor
 
 from suite.data.datasets import describe, test_split
 from suite.errors import InputError, WorkError
+from suite.evaluation.reseeded import fresh_seeds, reseeded
+from suite.execution.options import Options
 from suite.execution.replay import content, find, replay
 from suite.execution.stop import Stop
 from suite.hardware import device
@@ -46,16 +48,16 @@ from suite.ranking.final import (
 from suite.ranking.leaderboard import UNEVEN
 from suite.ranking.statistics import balanced_accuracy, holm, mcnemar, paired_t, sample_of_shares, wilson
 from suite.spec import Status, Trial, View
-from suite.spec.seeds import mix
 from suite.store.files import read_bytes, write_atomic
+from suite.store.finalists import confirmed
 from suite.store.provenance import commit, version
-from suite.store.study import StudyDir, arms, final_of, studies
+from suite.store.study import StudyDir, arms, final_of, finalists_of, repeats, studies
 from suite.store.trial import TrialState
 from suite.training.checkpoint import save_tensors
 from suite.training.evaluation import Examples, evaluate
 from suite.training.mistakes import find_mistakes
 
-FRESH_SEED = 1000  # the seeds of final trainings derive from it; the searches' own seeds do not
+FRESH_SEED = 1000  # the seeds of final trainings derive from it; those of the search and its finalists do not
 
 ANSWERS_FILE = "test.safetensors"  # of one trial: logits (N, classes) and correct (N,)
 
@@ -68,19 +70,17 @@ APART = (
 )
 
 
-def finalists(states: Sequence[TrialState], top: int) -> list[TrialState]:
-    """The `top` finished trials of every arm by validation accuracy; the earlier one on a tie."""
+def finalists(states: Sequence[TrialState], top: int, runs: Sequence[TrialState] = ()) -> list[TrialState]:
+    """The `top` finished trials of every arm by validation accuracy; the earlier one on a tie.
+
+    `runs` are the trainings of the search's own finalists: the winner among them comes first.
+    """
+    winners = {found[0].state.id for found in confirmed(states, runs).values()}
     chosen: list[TrialState] = []
     for arm in arms(states):
         done = [s for s in states if s.trial.arm == arm and s.state == "finished" and s.best is not None]
-        chosen += sorted(done, key=lambda s: (-(s.best or 0.0), s.trial.number))[:top]
+        chosen += sorted(done, key=lambda s: (s.id not in winners, -(s.best or 0.0), s.trial.number))[:top]
     return chosen
-
-
-def reseeded(state: TrialState, seeds: int, *, place: str, threads: int) -> list[Trial]:
-    """The trial under `seeds` fresh seeds, the same for every finalist, so that runs can be compared in pairs."""
-    changes = {"rungs": (), "stages": (), "caps": None, "device": place, "threads": threads}
-    return [state.trial.model_copy(update={**changes, "seed": mix(FRESH_SEED, k) % 2**31}) for k in range(seeds)]
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,17 @@ def plan(
 ) -> Plan:
     """Choose the finalists. Raises InputError where no trial finished, or while the search is running."""
     device.pick(place)
-    if status := study.live():
+    if status := study.live() or finalists_of(study).live():
         raise InputError(
             f"Study '{study.name}' is still being searched (pid {status.pid} on {status.host}). The test images are "
             f"read after the selection: wait for it, or `mnist-suite stop {study.name}`."
         )
-    chosen = finalists(study.states(), top)
+    chosen = finalists(study.states(), top, repeats(study))
     if not chosen:
         raise InputError(f"Study '{study.name}' has no finished trial, so there is nothing to evaluate.")
     threads = max(1, device.cores() // workers)
-    trials = _without_duplicates({s.id: reseeded(s, seeds, place=place, threads=threads) for s in chosen})
+    fresh = fresh_seeds(FRESH_SEED, seeds)
+    trials = _without_duplicates({s.id: reseeded(s.trial, fresh, place=place, threads=threads) for s in chosen})
     return Plan(results, study, top, seeds, place, command, chosen, trials)
 
 
@@ -135,8 +136,8 @@ def train(plan: Plan, *, stop: Stop, workers: int = 1) -> Iterator[Status]:
 
     Raises WorkError where a training keeps losing its worker, InputError where another process evaluates the study.
     """
-    directory = final_of(plan.study)
-    yield from replay(plan.all_trials, directory, plan.results, stop=stop, workers=workers, command=plan.command)
+    options = Options(workers=workers, device=plan.place, command=plan.command)
+    yield from replay(plan.all_trials, final_of(plan.study), plan.results, stop=stop, options=options)
 
 
 def trained(plan: Plan) -> list[TrialState]:

@@ -81,8 +81,8 @@ def _check_resumable(
 
 
 def _check_same_question(old: Experiment, new: Experiment, name: str) -> None:
-    """A study goes on with the question it began with; only the number of trials may grow."""
-    prose = {"trials", "name", "question"}
+    """A study goes on with the question it began with; the number of trials may grow, that of finalists may change."""
+    prose = {"trials", "finalists", "name", "question"}
     before, now = old.model_dump(exclude=prose), new.model_dump(exclude=prose)
     if before == now:
         return

@@ -56,19 +56,19 @@ def replay(
     results: Path,
     *,
     stop: Stop,
-    workers: int = 1,
-    command: str = "",
+    options: Options | None = None,
     prune_after: float | None = None,
     rungs: int = 0,
 ) -> Iterator[Status]:
     """Run `trials` below `directory` to their end, in order; yields a Status as `Controller.run` does.
 
     A trial found there with a record is not run again, unless it failed: its cause may be mended. An unfinished one
-    goes on from its checkpoint. `results` is where weights are looked up. `prune_after` ends every trial at that epoch,
-    and `rungs` after so many short trainings, as a search once did. Raises WorkError where a trial keeps losing its
-    worker or another controller takes over, InputError where another one is at work.
+    goes on from its checkpoint. `results` is where weights are looked up. `options` say how many run at once.
+    `prune_after` ends every trial at that epoch, and `rungs` after so many short trainings, as a search once did.
+    Raises WorkError where a trial keeps losing its worker or another controller takes over, InputError where another
+    one is at work.
     """
-    options = Options(workers=workers, device=trials[0].device if trials else "auto")
+    options = options or Options(device=trials[0].device if trials else "auto")
     with directory.lock(), contextlib.closing(options.executor(results)) as executor:
         yield from wait_for_other_host(directory)
         directory.stop_path.unlink(missing_ok=True)
@@ -79,8 +79,9 @@ def replay(
                 state.reopen()
         ledger = Ledger(states)
         source = FixedTrials(dict(ledger.made), prune_after, rungs)
+        workers = executor.slots if options.population == 1 else 1
         status = StatusWriter(directory, ledger, source.planned, workers=workers)
-        controller = Controller(directory, results, source, ledger, executor, status, stop, command)
+        controller = Controller(directory, results, source, ledger, executor, status, stop, options.command)
         with stop.observe():
             yield from controller.run()
     if controller.failure:

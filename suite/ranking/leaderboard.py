@@ -122,6 +122,7 @@ class Row(NamedTuple):
     tuned: Annotated[Mapping[str, Any], Column("tuned", hyperparameters, read=_tuned)] = NOTHING
     reason: Annotated[str | None, Column("reason", read=lambda s: s.reason)] = None
     dataset: Annotated[str, Column("data set", read=lambda s: s.trial.dataset)] = ""
+    best: Annotated[str | None, Column("best of arm")] = None  # of the best of its arm: see `gains.board`
     seed: Annotated[int, Column("seed", read=lambda s: s.trial.seed)] = 0
     validation: ValidationSet = ("", "", None)  # accuracies can be compared only where this is the same
     pareto: bool = False
@@ -160,12 +161,16 @@ UNEVEN = 0.005  # difference between accuracy and balanced accuracy from which t
 
 
 def default_columns(rows: Iterable[Row]) -> tuple[str, ...]:
-    """`DEFAULT`, with balanced accuracy beside accuracy where classes are so uneven that the two differ."""
+    """`DEFAULT`, and beside accuracy what more there is to say of it.
+
+    That is balanced accuracy where classes are so uneven that the two differ, and `best` where a row has it.
+    """
+    uneven = marked = False
     for r in rows:
-        if r.balanced is not None and r.accuracy is not None and abs(r.balanced - r.accuracy) > UNEVEN:
-            place = DEFAULT.index("accuracy") + 1
-            return (*DEFAULT[:place], "balanced", *DEFAULT[place:])
-    return DEFAULT
+        uneven |= r.balanced is not None and r.accuracy is not None and abs(r.balanced - r.accuracy) > UNEVEN
+        marked |= r.best is not None
+    place = DEFAULT.index("accuracy") + 1
+    return (*DEFAULT[:place], *["balanced"] * uneven, *["best"] * marked, *DEFAULT[place:])
 
 
 COSTS = tuple(key for key, column in COLUMNS.items() if column.cost)

@@ -37,6 +37,18 @@ def wilson(accuracy: float, n: int, z: float = Z95) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+def newcombe(first: float, second: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a difference of two proportions, first minus second, each of `n` images.
+
+    The two are taken as independent. Models that err on the same images differ by less, so there it is too wide.
+    Source: method 10 of Newcombe, 1998, Stat. Med. 17:873,
+    https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I
+    """
+    (low1, high1), (low2, high2) = wilson(first, n), wilson(second, n)
+    difference = first - second
+    return difference - math.hypot(first - low1, high2 - second), difference + math.hypot(high1 - first, second - low2)
+
+
 # --- over seeds -----------------------------------------------------------------------------------------------
 
 

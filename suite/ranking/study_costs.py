@@ -1,4 +1,4 @@
-"""What a whole study cost: its search, its final training, and its share of the pretraining that it uses."""
+"""What a whole study cost: its search, its finalists, its final training, and its share of pretraining."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite.store.study import StudyDir, arms, final_of, studies
+from suite.store.study import StudyDir, arms, final_of, finalists_of, studies
 from suite.store.trial import TrialState
 
 
@@ -50,6 +50,7 @@ class StudyCosts:
     search: Total
     by_state: dict[str, Total]  # of the search
     by_arm: dict[str, Total]  # of the search
+    finalists: Total
     final: Total
     pretraining: tuple[Pretraining, ...]
 
@@ -72,15 +73,16 @@ def total(states: Iterable[TrialState]) -> Total:
 
 
 def study_costs(results: Path, study: StudyDir) -> StudyCosts:
-    """Add up a study: the search by outcome and by arm, the final training, and the shares of pretraining."""
-    states, final = study.states(), final_of(study).states()
+    """Add up a study: the search by outcome and by arm, the new trainings, and the shares of pretraining."""
+    states, finalists, final = (place.states() for place in (study, finalists_of(study), final_of(study)))
     kinds = sorted({s.record.state for s in states if s.record is not None})
     return StudyCosts(
         search=total(states),
         by_state={kind: total(s for s in states if s.state == kind) for kind in kinds},
         by_arm={arm: total(s for s in states if s.trial.arm == arm) for arm in arms(states)},
+        finalists=total(finalists),
         final=total(final),
-        pretraining=_pretraining(results, [*states, *final]),
+        pretraining=_pretraining(results, [*states, *finalists, *final]),
     )
 
 
@@ -91,7 +93,9 @@ def _source(state: TrialState) -> str | None:
 
 def _pretraining(results: Path, own: list[TrialState]) -> tuple[Pretraining, ...]:
     """Every source of initial weights in `own`, with its cost where it is a trial below `results`."""
-    everyone = [s for study in studies(results) for d in (study, final_of(study)) for s in d.states()]
+    everyone = [
+        s for study in studies(results) for d in (study, finalists_of(study), final_of(study)) for s in d.states()
+    ]
     found: list[Pretraining] = []
     for source in sorted({s for state in own if (s := _source(state))}):
         parts = Path(source).parts  # STUDY/trials/TRIAL/best.safetensors

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from suite.errors import InputError
 from suite.ranking.final import FinalEvaluation, Tested, final_evaluation, readings, tested
-from suite.ranking.leaderboard import Row, rank, row
+from suite.ranking.gains import Gain, board, study_gains
+from suite.ranking.leaderboard import Row, rank
 from suite.ranking.mistakes import Mistakes, validation_mistakes
 from suite.ranking.pareto import Front, fronts
 from suite.ranking.study_costs import StudyCosts, study_costs
@@ -29,6 +30,7 @@ class Facts:
     states: Sequence[TrialState]
     rows: Sequence[Row]  # ranked
     fronts: Mapping[str, Front]  # by cost
+    gains: Mapping[str, Gain]  # arm -> what its search found
     costs: StudyCosts
     importances: Mapping[str, Mapping[str, float]]  # arm -> hyperparameter -> share
     mistakes: Mapping[str, Mistakes]  # arm -> those of its best trial, on validation
@@ -51,8 +53,9 @@ class Facts:
         return max((s.record.images for s in self.states if s.record), default=0)
 
     def best(self, arm: str) -> Row | None:
-        """The arm's best finished trial by validation accuracy."""
-        return next((r for r in self.rows if r.arm == arm and r.state == "finished"), None)
+        """The arm's best finished trial: the winner among its finalists, else the best by validation accuracy."""
+        winner = self.gains[arm].winner if arm in self.gains else None
+        return next((r for r in self.rows if r.trial == winner), None)
 
 
 def gather(results: Path, study: StudyDir) -> Facts:
@@ -61,22 +64,18 @@ def gather(results: Path, study: StudyDir) -> Facts:
     if file is None:
         raise InputError(f"{study.path / 'study.json'} is damaged or was written by a newer version.")
     states = study.states()
-    rows = rank([row(study.name, state) for state in states])
+    rows, found = rank(board(study)), study_gains(study, states)
     if not any(r.state == "finished" for r in rows):
         raise InputError(f"Study '{study.name}' has no finished trial yet, so there is nothing to report.")
-    best: dict[str, str] = {}
-    for r in rows:
-        if r.state == "finished":
-            best.setdefault(r.arm, r.trial)
     evaluation, final = final_evaluation(study, list(file.experiment.arms)), final_of(study)
     runs = {row.arm: row.runs for row in evaluation.representatives} if evaluation else {}
-    mistakes = {arm: found for arm, trial in best.items() if (found := validation_mistakes(study, trial))}
-    answers = {arm: found for arm, of_arm in runs.items() if (found := tested(final, of_arm[0]))}
-    for found in (*mistakes.values(), *answers.values()):
-        if len(found.classes) != len(file.classes):
+    mistakes = {one.arm: facts for one in found if (facts := validation_mistakes(study, one.winner))}
+    answers = {arm: facts for arm, of_arm in runs.items() if (facts := tested(final, of_arm[0]))}
+    for facts in (*mistakes.values(), *answers.values()):
+        if len(facts.classes) != len(file.classes):
             raise InputError(
                 f"Study '{study.name}' has {len(file.classes)} classes, but a validation.json or test.json in "
-                f"{study.path} has {len(found.classes)}: it is damaged."
+                f"{study.path} has {len(facts.classes)}: it is damaged."
             )
     curves = {state.id: state.curve for state in final.states() if state.curve}
     final_curves = {arm: [curves[run] for run in of_arm if run in curves] for arm, of_arm in runs.items()}
@@ -85,11 +84,12 @@ def gather(results: Path, study: StudyDir) -> Facts:
         states=states,
         rows=rows,
         fronts=fronts(rows),
+        gains={one.arm: one for one in found},
         costs=study_costs(results, study),
         importances=importances(file.experiment, states),
         mistakes=mistakes,
         evaluation=evaluation,
         test_was_read=bool(readings(study)),
         tested=answers,
-        final_curves={arm: found for arm, found in final_curves.items() if found},
+        final_curves={arm: drawn for arm, drawn in final_curves.items() if drawn},
     )

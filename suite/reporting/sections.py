@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from suite.reporting.document import Section
 from suite.reporting.facts import Facts
-from suite.reporting.sections_accuracy import fronts, leaderboard
+from suite.reporting.sections_accuracy import found, fronts, leaderboard
 from suite.reporting.sections_costs import costs, provenance
 from suite.reporting.sections_mistakes import calibration, classes, mistakes
 from suite.reporting.sections_protocol import final, protocol
@@ -13,6 +13,7 @@ from suite.reporting.sections_search import hyperparameters, labels, learning
 SECTIONS = (
     protocol,
     final,
+    found,
     leaderboard,
     fronts,
     learning,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from suite.ranking.formats import hyperparameters
+from suite.ranking.gains import Gain
 from suite.ranking.leaderboard import column, text
 from suite.ranking.pareto import Front
 from suite.reporting import plots_accuracy
 from suite.reporting.document import Gallery, Picture, Section, Table, Text, known
 from suite.reporting.facts import Facts
-from suite.reporting.text import interval, percent
+from suite.reporting.text import interval, percent, points
 
 SHOWN = 20  # rows of the leaderboard
 
@@ -38,6 +40,44 @@ def leaderboard(facts: Facts) -> Section:
     )
     head = ["#", "trial", "arm", "accuracy", "95 %", *(column(key).title for key in keys)]
     return Section("Leaderboard", [Text(note), known(head, rows)])
+
+
+def found(facts: Facts) -> Section | None:
+    """What the search of each arm found over its default recipe."""
+    if all(one.trials == 1 and one.fresh is None for one in facts.gains.values()):
+        return None
+    head = ("arm", "winner", "tuned", "in the search", "fresh seeds, mean", "95 %", "over the default, points", "95 %")
+    fresh = [one for one in facts.gains.values() if one.fresh]
+    note = "The best of several noisy accuracies is too high on average, so the figures of the search are optimistic."
+    if fresh:
+        note += (
+            " The finalists of each arm, the recipes within one standard error of its best, were therefore trained "
+            "again with fresh seeds, and so was its default recipe. The interval of a mean is Student's t; the gain is "
+            "that of the winner, paired over the seeds."
+        )
+    if len(fresh) < len(facts.gains):
+        note += (
+            " A gain without fresh seeds is that of the search, with Newcombe's interval for two independent samples "
+            "of the validation images; it leaves out that the best was selected."
+        )
+    return Section("What the search found", [Text(note), known(head, [_found(one) for one in facts.gains.values()])])
+
+
+def _found(one: Gain) -> list[str]:
+    over, mean = one.over_default, one.fresh
+    bounds = (
+        "-" if over is None or over.low is None or over.high is None else f"{points(over.low)} to {points(over.high)}"
+    )
+    return [
+        f"{one.arm}, best of {one.trials}",
+        one.winner[:4],
+        hyperparameters(one.params),
+        percent(one.accuracy),
+        f"{percent(mean.mean)} of {mean.n}" if mean else "-",
+        interval(mean.low, mean.high) if mean else "-",
+        "-" if over is None else points(over.value),
+        bounds,
+    ]
 
 
 def fronts(facts: Facts) -> Section | None:

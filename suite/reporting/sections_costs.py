@@ -19,7 +19,8 @@ def costs(facts: Facts) -> Section:
     rows = [_cells("the search, all trials", found.search)]
     rows += [_cells(f"trials {kind}", part) for kind, part in found.by_state.items()]
     rows += [_cells(f"trials of {arm}", part) for arm, part in found.by_arm.items()]
-    beside = [_cells("final training", found.final)] if found.final.trials else []
+    beside = [_cells("finalists", found.finalists)] if found.finalists.trials else []
+    beside += [_cells("final training", found.final)] if found.final.trials else []
     beside += [_cells(f"pretraining {one.weights}", one.cost) for one in found.pretraining if one.cost]
     shared = any(one.share for one in found.pretraining)
     if beside:
@@ -69,17 +70,18 @@ def _pretraining(one: Pretraining) -> str:
 
 
 def _sum(found: StudyCosts) -> Total:
-    """Search, final training and the shares of pretraining."""
-    parts = [found.search, found.final, *(one.share for one in found.pretraining if one.share)]
+    """Search, new trainings and the shares of pretraining."""
+    trained = (found.search, found.finalists, found.final)
+    parts = [*trained, *(one.share for one in found.pretraining if one.share)]
     energies = [part.energy_joules for part in parts if part.energy_joules is not None]
     return Total(
-        trials=found.search.trials + found.final.trials,
+        trials=sum(part.trials for part in trained),
         wall_seconds=sum(part.wall_seconds for part in parts),
         train_seconds=sum(part.train_seconds for part in parts),
         flops=sum(part.flops for part in parts),
         energy_joules=sum(energies) if energies else None,
-        energy_trials=found.search.energy_trials + found.final.energy_trials,
-        peak_memory_bytes=max(found.search.peak_memory_bytes, found.final.peak_memory_bytes),
+        energy_trials=sum(part.energy_trials for part in trained),
+        peak_memory_bytes=max(part.peak_memory_bytes for part in trained),
     )
 
 

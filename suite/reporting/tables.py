@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from suite.errors import InputError
-from suite.ranking.leaderboard import Row, as_columns, as_csv, rank, row
+from suite.ranking.gains import board
+from suite.ranking.leaderboard import Row, as_columns, as_csv, rank
 from suite.spec import Event, Line
 from suite.store.events import EventReader
 from suite.store.outputs import check_folder, check_new_folder, write_file, writing
@@ -31,7 +32,7 @@ def tables(study: StudyDir, to: Path, *, parquet: bool = False) -> tuple[int, in
     """
     check_folder(to)
     states = study.states()
-    rows = rank([row(study.name, state) for state in states])
+    rows = rank(board(study))
     lines = [
         {"trial": s.id, "arm": s.trial.arm, "seq": line.seq, "time": line.time, **line.event.model_dump()}
         for s, line in _events(study, states)

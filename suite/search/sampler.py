@@ -81,18 +81,33 @@ def _made(plugin: Plugin, module: Any, base: type, what: str, defaults: dict[str
     raise InputError(f"Optuna's {plugin.name} cannot be made with {plugin.options}: {wrong}.")
 
 
-def defaults(arm: Arm, space: Space) -> Params | None:
-    """The arm's own recipe as a point of the space, or None where it lies outside."""
-    found: Params = {}
-    for path, choices in space.items():
+def given(arm: Arm, space: Space) -> list[Params]:
+    """The points of the space that an arm gives: its own recipe, then those of `Arm.first`, as far as inside."""
+    own: Params = {}
+    for path in space:
         node: Any = arm
         for key in key_path(path):
             node = getattr(node, key)
-        inside = node in choices.values if isinstance(choices, Choice) else choices.low <= node <= choices.high
-        if not inside:
-            return None
-        found[path] = node
+        own[path] = node
+    found: list[Params] = []
+    for params in (own, *(canonical_params(first) for first in arm.first)):
+        if _inside(params, space) and params not in found:
+            found.append(params)
     return found
+
+
+def _inside(params: Params, space: Space) -> bool:
+    """Whether these are values for all ranges of the space, each in its range."""
+    if params.keys() != space.keys():
+        return False
+    for path, choices in space.items():
+        value = params[path]
+        if isinstance(choices, Choice):
+            if value not in choices.values:
+                return False
+        elif not isinstance(value, int | float) or not choices.low <= value <= choices.high:
+            return False
+    return True
 
 
 class Search:
@@ -196,21 +211,19 @@ class Search:
     # --- one trial ---
 
     def ask(self, made: int) -> Params:
-        """The parameters of the arm's next trial, after `made` trials: its own defaults first, if the space has them.
+        """The parameters of the arm's next trial, after `made` trials: first those that the arm gives.
 
         Then the suite's points or those of one of Optuna's samplers, which avoids what was tried before.
         """
-        first = defaults(self.arm, self.space)
-        if made == 0 and first is not None:
-            return first
-        number = made - (first is not None)
+        first = given(self.arm, self.space)
+        if made < len(first):
+            return first[made]
         count = combinations(self.space)
         if count is not None:  # none comes twice before all have come
             points = [point(self.space, self.seed, n) for n in range(count)]
-            points = [first, *(p for p in points if p != first)] if first is not None else points
-            return points[made % count]
+            return [*first, *(p for p in points if p not in first)][made % count]
         if self.experiment.sampler is None:
-            return point(self.space, self.seed, number)
+            return point(self.space, self.seed, made - len(first))
         return self._asked(self.experiment.sampler, made)
 
     def _asked(self, plugin: Plugin, made: int) -> Params:

@@ -39,6 +39,7 @@ from suite.spec.experiment import (
     Pretraining,
     Pruning,
     combinations,
+    is_default,
     key_path,
     resolved,
 )
@@ -167,6 +168,7 @@ __all__ = [
     "canonical_params",
     "combinations",
     "first_error",
+    "is_default",
     "key_path",
     "resolved",
 ]

@@ -25,6 +25,7 @@ def changed(
     trials: int | None = None,
     limit: int | None = None,
     seed: int | None = None,
+    finalists: int | None = None,
 ) -> Experiment:
     """The experiment with changes; what is None or empty stays as declared.
 
@@ -37,12 +38,13 @@ def changed(
         trials: Number of trials in total.
         limit: Largest number of images of each split.
         seed: Seed of the search and of the trainings.
+        finalists: Recipes of each arm to train again after the search.
 
     Raises:
         InputError: There is no such arm, or the result would not be a valid experiment.
     """
     chosen = experiment.arms if arms is None else _choose(experiment, arms)
-    replaced = {"dataset": dataset, "trials": trials, "limit": limit, "seed": seed}
+    replaced = {"dataset": dataset, "trials": trials, "limit": limit, "seed": seed, "finalists": finalists}
     update: dict[str, Any] = {key: value for key, value in replaced.items() if value is not None}
     if added := caps.model_dump(exclude_none=True) if caps else {}:
         update["caps"] = (experiment.caps or Caps()).model_copy(update=added)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import reduce
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -60,8 +61,11 @@ class Arm(Spec):
     fraction: float = Field(default=1.0, gt=0, le=1, description="proportion of the training labels used, stratified")
     recipe: Recipe = Recipe()
     space: Space = Field(default_factory=dict, description="ranges of this arm; they override the experiment's")
+    first: tuple[Params, ...] = Field(
+        default=(), description="parameters that are tried after the arm's own recipe, as far as they lie in its space"
+    )
 
-    added: ClassVar[frozenset[str]] = frozenset({"fit"})
+    added: ClassVar[frozenset[str]] = frozenset({"fit", "first"})
 
     @model_validator(mode="after")
     def _weights_match_the_strategy(self) -> Arm:
@@ -114,6 +118,13 @@ class Experiment(Spec):
     limit: int | None = Field(
         default=None, ge=20, lt=2**63, description="largest number of images of each split, for quick tries"
     )
+    finalists: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="recipes of each arm, at most, to train again after the search with three fresh seeds, beside the "
+        "default recipe; 0: none, since a dozen full trainings may cost more than a search with pruning",
+    )
 
     @model_validator(mode="after")
     def _arms_match_space_and_pretraining(self) -> Experiment:
@@ -160,6 +171,14 @@ def _critical_values(choices: LogFloat | Uniform | Choice) -> tuple[Value, ...]:
     if choices.low > choices.high:
         raise ValueError(f"low {choices.low} is above high {choices.high}")
     return (choices.low, choices.high)
+
+
+def is_default(arm: Arm, params: Params) -> bool:
+    """Whether these values of parameters are the arm's own."""
+    return all(
+        reduce(lambda node, key: getattr(node, key, None), key_path(name), arm) == value
+        for name, value in params.items()
+    )
 
 
 def key_path(name: str) -> list[str]:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from suite.spec import SCHEMA, Record
 from suite.store.events import EventReader
 from suite.store.files import file_sha256, read_bytes, read_model
-from suite.store.study import FINAL, StudyDir, final_of
+from suite.store.study import FINAL, FINALISTS, StudyDir, final_of, finalists_of
 from suite.store.trial import RESULT, TRIAL, TrialDir
 
 DATABASE_SUFFIXES = ("", "-wal", "-shm")
@@ -141,6 +141,8 @@ def _examine_once(study: StudyDir) -> list[Finding]:
     found += _examine_database(study)
     for directory in study.trials():
         found += _examine_trial(directory, f"trials/{directory.id}", "the trial runs again with --resume")
+    for directory in finalists_of(study).trials():
+        found += _examine_trial(directory, f"{FINALISTS}/trials/{directory.id}", "it is trained again with --resume")
     for directory in final_of(study).trials():
         found += _examine_trial(directory, f"{FINAL}/trials/{directory.id}", "`evaluate --final` trains it again")
     return found

@@ -17,6 +17,8 @@ controller.lock             controller       locked while a controller is at wor
 trials/<id>/                see `trial`      one directory for each trial.
 final/                      `evaluate`       the final evaluation: trainings in the layout of a study, without a search;
                                              readings.jsonl and evaluation.json (`ranking.final`).
+finalists/                  `sweep`          the best recipes of a search trained again with fresh seeds, in the layout
+                                             of a study (`store.finalists`).
 damaged/<id>/               controller       trials that could not be repaired, moved here.
 ==========================  ===============  ===========================================================================
 """
@@ -38,10 +40,13 @@ from suite.errors import InputError
 from suite.spec import NAME, Status, StudyFile
 from suite.store.events import EventReader
 from suite.store.files import check_name, read_model, remove_leftovers, sync_directory, write_atomic
+from suite.store.finalists import winner
 from suite.store.liveness import has_died, looked_at
 from suite.store.trial import EVENTS, TrialDir, TrialState, read_record, read_trial
 
 FINAL = "final"  # folder of the final evaluation
+
+FINALISTS = "finalists"  # folder of the finalists' trainings
 
 HOLDER_SECONDS = 2.0  # to wait for the name of a controller that has just taken the lock
 
@@ -212,17 +217,16 @@ def split_reference(reference: str) -> tuple[str, str | None]:
 
 
 def find_trial(study: StudyDir, wanted: str | None) -> TrialState:
-    """The trial with that id, number or start of an id; None: the finished one with the best accuracy on validation, of
-    equal ones the first.
+    """The trial with that id, number or start of an id; None: the study's best one, see `finalists.winner`.
 
     Raises InputError where there is none or more than one.
     """
     states = study.states()
     if wanted is None:
-        finished = [s for s in states if s.state == "finished" and s.best is not None]
-        if not finished:
+        best = winner(states, repeats(study))
+        if best is None:
             raise InputError(f"Study '{study.name}' has no finished trial yet ({len(states)} trials in all).")
-        return max(finished, key=lambda s: (s.best or 0.0, -s.trial.number))
+        return best
     hits = [s for s in states if s.id.startswith(wanted) or str(s.trial.number) == wanted]
     exact = [s for s in hits if s.id == wanted or str(s.trial.number) == wanted]
     hits = exact or hits
@@ -237,6 +241,18 @@ def find_trial(study: StudyDir, wanted: str | None) -> TrialState:
 def final_of(study: StudyDir) -> StudyDir:
     """The study below this one that holds its final evaluation."""
     return StudyDir(study.path, FINAL)
+
+
+def finalists_of(study: StudyDir) -> StudyDir:
+    """The study below this one that holds its finalists' trainings."""
+    return StudyDir(study.path, FINALISTS)
+
+
+def repeats(study: StudyDir) -> list[TrialState]:
+    """The finalists' trainings; none while they are under way or were interrupted."""
+    directory = finalists_of(study)
+    status = directory.status()
+    return directory.states() if status is not None and status.state == "done" else []
 
 
 def arms(states: Iterable[TrialState]) -> list[str]:

@@ -99,7 +99,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seed(request: pytest.FixtureRequest) -> int:
     """Of all that is random in a test; one for the whole run, MNIST_SUITE_FAULT_SEED, repeats it."""
     chosen = f"{os.environ['MNIST_SUITE_FAULT_SEED']} {request.node.name}"
-    print(f"MNIST_SUITE_FAULT_SEED={chosen}")
+    print(f"MNIST_SUITE_FAULT_SEED={chosen}")  # noqa: T201
     return random.Random(chosen).randrange(2**31)
 
 
@@ -126,7 +126,7 @@ class Figures:
 def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
     found = Figures(request.node.name)
     yield found
-    print(found)
+    print(found)  # noqa: T201
     request.node.user_properties.append(("faults", vars(found)))
     if path := os.environ.get("MNIST_SUITE_FAULT_LOG"):
         with open(path, "a") as file:

@@ -56,7 +56,7 @@ def test_damaged_files_are_mended_on_resume(
     directory = StudyDir(results, "small")
     for path in sorted(path for name in names for path in directory.path.rglob(name)):
         how = chance.choice(["truncate", "flip", "noise"])
-        print(path.relative_to(results), how)
+        print(path.relative_to(results), how)  # noqa: T201
         if path.stat().st_size and (path.name != "trial.json" or chance.random() < 0.7):
             hurt(path, how, chance)
             figures.fault(how)

@@ -60,6 +60,15 @@ def test_wilson(hits: int, more: int) -> None:
         assert wilson(hits / n, n) == (pytest.approx(interval.low, abs=1e-9), pytest.approx(interval.high, abs=1e-9))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [(0.9, 0.3, 0.1705, 0.8090), (1.0, 0.0, 0.6075, 1.0), (0.0, 0.0, -0.2775, 0.2775)],
+)
+def test_newcombe_as_published(first: float, second: float, low: float, high: float) -> None:
+    """9/10 - 3/10, 10/10 - 0/10 and 0/10 - 0/10, by method 10 of Newcombe, 1998, Table II."""
+    assert statistics.newcombe(first, second, 10) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
 @given(pairs=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=10))
 def test_paired_t(pairs: list[tuple[float, float]]) -> None:
     first, second = ([round(v, 3) for v in column] for column in zip(*pairs))

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from suite.errors import InputError
-from suite.search.sampler import Search, pruner_of, sampler_of
+from suite.search.sampler import Search, given, pruner_of, sampler_of
 from suite.spec import Arm, Choice, Experiment, LogFloat, Plugin, Recipe, Record, Space
 from suite.store.study import StudyDir
 
@@ -32,6 +32,14 @@ def test_the_default_recipe_comes_first_and_nothing_twice() -> None:
     found = [opened(LR).ask(made) for made in range(20)]
     assert found[0] == {"lr": 0.05}
     assert len({params["lr"] for params in found}) == 20
+
+
+def test_what_an_arm_gives_comes_before_other_points() -> None:
+    arm = Arm(
+        backbone="net", recipe=Recipe(lr=0.05), first=({"lr": 0.1}, {"recipe.lr": 0.05}, {"lr": 7.0}, {"momentum": 1})
+    )
+    assert given(arm, LR) == [{"lr": 0.05}, {"lr": 0.1}]
+    assert given(Arm(backbone="net", recipe=Recipe(lr=1.0), first=({"lr": 0.1},)), LR) == [{"lr": 0.1}]
 
 
 def test_a_finite_space_gives_each_combination_once() -> None:

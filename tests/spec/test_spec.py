@@ -20,6 +20,7 @@ from suite.spec import (
     Trial,
     Uniform,
     first_error,
+    is_default,
     resolved,
 )
 from suite.spec.load import experiment_names, load_experiment
@@ -95,6 +96,12 @@ def test_resolved_puts_values_where_their_path_says() -> None:
         resolved(arm, {"lrr": 1.0})
     with pytest.raises(ValueError, match="momentum"):
         resolved(arm, {"momentum": 2.0})
+
+
+def test_default_values_are_known_in_any_spelling() -> None:
+    arm = Arm(backbone="cnn", strategy=HeadOnly(), weights="pretrained", recipe=Recipe(lr=0.3))
+    assert is_default(arm, {}) and is_default(arm, {"recipe.lr": 0.3, "strategy.head.kind": "linear", "size": None})
+    assert not is_default(arm, {"lr": 0.2}) and not is_default(arm, {"lr": 0.3, "no.such.name": 1})
 
 
 def test_space_is_checked_against_the_fields() -> None:

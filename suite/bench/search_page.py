@@ -1,0 +1,66 @@
+"""The page of `mnist-suite bench search`, from its figures alone.
+
+mnist-suite bench search --json > results/search.json
+python -m suite.bench.search_page results/search.json results/search.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from suite.bench.search_replay import RULES
+from suite.bench.search_table import IMAGES, RECIPES, table
+
+EQUAL = "-at-equal-cost"
+
+
+def page(found: dict[str, Any]) -> str:
+    """The Markdown page of the figures in `found`, as `mnist-suite bench search --json` prints them."""
+    figures = {figure["name"]: figure for figure in found["figures"]}
+    cases = list(dict.fromkeys(name.rsplit(".", 2)[0] for name in figures if name.endswith(".gain")))
+    cases = list(dict.fromkeys(tuple(case.split(".")[1:3]) for case in cases))
+    machine = found["machine"]
+    counts = ", ".join(f"{model} {len(table(model).points)}" for model in RECIPES)
+    lines = [
+        "# Which search finds the most for its cost?",
+        "",
+        f"Searches over learning rate, momentum and batch size, replayed on recorded trainings on MNIST ({counts} "
+        f"configurations, two seeds, {IMAGES:,} validation images). *Gain* is the accuracy of the winner over that of "
+        "the default recipe, in percentage points, both with the seed that the search does not see; *cost* is the time "
+        "of all its trainings, over that of TPE without pruning at as many trials. Intervals are of the mean over the "
+        "replays, 95 %; they do not cover that all replays share two recorded seeds. *In pairs* is our gain less that "
+        "of the other search, replay by replay.",
+        "",
+        f"Obtained by `mnist-suite bench search` on {machine['date']}, the page by `suite/bench/search_page.py`; "
+        "`suite/bench/search_record.py` tells how the trainings were recorded.",
+    ]
+    for model, trials in cases:
+        prefix = f"search.{model}.{trials}"
+        lines += [
+            "",
+            f"## {model}, {trials} trials",
+            "",
+            "| search | gain | cost | ours, in pairs |",
+            "| --- | ---: | ---: | ---: |",
+        ]
+        for name in [*RULES, *(f"{name}, at equal cost" for name in RULES)]:
+            key = name.replace(",", "").replace(" ", "-")
+            if f"{prefix}.{key}.gain" not in figures:
+                continue
+            gain, cost = figures[f"{prefix}.{key}.gain"], figures[f"{prefix}.{key}.cost"]
+            pair = figures.get(f"{prefix}.ours-less-{key}")
+            cells = [name, _with_interval(gain), f"{cost['value']:.2f}", _with_interval(pair) if pair else ""]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_interval(figure: dict[str, Any]) -> str:
+    low, high = figure["how"].partition("95 % interval ")[2].split(",")[0].split(" to ")
+    return f"{figure['value']:+.3f} ({low} to {high})"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(page(json.loads(Path(sys.argv[1]).read_text())))
