@@ -32,6 +32,7 @@ EXPERIMENT = Experiment(
     arms={"cnn": Arm(backbone="net", recipe=Recipe(epochs=2))},
     space={"lr": LogFloat(low=0.01, high=0.1)},
     trials=2,
+    pruning=None,
     limit=200,
 )
 '''
