@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from suite.hardware.openmp import bound_spinning
 from suite.ranking.final import FinalEvaluation
@@ -31,6 +32,10 @@ from suite.store.study import StudyDir
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and so do the programs that they start
 bound_spinning()  # here, since torch is loaded before a command line's own main() in tests/zygote.py
+
+# A busy machine may take any time over an example, and the first one may import torch.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 # One seed for whatever is random in a run of the fault tests; set before their processes start, so that they share it.
 os.environ.setdefault("MNIST_SUITE_FAULT_SEED", str(random.SystemRandom().randrange(10**6)))

@@ -48,7 +48,7 @@ from suite.store.study import StudyDir
 from suite.training import checkpoint
 
 EXAMPLES = int(os.environ.get("MNIST_SUITE_SOAK", 60))
-quick = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def genuine(make_trial: Callable[..., Trial]) -> dict[str, BaseModel]:

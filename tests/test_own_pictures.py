@@ -106,7 +106,7 @@ def test_the_exported_model_has_the_accuracy_of_the_leaderboard(kind: str, tmp_p
 
 
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(
     kind=st.builds(
         Kind,

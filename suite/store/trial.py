@@ -214,10 +214,12 @@ class TrialState:
 
     @property
     def best(self) -> float | None:
-        """Best accuracy on validation so far."""
+        """Best accuracy on validation so far in the training that goes on; before its first evaluation, that of the
+        last short one."""
         if self.record and self.record.accuracy is not None:
             return self.record.accuracy
-        return max((accuracy for _, accuracy in self.curve), default=None)
+        last = self.rungs[-1][1] if self.rungs else None
+        return max((accuracy for _, accuracy in self.curve), default=last)
 
     def update(self, lines: list[Line]) -> None:
         """Take in new lines of the event log, in order."""

@@ -79,7 +79,7 @@ INVALID = st.one_of(
 
 
 @pytest.mark.slow
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.sampled_from(NUMERIC), value=INVALID)
 def test_numbers_out_of_bounds_get_one_message(run: Run, where: tuple[Any, ...], value: str) -> None:
     """nan, infinity, negative and huge values of every numeric option are invalid input, and nothing runs."""

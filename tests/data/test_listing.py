@@ -605,7 +605,7 @@ def trees(draw: st.DrawFn) -> tuple[dict[int, str], dict[tuple[int, str], dict[s
     return spelt, tree
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(trees(), st.data())
 def test_exactly_the_pictures_of_a_tree_are_listed_once(
     tree: tuple[dict[int, str], dict[tuple[int, str], dict[str, list[str]]]], data: st.DataObject

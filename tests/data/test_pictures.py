@@ -106,7 +106,7 @@ def test_transparent_pictures_keep_light_and_dark_shapes(tmp_path: Path) -> None
 MODES = {"crop": "center", "pad": "border", "squeeze": "squash"}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     width=st.integers(8, 300),
     height=st.integers(8, 300),

@@ -23,8 +23,8 @@ from suite.data.idx import parse_idx
 from suite.errors import InputError
 from suite.evaluation import final as evaluation_final
 from suite.evaluation.final import ANSWERS_FILE, as_text
-from suite.execution.plan import weights_of
 from suite.execution.stop import Stop
+from suite.execution.weights import weights_of
 from suite.ranking.final import READINGS_FILE, TEST_FILE, readings
 from suite.ranking.leaderboard import row as leaderboard_row
 from suite.reporting.facts import gather

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.hardware import autotune, cgroup, device, memory
@@ -118,7 +118,6 @@ def test_a_system_without_cgroups_has_no_limits(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) is None and memory_limit(tmp_path) is None
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 1000), st.integers(1, 2**40))
 def test_cores_and_memory_in_use_keep_to_the_limits(cpus: float, limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -116,7 +116,6 @@ LARGE = st.sampled_from([1 << 20, 1 << 23])  # numbers made of an image
 
 
 @pytest.mark.usefixtures("_simulated")
-@settings(deadline=None)  # the first example loads parts of torch
 @given(fixed=st.floats(0, 5), each=st.floats(1e-5, 5), seconds=st.floats(0, 100), floats=LARGE)
 def test_the_budget_is_exceeded_by_one_pass_at_most(fixed: float, each: float, seconds: float, floats: int) -> None:
     found, words = simulated(Timed(fixed, each, floats), seconds)

@@ -121,7 +121,7 @@ def test_a_truncated_pickle_is_refused(tmp_path: Path) -> None:
         read_tensors(tmp_path / "own.pth")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([".safetensors", ".pth"]), st.data())
 def test_any_change_to_a_file_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, draw: st.DataObject

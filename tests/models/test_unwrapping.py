@@ -108,7 +108,7 @@ def write(weights: dict[str, Tensor], how: Checkpoint, path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(how=checkpoints)
 def test_the_same_tensors_are_loaded_however_they_were_saved(
     tmp_path_factory: pytest.TempPathFactory, name: str, how: Checkpoint

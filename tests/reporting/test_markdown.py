@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -78,7 +78,6 @@ def as_read(text: str) -> str:
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(text=hostile)
 @example("![a](b) <i>x</i> | `c` &amp; www.e.org")
 @example("1. one")

@@ -18,7 +18,7 @@ SPACE: Space = {
 }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31 - 1), number=st.integers(0, 10_000))
 def test_a_point_lies_in_the_space_and_depends_on_seed_and_number_alone(seed: int, number: int) -> None:
     found = point(SPACE, seed, number)

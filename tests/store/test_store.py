@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.errors import InputError
-from suite.spec import Evaluated, Finished, Line, Progress, Record, Started, Stopped, Trial
+from suite.spec import Evaluated, Finished, Line, Paused, Progress, Record, Started, Stopped, Trial
 from suite.store.events import EventReader, EventWriter
 from suite.store.files import check_name, on_network_disk, read_model, write_atomic, write_model
 from suite.store.repair import result_fault, set_aside
@@ -187,6 +187,17 @@ def test_a_resumed_attempt_takes_back_what_it_will_repeat(make_trial: Callable[.
     assert state.curve == [(1, 0.5), (2, 0.8)]
     state.update([Line(seq=9, time=9.0, event=Stopped(reason="asked", step=20))])
     assert state.state == "stopped"
+
+
+def test_a_promoted_trial_begins_a_new_curve(make_trial: Callable[..., Trial]) -> None:
+    state = TrialState("0000-abc", make_trial(stages=(1.0,)))
+    events = [started(), evaluated(1, 0.5), Paused(epochs=1.0, accuracy=0.5, step=10), started(), evaluated(1, 0.4)]
+    found = []
+    for seq, event in enumerate(events):
+        state.update([Line(seq=seq, time=float(seq), event=event)])
+        found.append((state.state, state.best, state.curve))
+    assert found[2:] == [("paused", 0.5, [(1, 0.5)]), ("running", 0.5, []), ("running", 0.4, [(1, 0.4)])]
+    assert state.rungs == [(1.0, 0.5)]
 
 
 def test_only_result_json_makes_a_trial_finished(make_trial: Callable[..., Trial]) -> None:

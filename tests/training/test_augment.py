@@ -163,7 +163,7 @@ def test_a_fine_texture_that_is_shrunk_becomes_grey_and_no_false_pattern() -> No
         assert (values - 127.5).abs().max() < 8, augment
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(smallest=st.floats(0.01, 1), seed=st.integers(0, 2**31))
 def test_random_boxes_lie_in_the_image_and_keep_their_limits(smallest: float, seed: int) -> None:
     top, left, height, width = random_boxes(64, smallest, CPU, seeded(seed))

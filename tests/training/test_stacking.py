@@ -45,8 +45,8 @@ Item = Step | Progress | Evaluated
 
 
 @cache
-def slices() -> tuple[Examples, Examples]:
-    splits = search_splits("mnist", limit=400)
+def slices(limit: int = 400) -> tuple[Examples, Examples]:
+    splits = search_splits("mnist", limit=limit)
     train, validation = (
         Examples(torch.from_numpy(p.images), torch.from_numpy(p.labels)) for p in (splits.train, splits.validation)
     )
@@ -55,7 +55,8 @@ def slices() -> tuple[Examples, Examples]:
 
 @pytest.fixture(scope="module")
 def sets() -> tuple[Examples, Examples]:
-    return slices()
+    """Five steps of 32 images an epoch."""
+    return slices(160)
 
 
 def as_features(part: Examples) -> Examples:
@@ -118,7 +119,7 @@ def run_together(
     join_late: list[Iterator[Item]] | None = None,
     population: Population | None = None,
 ) -> None:
-    """Train all as one population; `join_late` join after twelve steps of the others."""
+    """Train all as one population; `join_late` join after four steps of the others."""
     population, live, taken = population or Population(everywhere=True), list(courses), 0
     while live:
         steps: list[Step] = []
@@ -132,7 +133,7 @@ def run_together(
             assert population.run_steps(steps) == {}
             assert all(step.seconds is not None and step.seconds > 0 for step in steps)
         taken += 1
-        if join_late and taken == 12:
+        if join_late and taken == 4:
             live, join_late = live + join_late, None
 
 

@@ -88,7 +88,7 @@ def test_class_weights_give_each_class_the_same_part_of_the_loss() -> None:
     assert parts == pytest.approx([64 / 3] * 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=st.lists(st.integers(0, 60), min_size=1, max_size=6).filter(any), seed=st.integers(0, 2**31))
 def test_a_balanced_epoch_has_as_many_images_of_each_class(counts: list[int], seed: int) -> None:
     labels = torch.cat([torch.full((count,), c) for c, count in enumerate(counts)])

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -106,29 +107,27 @@ def other(tmp_path: Path) -> Iterator[Terminal]:
 
 
 @pytest.fixture
-def sweep(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def sweep(tmp_path: Path, start: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     """Starts a real sweep of the experiment in a process of its own; returns once it is running."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Any] = []
 
-    def start(changes: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
+    def begin(changes: dict[str, str], *words: str) -> Any:
         text = EXPERIMENT
         for old, new in changes.items():
             assert old in text
             text = text.replace(old, new)
         (tmp_path / "quick.py").write_text(text)
-        command = [*PROGRAM, "sweep", "./quick.py", "--study", "quick", "--results", "results", "-q", *words]
-        with open(tmp_path / "sweep.log", "wb") as log:
-            process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=log, stderr=log)
+        process = start("sweep", "./quick.py", "--study", "quick", "-q", *words)
         started.append(process)
         study = StudyDir(tmp_path / "results", "quick")
         # after an epoch of the first trial, there is a row on the leaderboard and a checkpoint to resume from
-        until(lambda: bool((states := study.states()) and states[0].curve), (tmp_path / "sweep.log").read_text)
+        until(lambda: bool((states := study.states()) and states[0].curve), lambda: process.errors)
         return process
 
-    yield start
+    yield begin
     for process in started:
         if process.poll() is None:
-            process.kill()
+            process.signal(signal.SIGKILL, group=True)
         process.wait()
 
 
@@ -165,26 +164,31 @@ def wait_for_end(study: StudyDir, seconds: float = 120, trials: int = 2) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("leave", ["q", "SIGKILL"])
-def test_a_sweep_outlives_the_dashboard(terminal: Terminal, leave: str) -> None:
+def test_a_sweep_outlives_a_dashboard_that_is_killed(terminal: Terminal) -> None:
     study = StudyDir(terminal.results, "quick")
+    launch_and_wait_for_its_log(terminal, study)
+    os.kill(terminal.pid, signal.SIGKILL)
+    terminal.close()
+    wait_for_end(study)
+
+
+def launch_and_wait_for_its_log(terminal: Terminal, study: StudyDir) -> None:
     launch(terminal)
     deadline = time.monotonic() + 60
     while not (study.path / "console.log").exists():  # the command has started; it need not have done anything yet
         assert time.monotonic() < deadline, terminal.screen()
         time.sleep(0.05)
-    if leave == "q":
-        terminal.keys("q")
-    else:
-        os.kill(terminal.pid, signal.SIGKILL)
-    terminal.close()
-    wait_for_end(study)
 
 
 @pytest.mark.slow
-def test_start_watch_and_export(terminal: Terminal) -> None:
-    launch(terminal)  # too short to be seen running for certain; other tests check that
-    terminal.until("✓ 2 finished", 150)
+def test_start_leave_watch_and_export(terminal: Terminal) -> None:
+    study = StudyDir(terminal.results, "quick")
+    launch_and_wait_for_its_log(terminal, study)
+    terminal.keys("q")
+    terminal.close()
+    wait_for_end(study)  # a sweep outlives the dashboard that started it
+    terminal.start()
+    terminal.until("✓ 2 finished", 60)
     terminal.keys("Enter")
     terminal.until("validation accuracy")
     terminal.keys("l", "l", "l", "l")
@@ -252,7 +256,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_two_dashboards_show_the_same_and_write_nothing(
-    terminal: Terminal, other: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]
+    terminal: Terminal, other: Terminal, sweep: Callable[..., Any]
 ) -> None:
     study = StudyDir(terminal.results, "quick")
     process = sweep({"epochs=2": "epochs=50"})
@@ -286,12 +290,10 @@ def test_two_dashboards_show_the_same_and_write_nothing(
 
 
 @pytest.mark.slow
-def test_a_running_sweep_is_stopped_and_resumed_by_keys(
-    terminal: Terminal, sweep: Callable[..., subprocess.Popen[bytes]]
-) -> None:
+def test_a_running_sweep_is_stopped_and_resumed_by_keys(terminal: Terminal, sweep: Callable[..., Any]) -> None:
     study = StudyDir(terminal.results, "quick")
     process = sweep({"epochs=2": "epochs=20", "trials=2": "trials=3"}, "--seed", "7", "--set", "batch_size=50")
-    process.send_signal(signal.SIGSTOP)  # it shall not come to its end meanwhile
+    process.signal(signal.SIGSTOP)  # it shall not come to its end meanwhile
     (terminal.folder / "quick.py").unlink()  # resuming needs study.json only
     terminal.start()
     terminal.until("● 1 running", 90)
@@ -299,7 +301,7 @@ def test_a_running_sweep_is_stopped_and_resumed_by_keys(
     terminal.until("Stop study quick?")
     terminal.keys("y")
     until(study.stop_path.exists, terminal.screen)
-    process.send_signal(signal.SIGCONT)
+    process.signal(signal.SIGCONT)
     assert process.wait(60) == 143
     terminal.until("stopped")
     status, asked, begun = study.status(), study.study(), study.states()
