@@ -151,7 +151,7 @@ def test_without_standard_streams_nothing_is_written_into_other_files(suite: Sui
     )
     results = tmp_path / "results"
     arguments = ["pretrain", "--backbone", "net", "--study", "one", *QUICK[:-1], "--results", str(results)]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], timeout=240, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path)
     assert done.returncode == 0
     directory = StudyDir(results, "one")
     assert [s.state for s in directory.states()] == ["finished"]

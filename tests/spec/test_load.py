@@ -15,7 +15,7 @@ from suite.spec.load import load_experiment
 BODY = """
 from suite.spec import Arm, Experiment
 
-EXPERIMENT = Experiment(name=NAME, question="?", dataset="mnist", arms={"a": Arm(backbone="net")}, trials=2)
+EXPERIMENT = Experiment(name=NAME, question="?", dataset="mnist", arms={n: Arm(backbone="net") for n in "ab"}, trials=2)
 """
 
 DATACLASS = """from __future__ import annotations

@@ -43,7 +43,12 @@ def test_experiment_holds_together(name: str) -> None:
 @given(trials=st.integers(1, 10_000), arms=st.integers(1, 30))
 def test_quota_is_exact_and_even(trials: int, arms: int) -> None:
     experiment = Experiment(
-        name="e", question="q", dataset="mnist", trials=trials, arms={f"a{i}": Arm(backbone="cnn") for i in range(arms)}
+        name="e",
+        question="q",
+        dataset="mnist",
+        trials=trials,
+        arms={f"a{i}": Arm(backbone="cnn") for i in range(arms)},
+        space={"lr": LogFloat(low=0.01, high=0.1)},
     )
     quota = experiment.quota().values()
     assert sum(quota) == trials
