@@ -195,7 +195,7 @@ def test_a_promoted_trial_begins_a_new_curve(make_trial: Callable[..., Trial]) -
     found = []
     for seq, event in enumerate(events):
         state.update([Line(seq=seq, time=float(seq), event=event)])
-        found.append((state.state, state.best, state.curve))
+        found.append((state.state, state.best, list(state.curve)))
     assert found[2:] == [("paused", 0.5, [(1, 0.5)]), ("running", 0.5, []), ("running", 0.4, [(1, 0.4)])]
     assert state.rungs == [(1.0, 0.5)]
 
