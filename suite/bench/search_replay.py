@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -212,11 +213,11 @@ def replayed(model: str, trials: int, number: int) -> dict[str, Outcome]:
 
 def search(replays: int = REPLAYS, numbers: Sequence[int] = TRIALS) -> Iterator[Figure]:
     """Gain over the default recipe and cost of each search, on each table that has twice as many configurations."""
-    with multiprocessing.get_context("spawn").Pool(cores()) as pool:
+    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
         for model in RECIPES:
             for trials in (n for n in numbers if 2 * n <= len(table(model).points)):
                 runs = pool.map(partial(replayed, model, trials), range(replays), chunksize=5)
-                yield from _figures(f"search.{model}.{trials}", runs)
+                yield from _figures(f"search.{model}.{trials}", list(runs))
 
 
 def _figures(prefix: str, runs: Sequence[dict[str, Outcome]]) -> Iterator[Figure]:

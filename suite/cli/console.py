@@ -173,7 +173,7 @@ def _of_state(rows: Sequence[Row], state: str) -> str:
     if state != "pruned":
         return f"{len(own)} {state}"
     ends = Counter(row.epochs[-1] if row.epochs else 0 for row in own)
-    after = ", ".join(f"{count} after {epochs:.3g} epochs" for epochs, count in sorted(ends.items()))
+    after = ", ".join(f"{count} after {epochs:.3g} epoch{'s' * (epochs > 1)}" for epochs, count in sorted(ends.items()))
     return f"{len(own)} pruned ({after})"
 
 
