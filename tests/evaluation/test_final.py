@@ -53,7 +53,11 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
     taken: dict[str, set[str]] = {}
     spoken: set[str] = set()
     torchvision: set[str] = set()
-    importers: dict[str, set[str]] = {"suite.bench.training": set(), "suite.bench.baselines": set()}
+    importers: dict[str, set[str]] = {
+        "suite.bench.training": set(),
+        "suite.bench.searches": set(),
+        "suite.bench.baselines": set(),
+    }
     modules = [path for package in PACKAGES for path in package.rglob("*.py")]
     assert len(modules) > 30
     for path in modules:
@@ -81,7 +85,8 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
     assert "test_split" not in taken.pop("suite/data/fetch.py")  # it brings the files here and checks them
     # `bench time-to-99` says how long known recipes take to a test accuracy; it chooses nothing, no search calls it.
     assert taken.pop("suite/bench/training.py") == {"test_split"}
-    assert taken.pop("suite/bench/searches.py") == {"data_dir"}  # a cache with the data and nothing else
+    # `bench sweep` makes a cache with the data and nothing else, and tests the winners of both searches, trained anew.
+    assert taken.pop("suite/bench/searches.py") == {"data_dir", "test_split"}
     assert taken.pop("suite/bench/baselines.py") == {
         "data_dir"
     }  # where torchvision finds the images of the plain loops
@@ -90,6 +95,7 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
     assert torchvision == {"suite/data/fetch.py", "suite/bench/baselines.py"}
     assert importers == {
         "suite.bench.training": {"suite/bench/registry.py"},
+        "suite.bench.searches": {"suite/bench/registry.py"},
         "suite.bench.baselines": {"suite/bench/searches.py", "suite/bench/training.py"},
     }
 
