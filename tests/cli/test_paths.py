@@ -377,9 +377,17 @@ def test_json_is_json_in_every_encoding(
     encoding: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MNIST_SUITE_CACHE", str(tmp_path / name))
+    for i in range(24 if name.isprintable() else 0):
+        path = tmp_path / "pictures" / name / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), i).save(path)
+    dataset = f"folder:{tmp_path / 'pictures' / name}"
     looks: list[tuple[list[str], Callable[[Any], str]]] = [
         (["data", "cache", "--json"], lambda found: found["folder"]),
-        (["sweep", "tutorial", "--dataset", f"folder:{tmp_path}/{name}", "--dry-run"], lambda found: found["dataset"]),
+        (
+            ["sweep", "tutorial", "--dataset", dataset, "--set", "batch_size=4", "--dry-run"],
+            lambda found: found["dataset"],
+        ),
     ]
     for words, read in looks[: 1 if name.isprintable() is False else 2]:
         raw = io.BytesIO()
@@ -387,4 +395,4 @@ def test_json_is_json_in_every_encoding(
         assert command_line(words, monkeypatch) == 0
         sys.stdout.flush()
         text = raw.getvalue().decode("utf-16" if encoding == "utf-16" else "utf-8")
-        assert read(json.loads(text)).endswith(str(tmp_path / name))
+        assert read(json.loads(text)).endswith(f"/{name}")

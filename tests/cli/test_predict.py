@@ -197,7 +197,7 @@ def test_requests_of_any_size_are_served(model: Path) -> None:
         timeout=120,
     )
     ready, *answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert ready == {"ready": True, "classes": list(CLASSES), "size": 28}
+    assert ready == {"ready": True, "classes": list(CLASSES), "size": 28, "dataset": "folder:/pictures"}
     assert [answer.get("label") for answer in answers[:3]] == ["thé"] * 3
     assert all(set(answer) == {"error"} for answer in answers[3:8])
     assert answers[-1] == answers[1] and len(answers) == len(lines)

@@ -137,8 +137,8 @@ def test_a_resumed_run_ends_with_the_same_weights(
 @pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 def test_the_scale_of_half_precision_is_resumed(mnist: tuple[Examples, Examples], clip_norm: float) -> None:
-    recipe = Recipe(lr=0.02, epochs=2, batch_size=50, clip_norm=clip_norm)
-    few = (Examples(mnist[0].inputs[:200], mnist[0].labels[:200]), Examples(mnist[1].inputs[:50], mnist[1].labels[:50]))
+    recipe = Recipe(lr=0.02, epochs=2, batch_size=20, clip_norm=clip_norm)
+    few = (Examples(mnist[0].inputs[:80], mnist[0].labels[:80]), Examples(mnist[1].inputs[:20], mnist[1].labels[:20]))
 
     def half() -> Training:
         model = backbones.build("net", classes=10, channels=1, size=28, seed=0)
