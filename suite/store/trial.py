@@ -237,8 +237,9 @@ class TrialState:
                     self._steps[event.epoch] = event.step
                 case "paused":
                     self.state = "paused"
-                    if len(self.rungs) < len(self.trial.stages):
-                        self.rungs.append((event.epochs, event.accuracy))
+                    # told again by an attempt whose predecessor was killed, or after a training that was repeated
+                    shorter = [point for point in self.rungs if point[0] < event.epochs]
+                    self.rungs = [*shorter, (event.epochs, event.accuracy)]
                 case "stopped":
                     self.state, self.reason = "stopped", event.reason
                 case "pruned" | "failed":
@@ -264,7 +265,7 @@ class TrialState:
 
     def reopen(self) -> None:
         """As `TrialDir.reopen`."""
-        self.state, self.record, self.reason, self.curve = "waiting", None, None, []
+        self.state, self.record, self.reason, self.curve, self.rungs = "waiting", None, None, [], []
 
 
 class Overtaken(WorkError):
