@@ -24,7 +24,7 @@ class FixedTrials:
     """A `TrialSource` of given trials, all of which are in the ledger from the beginning."""
 
     def __init__(self, planned: dict[str, int], pruned: Record | None = None) -> None:
-        """`pruned`: how a search ended the trial, whose repeat ends in the same place. None: trials end by themselves."""
+        """`pruned`: how a search ended the trial, whose repeat ends there too. None: trials end by themselves."""
         self.planned, self.pruned = planned, pruned
 
     def next(self, ledger: Ledger) -> None:

@@ -149,8 +149,10 @@ def fingerprint(directory: StudyDir) -> Print:
     for state in directory.states():
         record = state.record
         assert record is not None
-        found[state.id] = (record.state, record.accuracy, record.loss, record.curve, record.steps, record.reason,
-                           record.artifact_sha256, tuple(sorted(state.trial.params.items())))  # fmt: skip
+        made = record.model_dump(exclude={"attempt", "started", "ended", "cost", "provenance"})
+        flops = record.cost.training_flops if record.cost else None
+        mistakes = directory.trial(state.id).sums().get("validation.json")
+        found[state.id] = (record.state, made, flops, mistakes, tuple(sorted(state.trial.params.items())))
     return found
 
 
