@@ -18,7 +18,7 @@ from suite.execution.job import Job, Message
 from suite.execution.options import Options
 from suite.execution.stop import Stop
 from suite.execution.sweep import sweep
-from suite.spec import Arm, Experiment, LogFloat, Paused, Pruning, Recipe
+from suite.spec import Arm, Experiment, LogFloat, Paused, Pruning, Recipe, Status
 from suite.store.study import StudyDir
 
 RECIPE = Recipe(epochs=6, batch_size=32, lr=0.05, schedule="cosine", precision="fp32")
@@ -112,12 +112,13 @@ def run(results: Path, trials: int, executor: Shaken | None = None, *, until: in
     """Run or resume the study, and break off after so many messages of its controller; returns whether it ended."""
     options = Options(device="cpu", resume=True)
     running = sweep(question(trials), results, options=options, stop=Stop(), executor=executor)  # type: ignore[arg-type]
-    status = None
-    for count, status in enumerate(running):
-        if count == until:
+    seen: list[Status] = []
+    for status in running:
+        seen.append(status)
+        if len(seen) > until:
             running.close()  # type: ignore[attr-defined]
             return False
-    assert status is not None
+    status = seen[-1]
     assert status.state == "done", status
     assert status.finished + status.pruned == status.planned == trials
     assert status.paused == 0

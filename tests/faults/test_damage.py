@@ -19,13 +19,13 @@ TOGETHER = [("optuna.db", "status.json", "checkpoint.json"), ("study.json", "SHA
 
 @pytest.fixture(scope="session")
 def killed(start, experiment: Path, tmp_path_factory: pytest.TempPathFactory, faults) -> Path:
-    """Results with a study that has a finished, a pruned, a paused and a promoted trial, which was killed on its way."""
+    """Results with a study that was killed as it had a promoted trial at work, and trials in every other state."""
     results = tmp_path_factory.mktemp("killed")
-    for moment in ("after finished 1", "before SHA256SUMS 1", "after checkpointed 5"):
+    for moment in ("before SHA256SUMS 4", "after checkpointed 3"):
         run = start("sweep", experiment, "--resume", "--results", results, KILL_AT=moment)
         assert run.wait() == -signal.SIGKILL, run.errors
     found = {(state.state, len(state.rungs)) for state in StudyDir(results, "small").states()}
-    print(found)
+    assert found == {("finished", 2), ("pruned", 1), ("pruned", 2), ("paused", 1), ("running", 1)}
     return results
 
 
