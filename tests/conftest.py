@@ -287,6 +287,29 @@ def suite(start: Callable[..., Running]) -> Command:
     return run
 
 
+# --- damage ---
+
+
+def damaged(path: Path, how: str, chance: random.Random) -> None:
+    """Removes a file, cuts it off, flips three of its bits, or puts noise in its place."""
+    content = bytearray(path.read_bytes())
+    if how == "remove":
+        path.unlink()
+    elif how == "truncate":
+        path.write_bytes(content[: chance.randrange(len(content))])
+    elif how == "flip":
+        for _ in range(3):
+            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+    else:
+        path.write_bytes(chance.randbytes(len(content)))
+
+
+@pytest.fixture(scope="session")
+def hurt() -> Callable[[Path, str, random.Random], None]:
+    return damaged
+
+
 # --- Ray clusters ---
 
 

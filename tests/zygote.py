@@ -19,9 +19,36 @@ import suite.cli.console
 import suite.cli.main
 import suite.execution.sweep
 import suite.ranking.leaderboard
+import suite.store.events
 from suite.data import datasets
 from suite.hardware import flops
 from suite.interpreter import isolate
+
+
+def kill_at(when: str, what: str, count: str) -> None:
+    """This process kills itself before or after it writes what, an event or a file, for the so manieth time."""
+    left, append, replace = int(count), suite.store.events.EventWriter.append, os.replace
+
+    def perhaps(moment: str, name: str) -> None:
+        nonlocal left
+        if (moment, name) == (when, what):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def appended(writer, event):  # type: ignore[no-untyped-def]
+        perhaps("before", event.kind)
+        line = append(writer, event)
+        perhaps("after", event.kind)
+        return line
+
+    def replaced(source, target):  # type: ignore[no-untyped-def]
+        perhaps("before", os.path.basename(target))
+        replace(source, target)
+        perhaps("after", os.path.basename(target))
+
+    suite.store.events.EventWriter.append, os.replace = appended, replaced
+
 
 datasets._training("mnist")
 flops.count(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)), (1, 4, 4))
@@ -52,6 +79,8 @@ for line in sys.stdin:
     os.environ.clear()
     os.environ.update(asked["env"])
     isolate()
+    if "KILL_AT" in os.environ:
+        kill_at(*os.environ["KILL_AT"].split())
     for number, path in ((0, asked["in"]), (1, asked["out"]), (2, asked["err"])):
         os.dup2(os.open(path, os.O_WRONLY * (number > 0) | os.O_CREAT, 0o644), number)
     sys.argv = ["mnist-suite", *asked["argv"]]

@@ -127,9 +127,13 @@ class Ledger:
         state.state = "waiting"
         self._waiting.appendleft(state.id)
 
+    def is_paused(self, state: TrialState) -> bool:
+        """Whether a short training of the trial is over, and so is the attempt that made it."""
+        return state.state == "paused" and state.id not in self._tokens
+
     @property
     def paused(self) -> int:
-        return sum(state.state == "paused" for state in self.states.values())
+        return sum(map(self.is_paused, self.states.values()))
 
     def abandon(self) -> None:
         """No attempt is under way any more."""

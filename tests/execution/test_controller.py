@@ -98,9 +98,10 @@ def run(tmp_path: Path, make_trial: Callable[..., Trial]) -> Callable[..., Contr
             directory.trial(trial.id).create(trial)
         ledger = Ledger(TrialState(trial.id, trial) for trial in trials)
         planned = dict(ledger.made)
+        pruned = Record(trial="t", arm="a", state="pruned", attempt="x", curve=((1.0, 0.5),)) if rungs else None
         status = StatusWriter(directory, ledger, planned, workers=1)
         controller = Controller(
-            directory, tmp_path, source(planned, 1.0), ledger, Scripted(answer), status, Stop(), "the command"
+            directory, tmp_path, source(planned, pruned), ledger, Scripted(answer), status, Stop(), "the command"
         )
         for _ in controller.run():
             pass
