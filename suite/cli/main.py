@@ -101,8 +101,8 @@ def main() -> NoReturn:
             stream.reconfigure(errors="json_escapes")
     try:
         command = typer.main.get_command(app)
-        if "_MNIST_SUITE_COMPLETE" in os.environ:
-            completion.attach(command)
+        if os.environ.get("_MNIST_SUITE_COMPLETE"):
+            completion.answer(command)
         command(prog_name="mnist-suite")
     except InputError as error:
         _fail(str(error), 2)
