@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import re
 import shutil
@@ -39,6 +40,7 @@ ALLOWED = {0, 1, 2, 130, 143, -signal.SIGINT, -signal.SIGTERM}  # a shell calls 
 LONG_SECONDS = 6.0  # after which a command that may take long is asked to stop
 MOST_SECONDS = 90.0  # for all else, and to stop, on a busy machine
 
+UNSAFE = "as root, hostile command lines run only where the file system can be made read-only for them"
 READ_ONLY = """
 for place in $(cut -d' ' -f2 /proc/self/mounts); do
   case $place in /dev/shm*) ;; *) mount -o remount,bind,ro "$place" 2>/dev/null ;; esac
@@ -48,17 +50,21 @@ exec "$@"
 
 
 def confined(folder: Path) -> list[str]:
-    """The words that run a command where only `folder` can be written, as far as this user may ask for that."""
+    """The words that run a command where only `folder` can be written, if this user could harm anything else.
+
+    Raises:
+        PermissionError: This is root, and the file system cannot be made read-only.
+    """
     if os.geteuid() != 0:
         return []
+    if shutil.which("unshare") is None:
+        raise PermissionError(UNSAFE)
     words = ["unshare", "--mount", "--net", "sh", "-c"]
     script = f"mount --bind '{folder}' '{folder}'\n" + READ_ONLY.replace("/dev/shm*)", f"/dev/shm*|{folder}*)")
     probe = subprocess.run([*words, script, "sh", "touch", "/.writable"], capture_output=True)
     if probe.returncode == 0 or b"Read-only" not in probe.stderr:
         Path("/.writable").unlink(missing_ok=True)
-        raise PermissionError(
-            "as root, commands with hostile paths run only where the file system can be made read-only"
-        )
+        raise PermissionError(UNSAFE)
     return [*words, script, "sh"]
 
 
@@ -269,9 +275,28 @@ def fault(outcome: Outcome) -> str:
     shown = "err" not in outcome.case.streams
     if outcome.code == 2 and shown and not text.strip():
         return f"exit code 2 without a word: {outcome.case.words[:1]}"
+    if (
+        outcome.code == 0
+        and "--json" in outcome.case.words
+        and "out" not in outcome.case.streams
+        and not is_json(outcome)
+    ):
+        return f"no JSON: {outcome.case.words[:1]}"
     if "FORCE_COLOR" not in outcome.case.environment and "\x1b" in outcome.errors:
         return f"escape sequence: {outcome.case.words[:1]}"
     return ""
+
+
+def is_json(outcome: Outcome) -> bool:
+    """Whether the output is JSON, whole or in lines."""
+    try:
+        json.loads(outcome.output)
+    except ValueError:
+        try:
+            [json.loads(line) for line in outcome.output.splitlines()]
+        except ValueError:
+            return "Usage:" in outcome.output or "_MNIST_SUITE_COMPLETE" in outcome.case.environment
+    return True
 
 
 def fuzz(numbers: Iterable[int], seed: int, seconds: float = float("inf"), jobs: int = 2) -> Iterator[Outcome]:
@@ -299,15 +324,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", type=int, nargs="+")
+    parser.add_argument("--verbose", action="store_true", help="print every run")
     asked = parser.parse_args()
     codes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
-    for outcome in fuzz(asked.only or range(asked.runs), asked.seed):
+    for outcome in fuzz(asked.only or range(asked.runs), asked.seed, jobs=asked.jobs):
         codes[str(outcome.code)] += 1
         if outcome.kind:
             kinds[outcome.kind] += 1
-        if asked.only or (outcome.kind and kinds[outcome.kind] <= 3):
+        if asked.only or asked.verbose or (outcome.kind and kinds[outcome.kind] <= 3):
             print(ascii(said(outcome)).replace("\\n", "\n"), flush=True)  # noqa: T201
     print(f"seed {asked.seed}, {codes.total()} runs; exit codes {dict(codes.most_common())}")  # noqa: T201
     for kind, count in kinds.most_common():

@@ -226,7 +226,7 @@ def short(drawn: list[str], random: Random) -> list[str]:
         if option in has and option not in given and (option != "--arms" or random.random() < 0.7):
             added += [option, number]
     if "--set" in has:
-        added += ["--set", "epochs=1"]
+        added += ["--set", "epochs=1", "--set", "batch_size=16"]
     return [*path, *added, *drawn[1:]]
 
 
