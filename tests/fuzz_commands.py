@@ -27,8 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from suite.errors import printable
 from suite.interpreter import command
@@ -41,6 +40,7 @@ LONG_SECONDS = 6.0  # after which a command that may take long is asked to stop
 MOST_SECONDS = 90.0  # for all else, and to stop, on a busy machine
 
 UNSAFE = "as root, hostile command lines run only where the file system can be made read-only for them"
+CLEAN = ["env", "-u", "PYTHONUNBUFFERED"]  # a person's output is buffered
 READ_ONLY = """
 for place in $(cut -d' ' -f2 /proc/self/mounts); do
   case $place in /dev/shm*) ;; *) mount -o remount,bind,ro "$place" 2>/dev/null ;; esac
@@ -85,8 +85,9 @@ def furnish(folder: Path, starter: Starter) -> None:
     for label in "ab":
         (folder / "pics" / label).mkdir(parents=True)
         for number in range(12):
-            pixels = np.random.default_rng(number).integers(0, 255, (30, 30 + number), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / "pics" / label / f"{number}.png")
+            picture = Image.new("L", (40, 40 + number))
+            ImageDraw.Draw(picture).line((10, 8, 20 + number, 30), fill=250, width=3 + (label == "b"))
+            picture.save(folder / "pics" / label / f"{number}.png")
     (folder / "pics" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     (folder / "hollow").mkdir()
     (folder / "file").write_text("text\n")
@@ -113,7 +114,7 @@ def furnish(folder: Path, starter: Starter) -> None:
         shutil.copytree(folder / ("results/one" if "/" in name else "model"), folder / name)
     for number, path in enumerate(sorted(path for path in (folder / "results/bad").rglob("*") if path.is_file())):
         content = path.read_bytes()
-        path.write_bytes([content[: len(content) // 2], b"\xff" * 9, content.replace(b"0", b"1e999")][number % 3])
+        path.write_bytes([content, content[: len(content) // 2], content, content.replace(b"0", b"1e999")][number % 4])
     (folder / "badmodel" / "model.json").write_text("{}")
     weights = next(iter(sorted((folder / "model").glob("*.safetensors"))))
     shutil.copy(weights, folder / "weights.pth")
@@ -163,7 +164,7 @@ class Fuzz:
         link_cache(self.base / "cache")
         (self.base / "commands").mkdir()
         (self.base / "tmp").mkdir()
-        self.starter = Starter(self.base / "commands", [*self.within, "env", f"TMPDIR={self.base / 'tmp'}"])
+        self.starter = Starter(self.base / "commands", [*self.within, *CLEAN, f"TMPDIR={self.base / 'tmp'}"])
         self.template = self.base / "template"
         self.template.mkdir()
         furnish(self.template, self.starter)
@@ -192,7 +193,8 @@ class Fuzz:
             "https_proxy": "http://127.0.0.1:9",
             "http_proxy": "http://127.0.0.1:9",
         }
-        environment.pop("PYTHONSAFEPATH", None)
+        for name in ("PYTHONSAFEPATH", "PYTHONUNBUFFERED"):
+            environment.pop(name, None)
         for name, value in case.environment.items():
             environment.pop(name, None)
             if value is not None:
@@ -228,7 +230,7 @@ class Fuzz:
             os.close(descriptor)
         if case.signal:
             number, seconds = case.signal
-            threading.Timer(1 + seconds, lambda: process.poll() is None and process.send_signal(number)).start()
+            threading.Timer(0.3 + seconds, lambda: process.poll() is None and process.send_signal(number)).start()
         return Running(process.pid, files), process
 
     def _end(
@@ -264,6 +266,8 @@ def fault(outcome: Outcome) -> str:
         return f"hangs: {outcome.case.words[:1]}"
     if "Traceback (most recent call last)" in text:
         places = re.findall(r'File "[^"]*?/((?:suite|tui|experiments)/[^"]+)", line \d+, in (\w+)', text)
+        if not places and outcome.case.fresh and "KeyboardInterrupt" in text:
+            return ""  # while Python itself was starting
         last = next((line for line in reversed(text.splitlines()) if re.match(r"[\w.]+(:|$)", line)), "")
         return f"traceback: {last[:70]} {':'.join(places[-1]) if places else ''}"
     if "Exception ignored" in text:

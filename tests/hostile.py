@@ -48,9 +48,9 @@ NAMES = [
 KNOWN: dict[str, list[str]] = {  # what works, by the name of the parameter, beside what the shell completes
     "experiment": ["mnist", "tutorial", "./mine.py"],
     "model": ["model"],
-    "images": ["pics", "pics/a/1.png", "pics/**/*.png", "pics/broken.png"],
+    "images": ["pics", "pics/a/1.png", "pics/**/*.png"],
     "trial": ["one", "one/0000"],
-    "study": ["one", "new"],
+    "study": ["one", "one", "bad", "new"],
     "source": ["one", "weights.pth", "model"],
     "dataset": ["mnist", "folder:pics", "csv:table.csv"],
     "backbone": ["cnn", "net", "timm:test_vit"],
@@ -168,7 +168,7 @@ def value(path: tuple[str, ...], parameter: Any, random: Random) -> str:
     """A value of a parameter: right, hostile by its type, or any."""
     kind = parameter.type_descriptor.annotation
     right, luck = known(path, parameter), random.random()
-    if right and luck < 0.55:
+    if right and luck < 0.7:
         return random.choice(right)
     if kind in (int, float) and luck < 0.95:
         edges = [str(edge + step) for edge in (parameter.min, parameter.max) if edge is not None for step in (-1, 0, 1)]
