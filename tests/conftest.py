@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -205,12 +205,13 @@ class Running:
 class Starter:
     """Starts command lines by forking a process that has imported everything, tests/zygote.py."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, within: Sequence[str] = ()) -> None:
+        """`within`: words of a command that runs another one, such as `unshare`."""
         self.folder, self.number = folder, 0
         self.cores = sorted(os.sched_getaffinity(0))
         # as a string, so that a worker process that a fork spawns finds no main module to import again
         self.process = subprocess.Popen(
-            [sys.executable, "-c", Path(__file__).with_name("zygote.py").read_text()],
+            [*within, sys.executable, "-c", Path(__file__).with_name("zygote.py").read_text()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,  # its forks' may be one, and Python asks only once whether it can seek
@@ -230,9 +231,11 @@ class Starter:
         host: str = "",
         stdin: str | Path = os.devnull,
         stderr: Path | None = None,
+        asking: Mapping[str, Any] | None = None,
         **environment: str,
     ) -> Running:
-        """`pinned` to one core; `host`: a host name of its own; `environment`: what differs from that of the tests."""
+        """`pinned` to one core; `host`: a host name of its own; `asking`: what else tests/zygote.py is asked;
+        `environment`: what differs from that of the tests."""
         self.number += 1
         files = self.folder / f"{os.getpid()}-{self.number}"
         asked = {
@@ -248,6 +251,7 @@ class Starter:
             Path(f"{files}.{kind}").touch()
         if stderr is not None:
             asked["err"] = str(stderr)
+        asked |= asking or {}
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
