@@ -23,8 +23,8 @@ result.json                 trial       `spec.Record`. Written last: it is the c
                                         finished, pruned or failed.
 ==========================  ==========  ================================================================================
 
-Where a trial is not promoted, or its worker is lost for good, the controller writes SHA256SUMS and result.json. A file that was found damaged
-is renamed to NAME.damaged, NAME.damaged.2 and so on, see `repair`.
+Where a trial is not promoted, or its worker is lost for good, the controller writes SHA256SUMS and result.json. A file
+that was found damaged is renamed to NAME.damaged, NAME.damaged.2 and so on, see `repair`.
 
 An attempt is one process's run of a trial, named by a token that stands in its `Started` event and in the record.
 Whoever has written the last `Started` event owns the trial: an earlier attempt, which may wake up on another host,
