@@ -32,8 +32,9 @@ test-timm: .venv/ready  # all architectures of timm in SHARDS processes; hours; 
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.timm_contract --processes $(SHARDS)
 
 SOAK ?= 500
-soak: .venv/ready  # the fault tests with so many kills, as many examples for each fuzz test, and every hostile path
-	MNIST_SUITE_SOAK=$(SOAK) $(BIN)/python -m pytest -s --timeout 0 tests/faults tests/test_fuzz.py tests/cli/test_paths.py
+soak: .venv/ready  # the fault tests with so many kills, as many examples for each fuzz test, all that others draw from
+	MNIST_SUITE_SOAK=$(SOAK) $(BIN)/python -m pytest -s --timeout 0 tests/faults tests/test_fuzz.py \
+		tests/cli/test_paths.py tests/tui/test_screens.py tests/data/test_glyphs.py
 
 check: .venv/ready
 	$(BIN)/ruff check .
