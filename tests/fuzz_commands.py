@@ -169,7 +169,12 @@ class Fuzz:
         (self.base / "commands").mkdir()
         (self.base / "tmp").mkdir()
         self.starter = Starter(self.base / "commands", [*self.within, *CLEAN, f"TMPDIR={self.base / 'tmp'}"])
-        self.template = self.base / "template"
+
+    @property
+    def template(self) -> Path:
+        return self.base / "template"
+
+    def furnish(self) -> None:
         self.template.mkdir()
         furnish(self.template, self.starter)
 
@@ -238,13 +243,7 @@ class Fuzz:
         return Running(process.pid, files), process
 
     def _end(
-        self,
-        running: Running,
-        process: subprocess.Popen[bytes] | None,
-        number: int,
-        case: Case,
-        began: float,
-        folder: Path,
+        self, running: Running, process: subprocess.Popen[bytes] | None, number: int, case: Case, began: float
     ) -> Outcome:
         poll = process.poll if process else running.poll
         may_be_long, asked = is_long(case.words), False
@@ -339,14 +338,14 @@ def is_json(outcome: Outcome) -> bool:
 def fuzz(numbers: Iterable[int], seed: int, seconds: float = float("inf"), jobs: int = 2) -> Iterator[Outcome]:
     """Run the cases of these numbers, or as many of them as begin in so many seconds after the set-up."""
     base = Path(tempfile.mkdtemp(prefix="mnist-suite-fuzz-"))
-    try:
+    with contextlib.ExitStack() as context:
+        context.callback(shutil.rmtree, base, ignore_errors=True)
         own = Fuzz(base, seed)
+        context.callback(own.starter.close)
+        own.furnish()
         end = time.monotonic() + seconds
         with ThreadPoolExecutor(jobs) as pool:
             yield from filter(None, pool.map(lambda n: own.run(n) if time.monotonic() < end else None, numbers))
-        own.starter.close()
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
 
 
 def said(outcome: Outcome, most: int = 3000) -> str:
