@@ -10,6 +10,7 @@ only read, apart from that folder, and no network; run as somebody else, they ha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+import psutil
 from PIL import Image, ImageDraw
 
 from suite.errors import printable
@@ -37,6 +39,7 @@ from tests.hostile import Case, draw, is_long
 
 ALLOWED = {0, 1, 2, 130, 143, -signal.SIGINT, -signal.SIGTERM}  # a shell calls the last two 130 and 143
 LONG_SECONDS = 6.0  # after which a command that may take long is asked to stop
+ENDING_SECONDS = 10.0  # for processes that a command has started
 MOST_SECONDS = 90.0  # for all else, and to stop, on a busy machine
 
 UNSAFE = "as root, hostile command lines run only where the file system can be made read-only for them"
@@ -147,6 +150,7 @@ class Outcome:
     output: str
     errors: str
     stopped: bool  # by a signal of ours
+    left: int = 0  # processes that it has started and not ended
     kind: str = ""  # of the fault; empty: none
 
 
@@ -165,7 +169,12 @@ class Fuzz:
         (self.base / "commands").mkdir()
         (self.base / "tmp").mkdir()
         self.starter = Starter(self.base / "commands", [*self.within, *CLEAN, f"TMPDIR={self.base / 'tmp'}"])
-        self.template = self.base / "template"
+
+    @property
+    def template(self) -> Path:
+        return self.base / "template"
+
+    def furnish(self) -> None:
         self.template.mkdir()
         furnish(self.template, self.starter)
 
@@ -247,13 +256,17 @@ class Fuzz:
                 asked = True
             time.sleep(0.01)
         seconds = time.monotonic() - began
+        left = [] if code is None else left_running(self.base / f"run-{number}")
         running.signal(signal.SIGKILL, group=True)
+        for one in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         if process:
             process.wait()
         trace = Path(f"{running.files}.rc.trace")
         traced = trace.read_text() if trace.exists() else ""
         stopped = asked or case.signal is not None
-        outcome = Outcome(number, case, code, seconds, running.output, running.errors + traced, stopped)
+        outcome = Outcome(number, case, code, seconds, running.output, running.errors + traced, stopped, len(left))
         for suffix in ("out", "err", "rc", "rc.trace"):
             Path(f"{running.files}.{suffix}").unlink(missing_ok=True)
         return outcome
@@ -276,6 +289,8 @@ def fault(outcome: Outcome) -> str:
         return f"exit code {outcome.code}: {outcome.case.words[:1]}"
     if outcome.code in (130, 143, -2, -15) and not outcome.stopped:
         return f"exit code {outcome.code} without a signal: {outcome.case.words[:1]}"
+    if outcome.left:
+        return f"processes left running: {outcome.case.words[:2]}"
     shown = "err" not in outcome.case.streams
     if outcome.code == 2 and shown and not text.strip():
         return f"exit code 2 without a word: {outcome.case.words[:1]}"
@@ -291,6 +306,21 @@ def fault(outcome: Outcome) -> str:
     return ""
 
 
+def left_running(folder: Path) -> list[psutil.Process]:
+    """The processes that work in a folder, and do not end in time of their own accord."""
+    end = time.monotonic() + ENDING_SECONDS
+    while found := [
+        one
+        for one in psutil.process_iter(["cwd", "status"])
+        if folder in (here := Path(one.info["cwd"] or "/"), *here.parents)
+        and one.info["status"] != psutil.STATUS_ZOMBIE
+    ]:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    return found
+
+
 def is_json(outcome: Outcome) -> bool:
     """Whether the output is JSON, whole or in lines."""
     try:
@@ -299,6 +329,8 @@ def is_json(outcome: Outcome) -> bool:
         try:
             [json.loads(line) for line in outcome.output.splitlines()]
         except ValueError:
+            if outcome.case.environment.get("PYTHONIOENCODING") == "utf-16":
+                return True
             return "Usage:" in outcome.output or "_MNIST_SUITE_COMPLETE" in outcome.case.environment
     return True
 
@@ -306,14 +338,14 @@ def is_json(outcome: Outcome) -> bool:
 def fuzz(numbers: Iterable[int], seed: int, seconds: float = float("inf"), jobs: int = 2) -> Iterator[Outcome]:
     """Run the cases of these numbers, or as many of them as begin in so many seconds after the set-up."""
     base = Path(tempfile.mkdtemp(prefix="mnist-suite-fuzz-"))
-    try:
+    with contextlib.ExitStack() as context:
+        context.callback(shutil.rmtree, base, ignore_errors=True)
         own = Fuzz(base, seed)
+        context.callback(own.starter.close)
+        own.furnish()
         end = time.monotonic() + seconds
         with ThreadPoolExecutor(jobs) as pool:
             yield from filter(None, pool.map(lambda n: own.run(n) if time.monotonic() < end else None, numbers))
-        own.starter.close()
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
 
 
 def said(outcome: Outcome, most: int = 3000) -> str:

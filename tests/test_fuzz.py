@@ -326,7 +326,7 @@ def test_command_lines_with_everything_hostile_end_as_documented() -> None:
     """Any command and option, odd environments, lost streams, signals. All of MNIST_SUITE_SOAK; else some seconds."""
     soak, seed = os.environ.get("MNIST_SUITE_SOAK"), int(os.environ["MNIST_SUITE_FAULT_SEED"])
     try:
-        outcomes = [*fuzz(range(int(soak or 500)), seed, seconds=math.inf if soak else 8)]
+        outcomes = [*fuzz(range(int(soak or 500)), seed, seconds=math.inf if soak else 4)]
     except PermissionError as error:
         pytest.skip(str(error))
     wrong = [said(outcome) for outcome in outcomes if outcome.kind]

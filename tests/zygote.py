@@ -103,6 +103,7 @@ for line in sys.stdin:
     if asked.get("signal"):
         number, seconds = asked["signal"]
         if not os.fork():
+            os.chdir("/")
             time.sleep(seconds)
             if os.getppid() == own:
                 os.kill(own, number)
