@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -205,12 +205,13 @@ class Running:
 class Starter:
     """Starts command lines by forking a process that has imported everything, tests/zygote.py."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, within: Sequence[str] = ()) -> None:
+        """`within`: words of a command that runs another one, such as `unshare`."""
         self.folder, self.number = folder, 0
         self.cores = sorted(os.sched_getaffinity(0))
         # as a string, so that a worker process that a fork spawns finds no main module to import again
         self.process = subprocess.Popen(
-            [sys.executable, "-c", Path(__file__).with_name("zygote.py").read_text()],
+            [*within, sys.executable, "-c", Path(__file__).with_name("zygote.py").read_text()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,  # its forks' may be one, and Python asks only once whether it can seek
@@ -230,9 +231,11 @@ class Starter:
         host: str = "",
         stdin: str | Path = os.devnull,
         stderr: Path | None = None,
+        asking: Mapping[str, Any] | None = None,
         **environment: str,
     ) -> Running:
-        """`pinned` to one core; `host`: a host name of its own; `environment`: what differs from that of the tests."""
+        """`pinned` to one core; `host`: a host name of its own; `asking`: what else tests/zygote.py is asked;
+        `environment`: what differs from that of the tests."""
         self.number += 1
         files = self.folder / f"{os.getpid()}-{self.number}"
         asked = {
@@ -248,6 +251,7 @@ class Starter:
             Path(f"{files}.{kind}").touch()
         if stderr is not None:
             asked["err"] = str(stderr)
+        asked |= asking or {}
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(asked) + "\n")
         self.process.stdin.flush()
@@ -285,6 +289,29 @@ def suite(start: Callable[..., Running]) -> Command:
         return subprocess.CompletedProcess([*map(str, arguments)], code, process.output, process.errors)
 
     return run
+
+
+# --- damage ---
+
+
+def damaged(path: Path, how: str, chance: random.Random) -> None:
+    """Removes a file, cuts it off, flips three of its bits, or puts noise in its place."""
+    content = bytearray(path.read_bytes())
+    if how == "remove":
+        path.unlink()
+    elif how == "truncate":
+        path.write_bytes(content[: chance.randrange(len(content))])
+    elif how == "flip":
+        for _ in range(3):
+            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+    else:
+        path.write_bytes(chance.randbytes(len(content)))
+
+
+@pytest.fixture(scope="session")
+def hurt() -> Callable[[Path, str, random.Random], None]:
+    return damaged
 
 
 # --- Ray clusters ---

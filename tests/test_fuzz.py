@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -46,6 +47,7 @@ from suite.store.events import EventReader
 from suite.store.files import read_model, write_model
 from suite.store.study import StudyDir
 from suite.training import checkpoint
+from tests.fuzz_commands import fuzz, said
 
 EXAMPLES = int(os.environ.get("MNIST_SUITE_SOAK", 60))
 quick = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -317,6 +319,18 @@ def test_arbitrary_options_get_one_paragraph(
         assert len(errors) < 8000 or any(len(v) > 1000 for _, v in options)
     else:
         Experiment.model_validate_json(out)
+
+
+@pytest.mark.slow
+def test_command_lines_with_everything_hostile_end_as_documented() -> None:
+    """Any command and option, odd environments, lost streams, signals. All of MNIST_SUITE_SOAK; else some seconds."""
+    soak, seed = os.environ.get("MNIST_SUITE_SOAK"), int(os.environ["MNIST_SUITE_FAULT_SEED"])
+    try:
+        outcomes = [*fuzz(range(int(soak or 500)), seed, seconds=math.inf if soak else 4)]
+    except PermissionError as error:
+        pytest.skip(str(error))
+    wrong = [said(outcome) for outcome in outcomes if outcome.kind]
+    assert outcomes and not wrong, f"seed {seed}\n" + "\n".join(wrong[:20])
 
 
 NAMED = [["export"], ["leaderboard"], ["stop"], ["status"], ["doctor"], ["evaluate", "--final"], ["rerun"], ["report"],

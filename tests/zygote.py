@@ -11,6 +11,8 @@ import os
 import signal
 import socket
 import sys
+import tempfile
+import time
 import traceback
 
 import torch
@@ -19,9 +21,36 @@ import suite.cli.console
 import suite.cli.main
 import suite.execution.sweep
 import suite.ranking.leaderboard
+import suite.store.events
 from suite.data import datasets
 from suite.hardware import flops
 from suite.interpreter import isolate
+
+
+def kill_at(when: str, what: str, count: str) -> None:
+    """This process kills itself before or after it writes what, an event or a file, for the so manieth time."""
+    left, append, replace = int(count), suite.store.events.EventWriter.append, os.replace
+
+    def perhaps(moment: str, name: str) -> None:
+        nonlocal left
+        if (moment, name) == (when, what):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def appended(writer, event):  # type: ignore[no-untyped-def]
+        perhaps("before", event.kind)
+        line = append(writer, event)
+        perhaps("after", event.kind)
+        return line
+
+    def replaced(source, target):  # type: ignore[no-untyped-def]
+        perhaps("before", os.path.basename(target))
+        replace(source, target)
+        perhaps("after", os.path.basename(target))
+
+    suite.store.events.EventWriter.append, os.replace = appended, replaced
+
 
 datasets._training("mnist")
 flops.count(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)), (1, 4, 4))
@@ -40,6 +69,7 @@ for line in sys.stdin:
         os.rename(asked["rc"] + ".tmp", asked["rc"])
         os._exit(0)
     os.setsid()
+    own = os.getpid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit it as ignored
     if asked["host"]:  # a name of its own: another machine, as far as the suite can tell
         ctypes.CDLL(None).unshare(0x04000000)
@@ -47,13 +77,37 @@ for line in sys.stdin:
     if asked["core"] is not None:
         os.sched_setaffinity(0, {asked["core"]})
     os.chdir(asked["cwd"])
-    if asked["env"].get("MNIST_SUITE_CACHE") != os.environ.get("MNIST_SUITE_CACHE"):
+    if any(asked["env"].get(name) != os.environ.get(name) for name in ("MNIST_SUITE_CACHE", "HOME")):
         datasets._training.cache_clear()
     os.environ.clear()
     os.environ.update(asked["env"])
+    tempfile.tempdir = None
     isolate()
+    if "KILL_AT" in os.environ:
+        kill_at(*os.environ["KILL_AT"].split())
     for number, path in ((0, asked["in"]), (1, asked["out"]), (2, asked["err"])):
-        os.dup2(os.open(path, os.O_WRONLY * (number > 0) | os.O_CREAT, 0o644), number)
+        if path == "closed":
+            os.close(number)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+        elif path == "gone":  # a pipe that nobody reads
+            reader, writer = os.pipe()
+            os.dup2(writer, number)
+            os.close(writer)
+            os.close(reader)
+        else:
+            os.dup2(os.open(path, os.O_WRONLY * (number > 0) | os.O_CREAT, 0o644), number)
+    for stream in (sys.stdout, sys.stderr):  # as Python does when it starts
+        if stream is not None and (wanted := asked["env"].get("PYTHONIOENCODING")):
+            encoding, _, errors = wanted.partition(":")
+            stream.reconfigure(encoding=encoding or None, errors=errors or None)
+    if asked.get("signal"):
+        number, seconds = asked["signal"]
+        if not os.fork():
+            os.chdir("/")
+            time.sleep(seconds)
+            if os.getppid() == own:
+                os.kill(own, number)
+            os._exit(0)
     sys.argv = ["mnist-suite", *asked["argv"]]
     code = 1
     try:
@@ -63,5 +117,9 @@ for line in sys.stdin:
     except BaseException:
         with open(asked["rc"] + ".trace", "w") as file:  # standard error may be what has gone
             traceback.print_exc(file=file)
-    sys.stdout.flush()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        code = 120  # as of Python
     os._exit(code)

@@ -37,7 +37,8 @@ RECIPES = {
     "head": Recipe(lr=0.01, schedule="cosine", epochs=9, batch_size=128),  # on features of the pretrained cnn
 }
 
-# Seconds of training for one epoch of 54,000 images, by model and batch size, on two CPU cores (`search_record`).
+# Processor seconds of training for an epoch of 54,000 images, by model and batch size: one thread of an Intel Xeon that
+# had other work, 26 November 2026, the lower of two measurements. Only their ratios matter here.
 SECONDS = {
     "net": {32: 7.12, 64: 7.04, 128: 4.93, 256: 5.92},
     "lean-s": {32: 6.2, 64: 6.73, 128: 6.1, 256: 4.27},

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
+from suite.errors import InputError
 from suite.interpreter import ROOT
 
 BACKBONES = ("cnn", "net", "lean-s", "lean-m", "lean-l")
@@ -24,6 +25,20 @@ VALUES = {  # by the name of the parameter
     "fit": ("crop", "pad", "squeeze"),
     "engine": ("local", "ray"),
 }
+
+
+def answer(command: Any) -> NoReturn:
+    """Answer the request of a shell that environment variables hold, and exit.
+
+    Raises:
+        InputError: The variables are no request, such as one without the words on the command line.
+    """
+    attach(command)
+    try:
+        command(prog_name="mnist-suite")
+    except (LookupError, ValueError) as error:
+        raise InputError(f"The variables of the shell's completion cannot be read: {error!r}.") from None
+    raise SystemExit(0)
 
 
 def attach(command: Any, path: str = "") -> None:

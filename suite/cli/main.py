@@ -12,8 +12,9 @@ import importlib.util
 import io
 import json
 import os
+import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -99,31 +100,56 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid text
             stream.reconfigure(errors="json_escapes")
+    code, message = _run()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that could be stopped cleanly
     try:
-        command = typer.main.get_command(app)
-        if "_MNIST_SUITE_COMPLETE" in os.environ:
-            completion.attach(command)
-        command(prog_name="mnist-suite")
-    except InputError as error:
-        _fail(str(error), 2)
-    except WorkError as error:
-        _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", 130)
-    except BrokenPipeError:  # the reader of our output has closed the pipe, which is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        bad_path = error.errno in BAD_PATH
-        _fail(f"{error.strerror or error}{where}. Nothing already written was lost.", 2 if bad_path else 1)
+        code, message = code or 1, message or f"The output could not be written: {error.strerror}."
+    _fail(message, code)
+
+
+def _run() -> tuple[int, str]:
+    """Run the command that the arguments name; returns the exit code, and the message of the error if there is one."""
+    try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as set while this module was imported
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        command = typer.main.get_command(app)
+        if os.environ.get("_MNIST_SUITE_COMPLETE"):
+            completion.answer(command)
+        command(prog_name="mnist-suite")
+    except SystemExit as end:  # Typer and rich end the process where the reader of our output has closed the pipe
+        return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0), ""
+    except InputError as error:
+        return 2, str(error)
+    except WorkError as error:
+        return 1, str(error)
+    except KeyboardInterrupt:
+        return 130, "Interrupted."
+    except OSError as error:
+        return _system_error(error)
     except RecursionError:
-        _fail("A value is nested too deeply.", 2)
+        return 2, "A value is nested too deeply."
     except MemoryError as error:
-        _fail(f"Out of memory{f' ({error})' if str(error) else ''}. Nothing already written was lost.", 1)
+        return 1, f"Out of memory{f' ({error})' if str(error) else ''}. Nothing already written was lost."
     except ImportError as error:
-        _fail(_import_advice(error), 1)
-    sys.exit(0)
+        return 1, _import_advice(error)
+    return 0, ""
+
+
+def _system_error(error: OSError) -> tuple[int, str]:
+    """The exit code and the message for an error of the operating system."""
+    unseen = getattr(error.__context__, "exit_code", None)  # of a usage error that stderr did not take
+    if unseen is not None:
+        return unseen, ""
+    if isinstance(error, BrokenPipeError):  # the reader of our output has closed the pipe, which is no error
+        return 0, ""
+    where = f" ({error.filename})" if error.filename else ""
+    bad_path = error.errno in BAD_PATH
+    return 2 if bad_path else 1, f"{error.strerror or error}{where}. Nothing already written was lost."
 
 
 def _import_advice(error: ImportError) -> str:
@@ -140,11 +166,22 @@ def _import_advice(error: ImportError) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    """Print a message as one paragraph on stderr and exit."""
-    text = printable(" ".join(message.split()))
+    """Print a message, if there is one, as one paragraph on stderr and exit."""
     with contextlib.suppress(OSError):  # the terminal may be gone
-        print(f"mnist-suite: {text}", file=sys.stderr)
+        if message:
+            print(f"mnist-suite: {printable(' '.join(message.split()))}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        _discard_unwritten(stream)
     sys.exit(code)
+
+
+def _discard_unwritten(stream: TextIO) -> None:
+    """Drop what a stream could not write; Python would try again at its end, and exit with 120."""
+    try:
+        stream.flush()
+    except OSError:
+        with open(os.devnull, "w") as null, contextlib.suppress(OSError, ValueError):  # it may have no descriptor
+            os.dup2(null.fileno(), stream.fileno())
 
 
 def _json_escapes(error: UnicodeError) -> tuple[str, int]:

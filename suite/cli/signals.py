@@ -51,6 +51,20 @@ def stopping(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def cleaning_up() -> Iterator[None]:
+    """Within this context SIGTERM leaves it with exit code 143, so that what was started there is ended as well."""
+
+    def on_signal(number: int, _: Any) -> None:
+        raise typer.Exit(_exit_code(signal.Signals(number).name))
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def exit_if_stopped(stop: Stop, advice: str, *, quiet: bool = False) -> None:
     """Print how to continue and end the command, if a stop was requested.
 

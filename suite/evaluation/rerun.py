@@ -33,12 +33,10 @@ def rerun(results: Path, reference: str, *, stop: Stop, on_status: OnStatus = la
         raise InputError(
             f"Trial {study.name}/{state.id} is {state.state}: only finished and pruned trials can be compared."
         )
-    # A pruned trial was ended by the search after its last epoch; one that diverged will diverge again.
-    prune_after = before.curve[-1][0] if before.state == "pruned" and before.curve and not before.rungs else None
-    rungs = len(before.rungs) if before.state == "pruned" else 0
+    pruned = before if _ended_by_the_search(before) else None
     with tempfile.TemporaryDirectory(prefix="mnist-suite-rerun-") as temporary:
         directory = StudyDir(Path(temporary), study.name)
-        for status in replay([state.trial], directory, results, stop=stop, prune_after=prune_after, rungs=rungs):
+        for status in replay([state.trial], directory, results, stop=stop, pruned=pruned):
             on_status(Path(temporary), status)
         now = directory.states()[0].record
     if now is None:
@@ -49,6 +47,13 @@ def rerun(results: Path, reference: str, *, stop: Stop, on_status: OnStatus = la
         "accuracy": now.accuracy,
         **compare(before, now),
     }
+
+
+def _ended_by_the_search(record: Record) -> bool:
+    """Whether a search pruned the trial. One that diverged or costs too much ends by itself."""
+    if record.state != "pruned" or not record.curve or (record.reason or "").startswith("diverged: "):
+        return False
+    return not record.rungs or record.curve[-1][0] == record.rungs[-1][0]
 
 
 def compare(before: Record, now: Record) -> dict[str, Any]:

@@ -23,14 +23,15 @@ from suite.spec import FROM_RANDOM, Arm, Choice, Experiment, Params, first_error
 MOST = 200  # combinations of an arm's choices that are all tried; of more, each value beside the arm's own others
 
 
-def refuse_bad(experiments: list[Experiment], results: Path, *, fetch: bool) -> None:
+def refuse_bad(experiments: list[Experiment], results: Path, *, fetch: bool, begun: bool = False) -> None:
     """Raises InputError, in one paragraph, about all choices of all arms that cannot run.
 
-    Without `fetch` a data set that is not in the cache is taken to be as the registry says.
+    Without `fetch` a data set that is not in the cache is taken to be as the registry says. Of a study that has `begun`
+    it is not asked whether the backbones take the choices.
     """
     found: dict[str, list[str]] = {}  # arms by problem
     for experiment in experiments:
-        choices = _Choices(experiment, results, fetch)
+        choices = _Choices(experiment, results, fetch, begun)
         for name in experiment.arms:
             for problem in choices.problems(name):
                 arms = found.setdefault(problem, [])
@@ -46,8 +47,8 @@ def refuse_bad(experiments: list[Experiment], results: Path, *, fetch: bool) -> 
 class _Choices:
     """The choices of one experiment, each tried once."""
 
-    def __init__(self, experiment: Experiment, results: Path, fetch: bool) -> None:
-        self.experiment, self.results = experiment, results
+    def __init__(self, experiment: Experiment, results: Path, fetch: bool, begun: bool) -> None:
+        self.experiment, self.results, self.begun = experiment, results, begun
         name = experiment.dataset
         self.described = fetch or is_own(name) or all(status.state == "ok" for status in verify(name, quick=True)[:2])
         self._weights: dict[tuple[str, int | None, str | None], str | None] = {}
@@ -77,14 +78,16 @@ class _Choices:
                 f"Batches of {largest} may be used, but there are only {images} training images: take smaller batches "
                 "(--set batch_size=N) or more data."
             )
-        reason = refusal(
-            arm.backbone,
-            arm.strategy,
-            channels=known.channels,
-            size=of_arm(arm, known).size,
-            classes=len(known.classes),
-            single=smallest == 1,
-        )
+        reason = None
+        if not self.begun:
+            reason = refusal(
+                arm.backbone,
+                arm.strategy,
+                channels=known.channels,
+                size=of_arm(arm, known).size,
+                classes=len(known.classes),
+                single=smallest == 1,
+            )
         reason = reason or self._wrong_weights(arm, known)
         if reason is not None:
             yield reason

@@ -22,7 +22,7 @@ from suite.execution.stop import Stop
 from suite.spec import Evaluated, Line, Measuring, Paused, Record, Started, Status, Trial
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
-from suite.training.checkpoint import clear, paused_record
+from suite.training.checkpoint import clear, passed, paused_record
 
 POLL_SECONDS = 0.2
 
@@ -197,8 +197,8 @@ class Controller:
                 continue
             place = self.directory.trial(state.id)
             record = paused_record(place.path)
-            if record is None:  # its files are damaged: the short training is repeated
-                state.rungs.pop()
+            if record is None:  # the checkpoint is damaged; or it is a later one, and the log has lost the promotion
+                state.rungs = passed(place.path)[: len(state.rungs)]
                 self.ledger.promote(state)
                 continue
             record = record.model_copy(update={"reason": reason, "ended": time.time()})
@@ -207,6 +207,9 @@ class Controller:
 
     def _lost(self, state: TrialState, message: Message) -> None:
         """The attempt's worker is gone: another attempt, or the end of the trial."""
+        if state.state == "paused":  # it had nothing left to do
+            self._ended(state)
+            return
         place = self.directory.trial(state.id)
         reason = reason_to_give_up(message, self.ledger.attempts(state.id))
         if place.record() is None:  # else the worker died after it had written result.json

@@ -68,6 +68,7 @@ def lost_record(state: TrialState, attempt: str, reason: str, options: Options) 
         reason=reason,
         ended=time.time(),
         curve=tuple(state.curve),
+        rungs=tuple(state.rungs),
         provenance=_provenance(state, options),
     )
 

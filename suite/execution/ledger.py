@@ -62,6 +62,7 @@ class Ledger:
         self.best: TrialState | None = None  # the finished trial of highest validation accuracy
         self.next_number = 0
         self._waiting: deque[str] = deque()
+        self._paused: set[str] = set()
         self._attempts: Counter[str] = Counter()
         self._tokens: dict[str, str] = {}  # of the attempts under way
         for state in states:
@@ -73,7 +74,9 @@ class Ledger:
         self.made[state.trial.arm] += 1
         self.next_number = max(self.next_number, state.trial.number + 1)
         if state.record is None:
-            if state.state != "paused":
+            if state.state == "paused":
+                self._paused.add(state.id)
+            else:
                 self._waiting.append(state.id)
         else:
             self._count(state, state.record)
@@ -108,6 +111,7 @@ class Ledger:
     def end(self, state: TrialState, record: Record) -> None:
         """The trial's attempt is over and came to this record."""
         self._tokens.pop(state.id, None)
+        self._paused.discard(state.id)
         state.settle(record)
         self._count(state, record)
 
@@ -121,15 +125,21 @@ class Ledger:
         """The trial's attempt is over with a short training. The next one counts its attempts anew."""
         self._tokens.pop(state.id, None)
         self._attempts[state.id] = 0
+        self._paused.add(state.id)
 
     def promote(self, state: TrialState) -> None:
         """A paused trial goes on, before those that wait."""
         state.state = "waiting"
+        self._paused.discard(state.id)
         self._waiting.appendleft(state.id)
+
+    def is_paused(self, state: TrialState) -> bool:
+        """Whether a short training of the trial is over, and so is the attempt that made it."""
+        return state.id in self._paused
 
     @property
     def paused(self) -> int:
-        return sum(state.state == "paused" for state in self.states.values())
+        return len(self._paused)
 
     def abandon(self) -> None:
         """No attempt is under way any more."""

@@ -18,11 +18,12 @@ from suite.training.checkpoint import checkpoint_seconds
 from suite.training.setup import crops_at_random
 
 
-def check(experiment: Experiment, results: Path, options: Options, *, fetch: bool = True) -> None:
+def check(experiment: Experiment, results: Path, options: Options, *, fetch: bool = True, begun: bool = False) -> None:
     """Refuse what cannot run before anything is written or trained. Raises InputError.
 
     All choices that a search may make are tried without weights, on the meta device, and all that is wrong with them
-    is said at once. Without `fetch` a data set that is not in the cache is taken to be as the registry says.
+    is said at once. Without `fetch` a data set that is not in the cache is taken to be as the registry says. A study
+    that has `begun`, perhaps with an older version, keeps choices that its backbones cannot take: their trials fail.
     """
     options.check()
     _check_latency_cap(experiment, options)
@@ -32,7 +33,7 @@ def check(experiment: Experiment, results: Path, options: Options, *, fetch: boo
     plans = [experiment]
     if any(arm.weights == "experiment" for arm in experiment.arms.values()):
         plans.append(pretraining_of(experiment))
-    refuse_bad(plans, results, fetch=fetch)
+    refuse_bad(plans, results, fetch=fetch, begun=begun)
 
 
 def prepare_pictures(experiment: Experiment, *, skip_broken: bool, on_progress: OnProgress) -> list[str]:

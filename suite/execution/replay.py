@@ -23,23 +23,28 @@ from suite.store.trial import TrialState
 class FixedTrials:
     """A `TrialSource` of given trials, all of which are in the ledger from the beginning."""
 
-    def __init__(self, planned: dict[str, int], prune_after: float | None, rungs: int) -> None:
-        self.planned, self.prune_after, self.rungs = planned, prune_after, rungs
+    def __init__(self, planned: dict[str, int], pruned: Record | None = None) -> None:
+        """`pruned`: how a search ended the trial, whose repeat ends there too. None: trials end by themselves."""
+        self.planned, self.pruned = planned, pruned
 
     def next(self, ledger: Ledger) -> None:
         return None
 
     def prunes(self, state: TrialState, event: Evaluated) -> bool:
-        return event.epoch == self.prune_after
+        return self.pruned is not None and not self.pruned.rungs and event.epoch == self.pruned.curve[-1][0]
 
     def paused(self, state: TrialState, event: Paused) -> None:
         return None
 
     def judged(self, ledger: Ledger, changed: TrialState | None) -> list[tuple[TrialState, str | None]]:
-        """A trial goes on until it has passed `rungs` short trainings."""
         states = ledger.states.values() if changed is None else [changed]
-        paused = [state for state in states if state.state == "paused"]
-        return [(state, "as before" if len(state.rungs) == self.rungs else None) for state in paused]
+        return [(state, self._why(state)) for state in states if state.state == "paused"]
+
+    def _why(self, state: TrialState) -> str | None:
+        """Why a trial ends with this short training; None: it goes on."""
+        if self.pruned is None or len(state.rungs) != len(self.pruned.rungs):
+            return None
+        return self.pruned.reason or ""
 
     def ended(self, state: TrialState, record: Record) -> None:
         """A failed trial has no bearing on the others: every one of them is asked for."""
@@ -57,14 +62,13 @@ def replay(
     *,
     stop: Stop,
     options: Options | None = None,
-    prune_after: float | None = None,
-    rungs: int = 0,
+    pruned: Record | None = None,
 ) -> Iterator[Status]:
     """Run `trials` below `directory` to their end, in order; yields a Status as `Controller.run` does.
 
     A trial found there with a record is not run again, unless it failed: its cause may be mended. An unfinished one
-    goes on from its checkpoint. `results` is where weights are looked up. `options` say how many run at once.
-    `prune_after` ends every trial at that epoch, and `rungs` after so many short trainings, as a search once did.
+    goes on from its checkpoint. `results` is where weights are looked up. `options` say how many run at once. `pruned`
+    is the record of a trial that a search pruned: trials end after its last epoch, or after as many short trainings.
     Raises WorkError where a trial keeps losing its worker or another controller takes over, InputError where another
     one is at work.
     """
@@ -78,7 +82,7 @@ def replay(
                 directory.trial(state.id).reopen()
                 state.reopen()
         ledger = Ledger(states)
-        source = FixedTrials(dict(ledger.made), prune_after, rungs)
+        source = FixedTrials(dict(ledger.made), pruned)
         workers = executor.slots if options.population == 1 else 1
         status = StatusWriter(directory, ledger, source.planned, workers=workers)
         controller = Controller(directory, results, source, ledger, executor, status, stop, options.command)

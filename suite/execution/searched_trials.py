@@ -83,17 +83,9 @@ class SearchedTrials:
         first = number * self.pruning.batch
         size = min(self.pruning.batch, self.planned[arm] - first)
         batch = [ledger.states[i] for i in self._order[arm][first : first + self.pruning.batch] if i in ledger.states]
-        if not any(state.state == "paused" for state in batch):
+        if not any(map(ledger.is_paused, batch)):
             return []
-        members = [
-            Member(
-                stages=len(state.trial.stages),
-                accuracies=tuple(accuracy for _, accuracy in state.rungs),
-                paused=state.state == "paused",
-                ended=state.record is not None,
-            )
-            for state in batch
-        ]
+        members = [_member(state, paused=ledger.is_paused(state)) for state in batch]
         found: list[tuple[TrialState, str | None]] = []
         for state, verdict in zip(batch, verdicts(members, self.pruning.factor, whole=len(batch) >= size), strict=True):
             if verdict == "wait":
@@ -113,3 +105,10 @@ class SearchedTrials:
     def lost(self, state: TrialState, attempt: str, reason: str) -> Record:
         """The trial fails, and the search goes on."""
         return lost_record(state, attempt, reason, self.options)
+
+
+def _member(state: TrialState, *, paused: bool) -> Member:
+    """A trial as its batch sees it. A short training counts once the attempt is over that told of its end."""
+    rungs = state.rungs if paused or state.state != "paused" else state.rungs[:-1]
+    accuracies = tuple(accuracy for _, accuracy in rungs)
+    return Member(len(state.trial.stages), accuracies, paused=paused, ended=state.record is not None)

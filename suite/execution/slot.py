@@ -19,7 +19,7 @@ PRECEDENCE: dict[Verdict | None, int] = {None: 0, "stop": 1, "prune": 2}
 class State(Enum):
     IDLE = "idle"  # no attempt
     RUNNING = "running"  # an attempt on its way to its next event
-    AWAITING = "awaiting"  # its last event is a rung: it pauses until there is a reply
+    AWAITING = "awaiting"  # its last event is a rung: it waits until there is a reply
 
 
 @dataclass(eq=False)

@@ -36,6 +36,7 @@ from suite.spec import Experiment, Status
 from suite.store.files import disk_fault, make_writable
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
+from suite.training.checkpoint import passed
 from suite.training.measuring import announced
 
 
@@ -56,7 +57,7 @@ def sweep(
     """
     experiment = experiment.model_copy(update={"dataset": canonical(experiment.dataset)})
     directory = StudyDir(results, study or experiment.name)
-    check(experiment, results, options)
+    check(experiment, results, options, begun=directory.study() is not None)
     make_writable(results)
     if options.workers == 0 and options.engine == "local":
         workers = 1 if options.population != 1 else (yield from _best_workers(experiment, options, directory))
@@ -101,7 +102,7 @@ def _run(opening: Opening, results: Path, options: Options, stop: Stop, executor
         retried = _reopen_failed(directory) if options.retry_failed else []
         mended = reconcile(opening, searches, resolver)
         notes += retried or mended  # the database cannot agree with trials that are to run again
-        ledger = Ledger(_on_device(state, options.first_device) for state in directory.states())
+        ledger = Ledger(_taken_up(state, directory, options.first_device) for state in directory.states())
         source = SearchedTrials(searches, resolver, options, ledger)
         workers = executor.slots if options.population == 1 else 1
         status = StatusWriter(directory, ledger, source.planned, workers=workers, note="; ".join(notes))
@@ -116,10 +117,19 @@ def _reopen_failed(directory: StudyDir) -> list[str]:
     return [f"trial {s.id} failed before ({s.reason or 'no reason is known'}): it is trained again" for s in failed]
 
 
-def _on_device(state: TrialState, device: str) -> TrialState:
-    """An unfinished trial goes on where this run is to train; it may have begun on another device."""
-    if state.record is None:
-        state.trial = state.trial.model_copy(update={"device": device})
+def _taken_up(state: TrialState, directory: StudyDir, device: str) -> TrialState:
+    """An unfinished trial goes on where this run is to train; it may have begun on another device.
+
+    Which short trainings it has passed is what its checkpoint says, where a checksum guards every figure, as far as its
+    event log tells of them. Those that the checkpoint lacks are repeated.
+    """
+    if state.record is not None:
+        return state
+    state.trial = state.trial.model_copy(update={"device": device})
+    if told := len(state.rungs):
+        state.rungs = passed(directory.trial(state.id).path)[:told]
+        if len(state.rungs) < told:
+            state.state = "waiting"
     return state
 
 

@@ -41,7 +41,8 @@ def verdicts(batch: Sequence[Member], factor: int, *, whole: bool) -> list[Verdi
 
     `whole`: all trials of the batch have been made. Of the n trials that compete at a stage, ceil(n / factor) go on:
     the best by accuracy, the earlier one on a tie. They are known when all n have passed the stage or ended. Trials
-    that have fewer stages than others go on without taking part.
+    that have fewer stages than others go on without taking part. Those that have gone on stay in: they were promoted
+    when the batch was smaller, as the last one of a study is before it gets more trials.
     """
     found: list[Verdict] = ["wait"] * len(batch)
     if not whole:
@@ -57,5 +58,6 @@ def verdicts(batch: Sequence[Member], factor: int, *, whole: bool) -> list[Verdi
         for place, i in enumerate(ranked):
             if batch[i].paused and len(batch[i].accuracies) == stage + 1:
                 found[i] = "promote" if place < places else "prune"
-        rivals = ranked[:places]
+        gone_on = [i for i in passed if len(batch[i].accuracies) > stage + 1 or not (batch[i].paused or batch[i].ended)]
+        rivals = sorted({*ranked[:places], *gone_on})
     return found

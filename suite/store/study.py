@@ -199,8 +199,9 @@ def open_study(results: Path, name: str | None) -> StudyDir:
         study = StudyDir(results, name)
         if study.exists():
             return study
-        known = ", ".join(s.name for s in studies(results)) or "none"
-        raise InputError(f"There is no study '{name}' in {results}; there is: {known}.")
+        known = ", ".join(s.name for s in studies(results))
+        others = f"there is: {known}" if known else "it holds no study" if os.path.isdir(results) else "it is no folder"
+        raise InputError(f"There is no study '{name}' in {results}; {others}.")
     newest = max(studies(results), key=lambda s: s.path.joinpath("study.json").stat().st_mtime, default=None)
     if newest is None:
         raise InputError(

@@ -23,8 +23,8 @@ result.json                 trial       `spec.Record`. Written last: it is the c
                                         finished, pruned or failed.
 ==========================  ==========  ================================================================================
 
-Where a trial's worker is lost for good, the controller writes SHA256SUMS and result.json. A file that was found damaged
-is renamed to NAME.damaged, NAME.damaged.2 and so on, see `repair`.
+Where a trial is not promoted, or its worker is lost for good, the controller writes SHA256SUMS and result.json. A file
+that was found damaged is renamed to NAME.damaged, NAME.damaged.2 and so on, see `repair`.
 
 An attempt is one process's run of a trial, named by a token that stands in its `Started` event and in the record.
 Whoever has written the last `Started` event owns the trial: an earlier attempt, which may wake up on another host,
@@ -239,8 +239,9 @@ class TrialState:
                     self._steps[event.epoch] = event.step
                 case "paused":
                     self.state = "paused"
-                    if len(self.rungs) < len(self.trial.stages):
-                        self.rungs.append((event.epochs, event.accuracy))
+                    # told again by an attempt whose predecessor was killed, or after a training that was repeated
+                    shorter = [point for point in self.rungs if point[0] < event.epochs]
+                    self.rungs = [*shorter, (event.epochs, event.accuracy)]
                 case "stopped":
                     self.state, self.reason = "stopped", event.reason
                 case "pruned" | "failed":
@@ -266,7 +267,7 @@ class TrialState:
 
     def reopen(self) -> None:
         """As `TrialDir.reopen`."""
-        self.state, self.record, self.reason, self.curve = "waiting", None, None, []
+        self.state, self.record, self.reason, self.curve, self.rungs = "waiting", None, None, [], []
 
 
 class Overtaken(WorkError):

@@ -102,13 +102,19 @@ def load(directory: Path) -> Saved | None:
     return None
 
 
-def paused_record(directory: Path) -> Record | None:
-    """The record of a trial that has just passed a short training, as it is if the trial ends there; None where there
-    is none, or it is damaged."""
+def passed(directory: Path) -> list[tuple[float, float]]:
+    """(epochs, accuracy) of the complete short trainings that came before the saved state; none without one."""
     saved = load(directory)
-    return (
-        None if saved is None or "paused" not in saved.numbers else Record.model_validate_json(saved.numbers["paused"])
-    )
+    return [] if saved is None else [(epochs, accuracy) for epochs, accuracy in saved.numbers.get("rungs", [])]
+
+
+def paused_record(directory: Path) -> Record | None:
+    """The record of a trial that has just passed a short training, as it is if the trial ends there; None where the
+    saved state is another one, or damaged."""
+    saved = load(directory)
+    if saved is None or "paused" not in saved.numbers:
+        return None
+    return Record.model_validate_json(saved.numbers["paused"])
 
 
 def clear(directory: Path) -> None:

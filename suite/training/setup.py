@@ -100,8 +100,8 @@ def set_up(
     """Build the model and choose the precision. Sets the global seed, number of threads and current CUDA device.
 
     `directory` is the trial's, with the checkpoints of earlier attempts; `stage` is the number of short trainings that
-    the trial has passed. Raises InputError where the weights are not
-    those of the trial, or the strategy does not fit the backbone.
+    the trial has passed. Raises InputError where the weights are not those of the trial, or the strategy does not fit
+    the backbone.
     """
     if trial.threads:
         torch.set_num_threads(trial.threads)

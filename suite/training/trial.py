@@ -52,13 +52,14 @@ def run_trial(
     stage: int = 0,
 ) -> Events[None]:
     """Run `trial` to its end, from its last undamaged checkpoint if there is one; or, where it has passed fewer short
-    trainings than it has `stages`, to the end of the next of these: it is paused then.
+    trainings than it has `stages`, to the end of the next of these: it is paused then. Short trainings of which the
+    checkpoint is lost are repeated.
 
     Yields every event once it is written. The value sent back is the verdict: None to go on, 'prune' to end the trial
     (after an evaluation), 'stop' to save its state and end the attempt, so that a later one continues. With `together`
     the optimiser's steps are yielded too; the caller carries each of them out before going on, and may combine those of
     several trials. `attempt` is the attempt's token; `command` goes into the record; `stage` is the number of short
-    trainings that the trial has passed.
+    trainings that the trial is known to have passed.
 
     A failure of the trial itself becomes a Failed event and a record. Raises WorkError if the disk fails, and Overtaken
     if another attempt has begun. Both, and closing the generator, leave the directory as a crash would: resumable.
@@ -67,17 +68,20 @@ def run_trial(
         directory.path.mkdir(parents=True, exist_ok=True)
         checkpoint.tidy(directory.path)
         directory.best.unlink(missing_ok=True)  # of an attempt that died before it wrote its result
+        rungs = checkpoint.passed(directory.path) if trial.stages else []
+        stage = min(stage, len(rungs))
         with closing(EventWriter(directory.events)) as writer:
-            yield from _run(Attempt(trial, directory, results, attempt, command, writer.seq, together, stage), writer)
+            one = Attempt(trial, directory, results, attempt, command, writer.seq, together, stage)
+            if len(rungs) > stage:  # an attempt was killed before it told of this, or the log has lost it
+                yield writer.append(_told_again(one, *rungs[stage])).event
+            else:
+                yield from _run(one, writer, rungs)
     except OSError as error:
         raise WorkError(disk_fault(error)) from error
 
 
-def _run(attempt: Attempt, writer: EventWriter) -> Events[None]:
+def _run(attempt: Attempt, writer: EventWriter, rungs: list[tuple[float, float]]) -> Events[None]:
     trial, clock, where, validation_images = attempt.trial, WallClock(), torch.device("cpu"), 0
-    if (passed := _passed(attempt)) is not None:
-        yield writer.append(passed).event
-        return
     try:
         where = device.pick(trial.device)
         meter = Meter(where)
@@ -97,6 +101,7 @@ def _run(attempt: Attempt, writer: EventWriter) -> Events[None]:
             began=clock.began,
             provenance=origin,
             images=validation_images,
+            rungs=rungs,
         )
         attempt.commit(record)
         yield writer.append(Failed(reason=reason)).event
@@ -159,16 +164,10 @@ def _pause(setup: Setup, account: Account, attempt: Attempt, trained: Trained) -
     return Paused(epochs=attempt.epochs, accuracy=trained.accuracy, step=account.tally.step)
 
 
-def _passed(attempt: Attempt) -> Paused | None:
-    """The end of the short training that this attempt is to begin, where an earlier attempt has reached it and was
-    killed before it told."""
-    if not attempt.short:
-        return None
+def _told_again(attempt: Attempt, epochs: float, accuracy: float) -> Paused:
+    """The end of a short training that an earlier attempt has reached."""
     record = checkpoint.paused_record(attempt.directory.path)
-    if record is None or len(record.rungs) <= attempt.stage:
-        return None
-    epochs, accuracy = record.rungs[attempt.stage]
-    return Paused(epochs=epochs, accuracy=accuracy, step=record.steps)
+    return Paused(epochs=epochs, accuracy=accuracy, step=record.steps if record is not None else 0)
 
 
 def _relay(

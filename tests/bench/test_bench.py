@@ -7,12 +7,14 @@ import inspect
 import json
 import math
 import pkgutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -111,3 +113,13 @@ def test_bench_prints_json_with_the_machine(suite: Callable[..., Any]) -> None:
     assert answer["machine"]["hardware"] and answer["figures"][0]["name"] == "startup.help"
     unknown = suite("bench", "nothing")
     assert unknown.returncode == 2 and "train" in unknown.stderr and "Traceback" not in unknown.stderr
+
+
+def test_a_benchmark_that_is_stopped_ends_what_it_has_started(start: Callable[..., Any]) -> None:
+    running = start("bench", "startup")
+    process, children = psutil.Process(running.pid), []
+    while not children and running.poll() is None:
+        children = process.children()
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 143
+    assert not any(child.is_running() for child in children)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import timm
 import typer
 
@@ -71,3 +73,12 @@ def test_the_program_answers_a_shell_and_loads_no_torch() -> None:
     assert "timm:resnet18" in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "typer" in loaded and not loaded & {"torch", "timm", "optuna", "suite.spec"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("words", [{}, {"COMP_WORDS": "mnist-suite 'sw", "COMP_CWORD": "one"}])
+def test_what_is_no_request_of_a_shell_gets_at_most_one_paragraph(
+    suite: Callable[..., Any], shell: str, words: dict[str, str]
+) -> None:
+    done = suite(_MNIST_SUITE_COMPLETE=f"complete_{shell}", **words)
+    assert done.returncode in (0, 2) and len(done.stderr.splitlines()) <= 1, done.stderr

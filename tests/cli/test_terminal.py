@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
@@ -13,6 +15,7 @@ from suite.cli import view
 from suite.cli.console import _PlainConsole
 from suite.cli.main import _import_advice, main
 from suite.errors import InputError
+from suite.interpreter import ROOT
 
 VARIABLES = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR", "TERM", "CI")
 
@@ -105,3 +108,35 @@ def test_only_what_ran_out_of_memory_speaks_of_it(error: ImportError, word: str)
 def test_the_version_and_where_it_is_from(suite: Callable[..., Any]) -> None:
     done = suite("--version")
     assert done.returncode == 0 and done.stdout.startswith("mnist-suite ") and " from /" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "lost", "code"),
+    [
+        (["data", "list"], {"out": "gone"}, 0),
+        (["data", "list", "--json"], {"out": "gone"}, 0),
+        (["--help"], {"out": "gone"}, 0),
+        (["data", "list", "--json"], {"out": "/dev/full"}, 1),
+        (["--help"], {"out": "/dev/full"}, 1),
+        (["data", "list"], {"out": "/dev/full", "err": "gone"}, 1),
+        (["evaluate", "--workers", "nan", "x"], {"out": "gone", "err": "gone"}, 2),
+        (["evaluate", "--workers", "nan", "x"], {"err": "/dev/full"}, 2),
+        (["evaluate", "x"], {"err": "/dev/full"}, 2),
+    ],
+)
+def test_output_that_nobody_takes_changes_no_other_exit_code(
+    start: Callable[..., Any], words: list[str], lost: dict[str, str], code: int
+) -> None:
+    """A pipe whose reader has gone is no error; a full disk is one. Python itself would exit with 120."""
+    done = start(*words, asking=lost)
+    assert done.wait() == code
+    assert "err" in lost or len(done.errors.splitlines()) == (code != 0), done.errors
+
+
+def test_an_interrupt_during_the_imports_leaves_no_traceback() -> None:
+    """`run` is the first function of ours: what it imports takes most of a short command's time."""
+    code = "import os, signal, sys; from suite.cli.__main__ import run;\n"
+    code += "class Finder:\n find_spec = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+    code += "sys.meta_path.insert(0, Finder()); run()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and done.stderr == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,12 +12,15 @@ from suite.execution.controller import Controller
 from suite.execution.failures import MAX_ATTEMPTS, MAX_SAME_FAILURES, FailureStreak
 from suite.execution.job import Job, Message
 from suite.execution.ledger import Ledger
+from suite.execution.options import Options
 from suite.execution.replay import FixedTrials
+from suite.execution.searched_trials import SearchedTrials
 from suite.execution.status import StatusWriter
 from suite.execution.stop import Stop
-from suite.spec import Evaluated, Record, Started, Trial, Verdict
+from suite.spec import Arm, Evaluated, Experiment, Line, Paused, Pruning, Record, Started, Trial, Verdict
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir, TrialState
+from suite.training import checkpoint
 
 Answer = Callable[[Job], list[Message]]
 
@@ -91,16 +95,18 @@ def evaluated(job: Job, epoch: float) -> Message:
 def run(tmp_path: Path, make_trial: Callable[..., Trial]) -> Callable[..., Controller]:
     """A controller over three trials of one arm, after its run."""
 
-    def make(answer: Answer, source: type[FixedTrials] = FixedTrials, rungs: tuple[float, ...] = ()) -> Controller:
+    def make(
+        answer: Answer, source: type[FixedTrials] = FixedTrials, pruned: Record | None = None, **changes: object
+    ) -> Controller:
         directory = StudyDir(tmp_path, "s")
-        trials = [make_trial(number=number, seed=number, rungs=rungs) for number in range(3)]
+        trials = [make_trial(number=number, seed=number, **changes) for number in range(3)]
         for trial in trials:
             directory.trial(trial.id).create(trial)
         ledger = Ledger(TrialState(trial.id, trial) for trial in trials)
         planned = dict(ledger.made)
         status = StatusWriter(directory, ledger, planned, workers=1)
         controller = Controller(
-            directory, tmp_path, source(planned, 1.0), ledger, Scripted(answer), status, Stop(), "the command"
+            directory, tmp_path, source(planned, pruned), ledger, Scripted(answer), status, Stop(), "the command"
         )
         for _ in controller.run():
             pass
@@ -170,6 +176,47 @@ def test_a_worker_lost_after_its_result_leaves_a_finished_trial(run: Callable[..
     assert controller.ledger.outcomes["finished"] == len(jobs(controller)) == 3
 
 
+def test_a_worker_lost_after_a_pause_leaves_a_trial_that_is_judged(run: Callable[..., Controller]) -> None:
+    """It is not run on before it is promoted."""
+
+    def answer(job: Job) -> list[Message]:
+        record = Record(
+            trial=job.trial_id, arm="a", state="pruned", attempt=job.attempt, curve=((1.0, 0.5),), rungs=((1.0, 0.5),)
+        )
+        checkpoint.save(Path(job.directory), {}, {"rungs": record.rungs, "paused": record.model_dump_json()})
+        event = Paused(epochs=1.0, accuracy=0.5, step=1)
+        return [
+            Message(job.trial_id, job.attempt, event),
+            Message(job.trial_id, job.attempt, lost="its worker was killed"),
+        ]
+
+    pruned = Record(trial="t", arm="a", state="pruned", attempt="x", rungs=((1.0, 0.5),), reason="as then")
+    controller = run(answer, pruned=pruned, stages=(1.0,))
+    assert [job.stage for job in jobs(controller)] == [0, 0, 0]
+    assert {(state.state, state.reason) for state in controller.ledger.states.values()} == {("pruned", "as then")}
+
+
+def test_a_trial_is_judged_once_its_attempt_is_over(make_trial: Callable[..., Trial]) -> None:
+    """The other one, which ends between its pause and its end, has told all that is to be known."""
+    states = {n: TrialState(trial.id, trial) for n in (0, 1) for trial in [make_trial(number=n, stages=(1.0,))]}
+    ledger = Ledger(states.values())
+    arm = Arm(backbone="net")
+    question = Experiment(name="s", question="?", dataset="mnist", arms={"a": arm}, trials=2, pruning=Pruning(factor=2))
+    resolver = SimpleNamespace(experiment=question, quota={"a": 2})
+    source = SearchedTrials({}, resolver, Options(), ledger)  # type: ignore[arg-type]
+    for number, state in states.items():
+        ledger.begin()
+        event = Paused(epochs=1.0, accuracy=0.5 + number / 10, step=1)
+        state.update([Line(seq=0, time=1.0, event=event)])
+    ledger.pause(states[0])
+    assert source.judged(ledger, states[0]) == []
+    ledger.pause(states[1])
+    assert [(state.id, why is None) for state, why in source.judged(ledger, states[1])] == [
+        (states[0].id, False),
+        (states[1].id, True),
+    ]
+
+
 def test_a_message_of_an_attempt_that_was_given_up_is_dropped(run: Callable[..., Controller]) -> None:
     def answer(job: Job) -> list[Message]:
         stale = Started(attempt="0" * 16, pid=1, host="elsewhere")
@@ -187,7 +234,8 @@ def test_a_rung_gets_a_verdict_even_where_a_stop_was_asked_for(run: Callable[...
         StudyDir(tmp_path, "s").request_stop("now")
         return [evaluated(job, epoch=1.0), finished(job)]
 
-    controller = run(answer, rungs=(1.0,))
+    pruned = Record(trial="t", arm="a", state="pruned", attempt="x", curve=((1.0, 0.5),))
+    controller = run(answer, pruned=pruned, rungs=(1.0,))
     assert scripted(controller).verdicts[0] == "prune"
     assert controller.stop.reason == "stop.request"
     status = StudyDir(tmp_path, "s").status()

@@ -17,7 +17,7 @@ from suite.execution.inline import Inline
 from suite.execution.job import NO_LIMITS, Executor, Job, Message, awaits_verdict
 from suite.execution.processes import Processes
 from suite.execution.stacked import Together
-from suite.spec import Evaluated, Event, Recipe, Started, Trial, Verdict
+from suite.spec import Evaluated, Event, Paused, Recipe, Started, Trial, Verdict
 from suite.store.events import EventReader
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir, TrialState
@@ -88,7 +88,7 @@ def submit(request: pytest.FixtureRequest, results: Path) -> Submit:
     info = search_splits("mnist", limit=LIMIT).info
     attempts = 0
 
-    def one(executor: Executor, trial: Trial | None = None) -> Job:
+    def one(executor: Executor, trial: Trial | None = None, *, stage: int = 0, **changes: object) -> Job:
         nonlocal attempts
         attempts += 1
         if trial is None:
@@ -110,10 +110,12 @@ def submit(request: pytest.FixtureRequest, results: Path) -> Submit:
                 seed=1,
                 device="cpu",
                 threads=1,
-                rungs=(RUNG,),
+                **{"rungs": (RUNG,), **changes},  # type: ignore[arg-type]
             )
             study.trial(trial.id).create(trial)
-        job = Job(trial, trial.id, str(study.trial(trial.id).path), str(results), f"attempt-{attempts}", "a test")
+        job = Job(
+            trial, trial.id, str(study.trial(trial.id).path), str(results), f"attempt-{attempts}", "a test", stage
+        )
         executor.submit(job)
         return job
 
@@ -234,6 +236,27 @@ def check_resumable(executor: Executor, submit: Submit, job: Job) -> None:
     starts = [event for event in log_of(job) if isinstance(event, Started)]
     assert [start.attempt for start in starts] == [job.attempt, again.attempt]
     assert starts[1].step > 0  # from a checkpoint
+
+
+def test_a_trial_makes_room_after_a_short_training_and_begins_anew_once_it_is_promoted(
+    executor: Executor, submit: Submit
+) -> None:
+    job = submit(executor, rungs=(), stages=(1.0, 2.0))
+    *_, paused, _ = until(executor, is_over)
+    assert isinstance(paused.event, Paused)
+    assert executor.free() == executor.slots
+    state = state_of(job)
+    assert (state.state, state.record, state.rungs) == ("paused", None, [(1.0, paused.event.accuracy)])
+    submit(executor, job.trial, stage=1)
+    until(executor, is_over)
+    submit(executor, job.trial, stage=2)
+    until(executor, is_over)
+    record = TrialDir(Path(job.directory)).record()
+    assert record is not None
+    assert record.state == "finished"
+    assert [epochs for epochs, _ in record.rungs] == [1.0, 2.0]
+    assert [epoch for epoch, _ in record.curve] == [1.0, 2.0, 3.0]
+    assert [event.step for event in log_of(job) if isinstance(event, Started)] == [0, 0, 0]
 
 
 def test_replies_to_trials_that_do_not_run_here_have_no_effect(executor: Executor, submit: Submit) -> None:

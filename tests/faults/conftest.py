@@ -149,8 +149,10 @@ def fingerprint(directory: StudyDir) -> Print:
     for state in directory.states():
         record = state.record
         assert record is not None
-        found[state.id] = (record.state, record.accuracy, record.loss, record.curve, record.steps, record.reason,
-                           record.artifact_sha256, tuple(sorted(state.trial.params.items())))  # fmt: skip
+        made = record.model_dump(exclude={"attempt", "started", "ended", "cost", "provenance"})
+        flops = record.cost.training_flops if record.cost else None
+        mistakes = directory.trial(state.id).sums().get("validation.json")
+        found[state.id] = (record.state, made, flops, mistakes, tuple(sorted(state.trial.params.items())))
     return found
 
 
@@ -196,8 +198,20 @@ def check_promise(directory: StudyDir, figures: Figures, trials: int = TRIALS, *
         with contextlib.closing(sqlite3.connect(directory.database)) as database:
             rows = database.execute(TOLD.format(json="json_extract(a.value_json, '$')")).fetchall()
         check_told(rows, states, figures)
+    check_judged(states)
     for state in states:
         check_trial(directory, state, logs=logs)
+
+
+def check_judged(states: list[TrialState]) -> None:
+    """At each stage none was pruned that is better than one that went on."""
+    for arm in {state.trial.arm for state in states}:
+        found = [(s.record.rungs, s) for s in states if s.trial.arm == arm and s.record is not None]
+        for stage in range(max(len(rungs) for rungs, _ in found)):
+            here = [(rungs[stage][1], len(rungs) > stage + 1 or s.state == "finished", s) for rungs, s in found
+                    if len(rungs) > stage]  # fmt: skip
+            left = [accuracy for accuracy, on, s in here if not on and "not among the best" in (s.reason or "")]
+            assert max(left, default=0.0) <= min((accuracy for accuracy, on, _ in here if on), default=1.0)
 
 
 TOLD = (

@@ -19,35 +19,28 @@ TOGETHER = [("optuna.db", "status.json", "checkpoint.json"), ("study.json", "SHA
 
 @pytest.fixture(scope="session")
 def killed(start, experiment: Path, tmp_path_factory: pytest.TempPathFactory, faults) -> Path:
-    """Results with a study that was killed in its fourth trial, which has a checkpoint."""
+    """Results with a study that was killed as it had a promoted trial at work, and trials in every other state."""
     results = tmp_path_factory.mktemp("killed")
-    directory = StudyDir(results, "small")
-    run = start("sweep", experiment, "--results", results)
-    faults.wait_for(
-        lambda: sum(s.record is not None for s in directory.states()) >= 3 and list(directory.path.glob("trials/*/ch*"))
-    )
-    run.signal(signal.SIGKILL)
-    run.wait()
+    for moment in ("before SHA256SUMS 4", "after checkpointed 3"):
+        run = start("sweep", experiment, "--resume", "--results", results, KILL_AT=moment)
+        assert run.wait() == -signal.SIGKILL, run.errors
+    found = {(state.state, len(state.rungs)) for state in StudyDir(results, "small").states()}
+    assert found == {("finished", 2), ("pruned", 1), ("pruned", 2), ("paused", 1), ("running", 1)}
     return results
-
-
-def hurt(path: Path, how: str, chance: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    if how == "remove":
-        path.unlink()
-    elif how == "truncate":
-        path.write_bytes(content[: chance.randrange(len(content))])
-    elif how == "flip":
-        for _ in range(3):
-            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        path.write_bytes(content)
-    else:
-        path.write_bytes(chance.randbytes(len(content)))
 
 
 @pytest.mark.parametrize("names", TOGETHER, ids=" ".join)
 def test_damaged_files_are_mended_on_resume(
-    start, experiment: Path, reference, killed: Path, tmp_path: Path, seed: int, figures, faults, names: tuple[str, ...]
+    start,
+    experiment: Path,
+    reference,
+    killed: Path,
+    tmp_path: Path,
+    seed: int,
+    figures,
+    faults,
+    hurt,
+    names: tuple[str, ...],
 ) -> None:
     """Those of finished trials and of the unfinished one where there are both."""
     chance = random.Random(f"{seed} {names}")
@@ -69,7 +62,7 @@ def test_damaged_files_are_mended_on_resume(
 
 
 def test_a_damaged_model_is_found_and_trained_again(
-    start, experiment: Path, reference, killed: Path, tmp_path: Path, seed: int, figures, faults
+    start, experiment: Path, reference, killed: Path, tmp_path: Path, seed: int, figures, faults, hurt
 ) -> None:
     results = tmp_path / "results"
     shutil.copytree(killed, results)

@@ -78,9 +78,12 @@ def test_trials_that_train_together_are_killed_together(
 def test_workers_are_killed_and_their_controller_too(
     start, experiment: Path, tmp_path: Path, seed: int, figures, faults
 ) -> None:
+    """It comes out as in one process whose trials take turns."""
     chance = random.Random(seed)
-    directory = StudyDir(tmp_path, "small")
-    command = ("sweep", experiment, "--resume", "--workers", 2, "--set", "epochs=60", "--results", tmp_path)
+    directory = StudyDir(tmp_path / "killed", "small")
+    common = ("sweep", experiment, "--set", "epochs=24", "--results")
+    whole = start(*common, tmp_path / "whole", "--population", "auto")
+    command = (*common, tmp_path / "killed", "--resume", "--workers", 2)
     run = start(*command, pinned=False)
     kills = KILLS // 3
     while figures.faults.get("worker", 0) < kills:
@@ -101,7 +104,9 @@ def test_workers_are_killed_and_their_controller_too(
             faults.wait_for(lambda: not any(faults.alive(p) for p in living))
             run = start(*command, pinned=False)
     assert run.wait() == 0, run.errors
+    assert whole.wait() == 0, whole.errors
     faults.check_promise(directory, figures)
+    faults.check_identical(directory, faults.fingerprint(StudyDir(tmp_path / "whole", "small")), figures)
 
 
 def test_a_kill_while_a_checkpoint_is_written_costs_no_more_than_that_checkpoint(

@@ -43,7 +43,7 @@ def test_every_polite_signal_stops_cleanly_and_twice_at_once(
             assert status is not None
             assert status.state == "stopped"
             unfinished = [s for s in directory.states() if s.record is None]
-            assert all(s.state in ("stopped", "waiting") for s in unfinished)
+            assert all(s.state in ("stopped", "waiting", "paused") for s in unfinished)
     run = start("sweep", experiment, "--resume", "--results", tmp_path)
     assert run.wait() == 0, run.errors
     faults.check_promise(directory, figures)

@@ -71,3 +71,12 @@ def test_the_best_third_goes_on_once_all_have_come_that_far() -> None:
 def test_trials_without_short_trainings_take_nobodys_place() -> None:
     batch = [Member(0), Member(1, (0.5,), paused=True), Member(1, (0.6,), paused=True)]
     assert verdicts(batch, 2, whole=True) == ["wait", "prune", "promote"]
+
+
+def test_trials_that_went_on_in_a_smaller_batch_stay_in_it() -> None:
+    """The study got more trials, and two of the new ones are better at the first stage."""
+    before = [Member(2, (0.5,), ended=True), Member(2, (0.6, 0.7), paused=True)]
+    new = [Member(2, (0.8,), paused=True), Member(2, (0.9,), paused=True)]
+    assert verdicts([*before, *new], 2, whole=True) == ["wait", "wait", "promote", "promote"]
+    new = [Member(2, (0.8, 0.75), paused=True), Member(2, (0.9, 0.6), paused=True)]
+    assert verdicts([*before, *new], 2, whole=True) == ["wait", "promote", "promote", "prune"]
