@@ -62,9 +62,7 @@ def compare(before: Record, now: Record) -> dict[str, Any]:
     Returns `identical`, the fields in which the records differ as (before, now), and what changed of their
     `surroundings` (code, packages, hardware), where differences come from.
     """
-    judged = before.state == "pruned" and before.rungs  # by its rivals, which a repeat does not have
-    compared = [key for key in REPRODUCED if not (judged and key == "reason")]
-    pairs = {key: (getattr(before, key), getattr(now, key)) for key in compared}
+    pairs = {key: (getattr(before, key), getattr(now, key)) for key in REPRODUCED}
     differs = {key: (old, new) for key, (old, new) in pairs.items() if old != new}
     return {
         "identical": not differs,
