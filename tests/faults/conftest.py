@@ -95,6 +95,15 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def plain(experiment: Path) -> Path:
+    """The same without pruning: each trial is one training."""
+    path = experiment.with_name("plain.py")
+    text = experiment.read_text().replace("pruning=Pruning(first=2, factor=2)", "pruning=None")
+    path.write_text(text)
+    return path
+
+
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """Of all that is random in a test; one for the whole run, MNIST_SUITE_FAULT_SEED, repeats it."""

@@ -135,11 +135,9 @@ def test_a_kill_while_a_checkpoint_is_written_costs_no_more_than_that_checkpoint
 
 
 def test_a_worker_that_dies_after_its_result_is_not_run_again(
-    start, experiment: Path, tmp_path: Path, figures, faults
+    start, plain: Path, tmp_path: Path, figures, faults
 ) -> None:
     """The controller stands still while the worker commits its result and is killed; then it reads what was said."""
-    plain = tmp_path / "plain.py"
-    plain.write_text(experiment.read_text().replace("pruning=Pruning(first=2, factor=2)", "pruning=None"))
     directory = StudyDir(tmp_path, "small")
     run = start("sweep", plain, "--trials", 2, "--arms", "adam", "--trial-timeout", 10_000, "--results", tmp_path)
     faults.wait_for(lambda: run.poll() is not None or faults.pids(directory))
