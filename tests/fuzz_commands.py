@@ -38,7 +38,7 @@ from tests.conftest import Running, Starter
 from tests.hostile import Case, draw, is_long
 
 ALLOWED = {0, 1, 2, 130, 143, -signal.SIGINT, -signal.SIGTERM}  # a shell calls the last two 130 and 143
-LONG_SECONDS = 6.0  # after which a command that may take long is asked to stop
+LONG_SECONDS = 4.0  # after which a command that may take long is asked to stop
 ENDING_SECONDS = 10.0  # for processes that a command has started
 MOST_SECONDS = 90.0  # for all else, and to stop, on a busy machine
 

@@ -143,8 +143,9 @@ def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[
 
 COMMANDS = dict(commands())
 VARIABLES = variables()
-LONG = {  # commands that may train or wait for long, unless they are told to --dry-run
-    ("sweep",), ("pretrain",), ("finetune",), ("evaluate",), ("rerun",), ("bench",), ("tui",),
+LONG = {  # commands that may train, download or wait for long, unless they are told to --dry-run
+    ("sweep",), ("pretrain",), ("finetune",), ("evaluate",), ("rerun",), ("bench",), ("tui",), ("data", "fetch"),
+    ("data", "sample"),
 }  # fmt: skip
 
 
