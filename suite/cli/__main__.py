@@ -8,12 +8,20 @@ from suite.interpreter import isolate
 
 def run() -> NoReturn:
     """Run the command line. Nothing but our own code and Python's is imported before the import path is in order."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends it without a traceback
+    _interrupts_end_silently()  # during the imports; `main` sets Python's handler again
     isolate()
     from suite.cli.main import main
 
-    main()
+    try:
+        main()
+    finally:
+        _interrupts_end_silently()  # nothing is left that could be stopped cleanly
+
+
+def _interrupts_end_silently() -> None:
+    """Let Ctrl-C end the process at once and without a traceback, unless it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

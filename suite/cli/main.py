@@ -101,8 +101,6 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid text
             stream.reconfigure(errors="json_escapes")
     code, message = _run()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that could be stopped cleanly
     try:
         sys.stdout.flush()
     except BrokenPipeError:
