@@ -14,14 +14,13 @@ from collections.abc import Iterator, Sequence
 
 from suite.bench.measure import ROUNDS, Figure
 from suite.hardware.openmp import CHOICES
+from suite.interpreter import command
 
 BOUNDS = ("0", "200", "2000", "20000", "")  # of GOMP_SPINCOUNT; '': unset, which is 300,000
 
 STEPS, WARM_UP, BATCH = 60, 5, 64
 
-TRAINING = "from suite.bench.spin import training_seconds; print(training_seconds())"
-
-BUSY = "while True: pass"
+BUSY = "busy"  # asks this module, run as a program, to keep a core busy; without it, it trains
 
 
 def spin(
@@ -69,17 +68,23 @@ def _in_a_process(bound: str) -> float:
     environment = {name: value for name, value in os.environ.items() if name not in (*CHOICES, "OMP_NUM_THREADS")}
     if bound:
         environment["GOMP_SPINCOUNT"] = bound
-    command = [sys.executable, "-P", "-c", TRAINING]
-    return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+    training = command(module="suite.bench.spin")
+    return float(subprocess.run(training, env=environment, stdout=subprocess.PIPE, check=True).stdout)
 
 
 @contextlib.contextmanager
 def _busy(count: int) -> Iterator[None]:
     """Context in which `count` processes keep a core busy each."""
-    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+    others = [subprocess.Popen(command(BUSY, module="suite.bench.spin")) for _ in range(count)]
     try:
         yield
     finally:
         for other in others:
             other.kill()
             other.wait()
+
+
+if __name__ == "__main__":
+    while sys.argv[1:] == [BUSY]:
+        pass
+    sys.stdout.write(f"{training_seconds()}\n")

@@ -113,5 +113,7 @@ def pretraining_of(experiment: Experiment) -> Experiment:
 def auto_name(verb: str, arm: Arm, dataset: str, seed: int, limit: int | None) -> str:
     """A study name that is the same for the same training, so that a second request finds the first one's result."""
     content = f"{arm.model_dump_json(exclude=arm.unhashed())} {dataset} {seed} {limit}"
-    plain = "".join(c if c.isalnum() else "-" for c in f"{arm.backbone.removeprefix('timm:')}-{dataset}")[:48]
+    plain = "".join(
+        c if c.isascii() and c.isalnum() else "-" for c in f"{arm.backbone.removeprefix('timm:')}-{dataset}"
+    )[:48]
     return f"{verb}-{plain.strip('-')}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"

@@ -79,7 +79,9 @@ def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.slow
 def test_spinning_is_measured_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")  # not handed on: it would decide in place of the bound
-    monkeypatch.setattr(spin, "TRAINING", "import os; print(os.environ.get('GOMP_SPINCOUNT', 7), flush=True)")
+    told = "import os; print(os.environ.get('GOMP_SPINCOUNT', 7), flush=True)"
+    code = {(spin.BUSY,): "while True: pass", (): told}
+    monkeypatch.setattr(spin, "command", lambda *words, module: [sys.executable, "-c", code[words]])
     assert figures(spin.spin((1,), ("200", ""), rounds=1)) == {"spin.200.1": 200, "spin.default.1": 7}
     monkeypatch.setattr(spin, "STEPS", 2)
     assert spin.training_seconds() > 0
@@ -116,10 +118,11 @@ def test_bench_prints_json_with_the_machine(suite: Callable[..., Any]) -> None:
 
 
 def test_a_benchmark_that_is_stopped_ends_what_it_has_started(start: Callable[..., Any]) -> None:
-    running = start("bench", "startup")
+    running = start("bench", "tui")
     process, children = psutil.Process(running.pid), []
     while not children and running.poll() is None:
         children = process.children()
     running.signal(signal.SIGTERM)
     assert running.wait() == 143
-    assert not any(child.is_running() for child in children)
+    _, alive = psutil.wait_procs(children, timeout=10)  # by itself the dashboard would run on
+    assert not alive
