@@ -178,7 +178,7 @@ def test_a_verdict_prunes_after_an_evaluation_only(planned: Callable[..., Trial]
     trial = planned(rungs=(1.0,))
     events, record = run(trial, tmp_path, verdict=lambda n: "prune")
     assert [e.kind for e in events if e.kind != "progress"] == ["started", "evaluated", "pruned"]
-    assert record.state == "pruned" and "not among the arm's best" in record.reason
+    assert record.state == "pruned" and "not good enough" in record.reason
     assert record.curve == ((1.0, next(e.accuracy for e in events if isinstance(e, Evaluated))),)
     assert record.artifact is None and not TrialDir(tmp_path / trial.id).best.exists()
 
