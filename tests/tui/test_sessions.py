@@ -80,8 +80,9 @@ class Terminal:
         return self.tmux("capture-pane", "-p")
 
     def until(self, wanted: str, seconds: float = 200) -> str:
+        """Wait until a text is on the screen; where a line of a box is broken does not matter."""
         deadline = time.monotonic() + seconds
-        while wanted not in (text := self.screen()):
+        while wanted not in (text := self.screen()) and wanted not in re.sub(r"[\s│]+", " ", text):
             assert time.monotonic() < deadline, f"no {wanted!r} on the screen:\n{text}"
             time.sleep(0.2)
         return text
