@@ -280,9 +280,9 @@ def test_trials_that_all_fail_stop_the_study_with_the_reason(
 ) -> None:
     """Each worker is ended before it has begun."""
     path = experiment()
-    done = suite("sweep", path, "--trials", "20", "--arms", "net-scratch", "--trial-timeout", "0.1")
+    done = suite("sweep", path, "--trials", "20", "--arms", "net-scratch", "--trial-timeout", "1")
     assert done.returncode == 1
-    assert "5 trials in a row failed with: time limit: not done after 0.1 s" in done.stderr
+    assert "5 trials in a row failed with: time limit: not done after 1 s" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(study(tmp_path).states()) == 5
     assert all(s.state == "failed" for s in study(tmp_path).states())

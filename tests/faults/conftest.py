@@ -160,8 +160,9 @@ def fingerprint(directory: StudyDir) -> Print:
         assert record is not None
         made = record.model_dump(exclude={"attempt", "started", "ended", "cost", "provenance"})
         flops = record.cost.training_flops if record.cost else None
-        mistakes = directory.trial(state.id).sums().get("validation.json")
-        found[state.id] = (record.state, made, flops, mistakes, tuple(sorted(state.trial.params.items())))
+        mistakes = directory.trial(state.id).path / "validation.json"
+        answers = file_sha256(mistakes) if mistakes.exists() else None
+        found[state.id] = (record.state, made, flops, answers, tuple(sorted(state.trial.params.items())))
     return found
 
 

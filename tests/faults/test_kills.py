@@ -78,11 +78,11 @@ def test_trials_that_train_together_are_killed_together(
 def test_workers_are_killed_and_their_controller_too(
     start, experiment: Path, tmp_path: Path, seed: int, figures, faults
 ) -> None:
-    """It comes out as in one process whose trials take turns."""
+    """It comes out as in one process that runs one trial after another."""
     chance = random.Random(seed)
     directory = StudyDir(tmp_path / "killed", "small")
     common = ("sweep", experiment, "--set", "epochs=24", "--results")
-    whole = start(*common, tmp_path / "whole", "--population", "auto")
+    whole = start(*common, tmp_path / "whole")
     command = (*common, tmp_path / "killed", "--resume", "--workers", 2)
     run = start(*command, pinned=False)
     kills = KILLS // 3
