@@ -14,8 +14,6 @@ from typing import Any
 from suite.bench.search_replay import RULES
 from suite.bench.search_table import IMAGES, RECIPES, table
 
-EQUAL = "-at-equal-cost"
-
 
 def page(found: dict[str, Any]) -> str:
     """The Markdown page of the figures in `found`, as `mnist-suite bench search --json` prints them."""

@@ -28,11 +28,14 @@ from suite.hardware.device import cores
 from suite.search.pruning import Member, verdicts
 from suite.search.quasi_random import point
 from suite.search.sampler import distribution
-from suite.spec import Pruning
+from suite.spec import Params, Pruning
 
 REPLAYS = 100
 
 TRIALS = (12, 50)  # of an arm
+
+
+RANGES: dict[str, BaseDistribution] = {name: distribution(choices) for name, choices in SPACE.items()}
 
 
 class Outcome(NamedTuple):
@@ -59,6 +62,12 @@ class Replay:
         """The recorded training of a configuration, as this search sees it."""
         return self.table.trainings[number][self.seed]
 
+    def propose(self, propose: Callable[[], Params]) -> int:
+        """Choose the configuration to try next, and note it: the default recipe first, then what is proposed."""
+        wanted = propose() if self.tried else self.table.points[0].params()
+        self.tried.append(self.table.nearest(wanted, set(self.tried)))
+        return self.tried[-1]
+
     def train(self, number: int, share: float = 1.0) -> None:
         self.seconds += self.table.seconds(number, share)
         if share == 1.0:
@@ -78,8 +87,7 @@ def short_trainings(replay: Replay, trials: int, budget: float, *, pruning: Prun
     pruning = pruning or Pruning()
     shares = {9: (1 / 9,), 3: (1 / 9, 1 / 3)}[pruning.factor]
     for number in range(trials):
-        wanted = point(SPACE, replay.number, number - 1) if number else replay.table.points[0].params()
-        replay.tried.append(replay.table.nearest(wanted, set(replay.tried)))
+        replay.propose(partial(point, SPACE, replay.number, number - 1))
     for first in range(0, trials, pruning.batch):
         batch = replay.tried[first : first + pruning.batch]
         members = [Member(len(shares), paused=True) for _ in batch]
@@ -102,10 +110,7 @@ def short_trainings(replay: Replay, trials: int, budget: float, *, pruning: Prun
 def quasi_random(replay: Replay, trials: int, budget: float) -> None:
     """The suite's own points without pruning."""
     for number in range(trials):
-        wanted = point(SPACE, replay.number, number - 1) if number else replay.table.points[0].params()
-        chosen = replay.table.nearest(wanted, set(replay.tried))
-        replay.tried.append(chosen)
-        replay.train(chosen)
+        replay.train(replay.propose(partial(point, SPACE, replay.number, number - 1)))
 
 
 Sampler = Callable[[int, int], BaseSampler]  # from a seed and a number of trials
@@ -127,7 +132,6 @@ def optuna_search(
 
     Without a finite `budget` it makes so many trials; else as many as the budget allows.
     """
-    ranges: dict[str, BaseDistribution] = {name: distribution(choices) for name, choices in SPACE.items()}
     study = optuna.create_study(
         direction="maximize",
         sampler=sampler(replay.number, trials),
@@ -135,12 +139,10 @@ def optuna_search(
     )
     many = trials if math.isinf(budget) else len(replay.table.points)
     while len(replay.tried) < many and replay.seconds < budget:
-        wanted = study.ask(ranges).params if replay.tried else replay.table.points[0].params()
-        chosen = replay.table.nearest(wanted, set(replay.tried))
-        replay.tried.append(chosen)
+        chosen = replay.propose(lambda: study.ask(RANGES).params)
         trained = replay.sees(chosen)
         study.enqueue_trial(replay.table.points[chosen].params())
-        trial = study.ask(ranges)
+        trial = study.ask(RANGES)
         for step, accuracy in enumerate(trained.curve, 1):
             trial.report(accuracy, step)
             if step < POINTS and trial.should_prune():
@@ -153,14 +155,11 @@ def optuna_search(
 
 
 def halving_in_order(replay: Replay, trials: int, budget: float, *, factor: int = 3) -> None:
-    """Successive halving within the schedule, each trial judged against those before it: the suite's rule until 0.9."""
-    ranges = {name: distribution(choices) for name, choices in SPACE.items()}
+    """Successive halving within the schedule, each trial judged against those before it: the suite's first rule."""
     study = optuna.create_study(direction="maximize", sampler=tpe(replay.number, trials))
     rungs: dict[int, list[float]] = {1: [], 3: []}
     while len(replay.tried) < trials:
-        wanted = study.ask(ranges).params if replay.tried else replay.table.points[0].params()
-        chosen = replay.table.nearest(wanted, set(replay.tried))
-        replay.tried.append(chosen)
+        chosen = replay.propose(lambda: study.ask(RANGES).params)
         trained, told = replay.sees(chosen), {}
         for step, seen in rungs.items():
             told[step] = trained.curve[step - 1]
@@ -174,7 +173,7 @@ def halving_in_order(replay: Replay, trials: int, budget: float, *, factor: int 
             state, value = TrialState.COMPLETE, trained.value
         params = replay.table.points[chosen].params()
         study.add_trial(
-            create_trial(state=state, value=value, params=params, distributions=ranges, intermediate_values=told)
+            create_trial(state=state, value=value, params=params, distributions=RANGES, intermediate_values=told)
         )
 
 

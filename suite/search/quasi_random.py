@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
+from functools import lru_cache
 
 from scipy.stats import qmc
 
@@ -44,8 +45,14 @@ def _value(choices: Range, u: float) -> Value:
     return low + u * (high - low)
 
 
+@lru_cache(maxsize=8)
+def _order(seed: int, repetition: int, count: int) -> list[int]:
+    """A permutation of the points of a finite space."""
+    return random.Random(f"{seed} {repetition}").sample(range(count), count)
+
+
 def _enumerated(space: Space, seed: int, number: int, count: int) -> Params:
-    index = random.Random(f"{seed} {number // count}").sample(range(count), count)[number % count]
+    index = _order(seed, number // count, count)[number % count]
     found: Params = {}
     for name, choices in space.items():
         values = list(dict.fromkeys(choices.values)) if isinstance(choices, Choice) else [choices.low]
