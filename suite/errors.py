@@ -56,5 +56,5 @@ def expand_user(path: str | Path, given_by: str = "") -> Path:
             f"{named} starts with the home directory of a user who does not exist; give the whole path, or ./~NAME for "
             "a file whose name starts so."
         )
-    found = Path(expanded)  # "./~name" has become "~name"
-    return found.absolute() if str(found).startswith("~") else found
+    found = Path(expanded)  # "./~name" has become "~name", and "./ " has become " "
+    return found.absolute() if str(found).startswith("~") or not str(found).strip() else found

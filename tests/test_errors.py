@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from suite.errors import InputError, expand_user
@@ -17,6 +17,7 @@ NAMES = st.text(st.sampled_from("ab~./ \0é%-\n"), max_size=12)
 
 
 @given(NAMES)
+@example("./ ")
 def test_expanding_twice_changes_nothing(text: str) -> None:
     try:
         once = expand_user(text)
