@@ -6,7 +6,19 @@ To expect, as best validation accuracies: cnn-head 99.22 %, cnn-scratch 99.18 %,
 96.03 %. It took 11 minutes on one CPU core of a machine with other load. Details: results/README.md.
 """
 
-from suite.spec import Arm, Augment, Choice, Experiment, Full, HeadOnly, LogFloat, Pretraining, Pruning, Recipe, Uniform
+from suite.spec import (
+    Arm,
+    Augment,
+    Choice,
+    Experiment,
+    HeadOnly,
+    LogFloat,
+    Partial,
+    Pretraining,
+    Pruning,
+    Recipe,
+    Uniform,
+)
 
 EXPERIMENT = Experiment(
     name="mnist",
@@ -28,7 +40,7 @@ EXPERIMENT = Experiment(
     arms={
         "cnn-scratch": Arm(
             backbone="cnn",
-            recipe=Recipe(lr=0.05, schedule="onecycle", epochs=3, batch_size=128),
+            recipe=Recipe(),  # the tutorial's
         ),
         "cnn-head": Arm(
             backbone="cnn",
@@ -43,9 +55,9 @@ EXPERIMENT = Experiment(
             size=48,
             recipe=Recipe(lr=0.01, schedule="cosine", epochs=9, batch_size=128),
         ),
-        "lite0-full": Arm(
+        "lite0-partial": Arm(
             backbone="timm:tf_efficientnet_lite0",
-            strategy=Full(),
+            strategy=Partial(blocks=1),
             weights="pretrained",
             size=32,
             fraction=0.1,
@@ -55,7 +67,8 @@ EXPERIMENT = Experiment(
     space={
         "lr": LogFloat(low=1e-3, high=0.3),
         "momentum": Uniform(low=0.5, high=0.98),
-        "batch_size": Choice(values=(32, 64, 128, 256)),
+        "batch_size": Choice(values=(64, 128, 256)),
+        "schedule": Choice(values=("constant", "cosine", "onecycle")),
     },
     trials=50,
     pruning=Pruning(),

@@ -21,7 +21,15 @@ from torch import nn
 
 from suite.bench import baselines
 from suite.bench.measure import ROUNDS, Figure, in_turn, ratio, timed
-from suite.bench.workload import LITE, complete_training, examples, mnist_model, prepared_device, training_precision
+from suite.bench.workload import (
+    LITE,
+    SPACE,
+    complete_training,
+    examples,
+    mnist_model,
+    prepared_device,
+    training_precision,
+)
 from suite.data.cache import data_dir
 from suite.data.datasets import search_splits, test_split
 from suite.data.splits import split_indices
@@ -30,7 +38,6 @@ from suite.execution.stop import Stop
 from suite.execution.sweep import sweep
 from suite.models import heads
 from suite.spec import Arm, Augment, Evaluated, Experiment, HeadOnly, Linear, Plugin, Progress, Pruning, Recipe
-from suite.spec.load import load_experiment
 from suite.store.study import StudyDir
 from suite.training import loop
 from suite.training import state as training_state
@@ -83,7 +90,7 @@ def head_sweep(trials: int = 50, epochs: int = 20, size: int = 64, limit: int = 
         question="How long do fifty heads take?",
         dataset="mnist",
         arms={"head": arm},
-        space={key: choices for key, choices in load_experiment("mnist").space.items() if key != "batch_size"},
+        space={key: choices for key, choices in SPACE.items() if key != "batch_size"},
         trials=trials,
         pruning=None,
         limit=limit,
@@ -113,7 +120,6 @@ def search(trials: int = 50, seeds: int = 5) -> Iterator[Figure]:
     hour, so its winner is that of the same search run by the suite: TPE, constant rate, every trial in full.
     """
     place = prepared_device()
-    space = load_experiment("mnist").space
     ours = Recipe(lr=0.05, schedule="onecycle", epochs=2, batch_size=128)
     plans = {"ours": (ours, Pruning(), None), "plain": (Recipe(), None, Plugin(name="TPESampler"))}
     spent: dict[str, float] = {}
@@ -123,7 +129,7 @@ def search(trials: int = 50, seeds: int = 5) -> Iterator[Figure]:
             question="How long do fifty trials take?",
             dataset="mnist",
             arms={"cnn": Arm(backbone="cnn", recipe=recipe)},
-            space=space,
+            space=SPACE,
             trials=trials,
             pruning=pruning,
             sampler=sampler,

@@ -15,7 +15,7 @@ from suite.hardware.budget import result
 from suite.hardware.memory import keep_memory
 from suite.models import backbones
 from suite.models.preprocessing import preprocess
-from suite.spec import Preprocess, Progress, Recipe
+from suite.spec import Choice, LogFloat, Preprocess, Progress, Range, Recipe, Uniform
 from suite.training import loop
 from suite.training import state as training_state
 from suite.training.augment import Prepare, training_preparer
@@ -25,6 +25,12 @@ from suite.training.state import Step, Tally, Training
 MNIST_IMAGES = 60_000
 
 LITE = "timm:tf_efficientnet_lite0"
+
+SPACE: dict[str, Range] = {
+    "lr": LogFloat(low=1e-3, high=0.3),
+    "momentum": Uniform(low=0.5, high=0.98),
+    "batch_size": Choice(values=(32, 64, 128, 256)),
+}
 
 
 def prepared_device() -> torch.device:

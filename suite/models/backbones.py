@@ -177,14 +177,22 @@ def build(name: str, *, classes: int, channels: int, size: int | None, seed: int
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves new parameters as they were allocated: neither random numbers nor constants are written to them."""
+    """Draws no random numbers and writes no constants to new parameters.
+
+    `normal_` and `uniform_` write their mean and lower bound instead: `torch.nn.init.trunc_normal_` draws anew for as
+    long as values lie outside its bounds, and what is in newly allocated memory may lie there.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name: str = getattr(func, "__name__", "")
         filled = args[0] if args else kwargs.get("tensor")
+        if name in ("normal_", "uniform_") and isinstance(filled, torch.Tensor):
+            value: float = args[1] if len(args) > 1 else kwargs.get("mean" if name == "normal_" else "from", 0.0)
+            filled.detach().fill_(value)
+            return filled
         in_place = name.endswith("_") and not name.startswith("__")
-        if (in_place and isinstance(filled, nn.Parameter)) or name in ("normal_", "uniform_"):
+        if in_place and isinstance(filled, nn.Parameter):
             return filled
         return func(*args, **kwargs)
 
