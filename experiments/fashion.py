@@ -2,8 +2,8 @@
 
     mnist-suite sweep fashion --trials 50
 
-To expect, as best validation accuracies: cnn-scratch 92.25 %, cnn-full 91.62 %, lite0-head 87.83 %, lite0-full
-86.10 %, cnn-head 81.40 %. Details: results/README.md.
+To expect, as best validation accuracies: cnn-scratch 92.25 %, cnn-full 91.62 %, lite0-head 87.83 %, cnn-head 81.40 %,
+from an earlier search over other recipes of these arms. Details: results/README.md.
 """
 
 from experiments.mnist import EXPERIMENT as MNIST

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -231,9 +230,9 @@ def run(wanted: list[str], log: Path, processes: int) -> None:
     counts = Counter(one.state for one in done.values())
     with (
         log.open("a") as file,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=50) as pool,
+        get_context("spawn").Pool(processes, maxtasksperchild=50) as pool,
     ):
-        for found in pool.map(outcome, left):
+        for found in pool.imap_unordered(outcome, left):
             file.write(json.dumps({**asdict(found), "timm": timm.__version__}) + "\n")
             file.flush()
             counts[found.state] += 1

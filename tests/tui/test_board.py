@@ -2,14 +2,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from suite.ranking import leaderboard as ranking_leaderboard
 from suite.ranking.leaderboard import COSTS
 from suite.ranking.statistics import sample
 from suite.store.study import StudyDir
-from tui.draw.cells import cell, sparkline
+from tui.draw.aligned import shortened
+from tui.draw.cells import cell, counted, sparkline
 from tui.model import replay
-from tui.model.board import arrange, grouped, known_columns, order
+from tui.model.board import ACTIVE, FOLDED, arrange, grouped, known_columns, order
 from tui.model.feed import Watcher
 from tui.model.filters import FilterError
 from tui.model.snapshot import Run
@@ -28,17 +32,65 @@ def test_order_and_front_are_those_of_the_command_line(runs: list[Run]) -> None:
         cost = key if key in COSTS else "flops"
         expected = ranking_leaderboard.rank((run.row for run in runs), sort=key)
         board = arrange(runs, View(sort=key, cost=cost))
-        assert [line.row.trial for line in board.lines] == [row.trial for row in expected]
+        assert [line.row.trial for line in board.lines if line.row.state == "finished"] == [
+            row.trial for row in expected if row.state == "finished"
+        ]
         assert {trial for _, trial in board.front} == {row.trial for row in expected if row.pareto}
 
 
-def test_unfinished_and_unknown_come_last_in_both_directions(runs: list[Run]) -> None:
+def test_trials_at_work_come_first_and_unknown_values_last_in_both_directions(runs: list[Run]) -> None:
     for reverse in (False, True):
-        rows = [line.row for line in arrange(runs, View(sort="energy", reverse=reverse)).lines]
-        done = [row.state == "finished" for row in rows]
-        assert done == sorted(done, reverse=True)
+        rows = [line.row for line in arrange(runs, View(sort="energy", reverse=reverse, folded=False)).lines]
+        groups = [row.state not in ACTIVE if row.state != "finished" else 1 for row in rows]
+        assert groups == sorted(groups) and rows[0].state in ACTIVE
+        states = [row.state != "finished" for row in rows if row.state not in ACTIVE]
+        assert states == sorted(states)
     nan = runs[0].row._replace(energy=float("nan"))
     assert order(nan, "energy") > order(runs[0].row, "energy")
+
+
+def test_pruned_and_paused_trials_are_counted_on_one_line_once_something_has_finished(runs: list[Run]) -> None:
+    pruned = [run for run in runs if run.row.state == "pruned"]
+    board = arrange(runs, View())
+    assert pruned and board.folded == {"pruned": len(pruned), "paused": 1}
+    assert not any(line.row.state in FOLDED for line in board.lines)
+    assert counted(board.folded) == f"✂ {len(pruned)} pruned  ‖ 1 paused"
+    for view in (View(folded=False), View(filter="arm:cnn state:pruned")):
+        assert not arrange(runs, view).folded
+    assert {line.key for line in arrange(runs, View(), pinned={pruned[0].key}).lines} >= {pruned[0].key}
+    unfinished = [run for run in runs if run.row.state != "finished"]
+    assert len(arrange(unfinished, View()).lines) == len(unfinished)
+
+
+def test_the_gap_to_the_best_is_told_within_one_validation_set(tmp_path: Path) -> None:
+    write_study(tmp_path, "a", ["finished"] * 3)
+    other = make_trial("b", 0).model_copy(update={"data_hash": "other"})
+    write_trial(write_study(tmp_path, "b", []), 0, "finished", trial=other)
+    board = arrange(Watcher(tmp_path).poll().runs, View())
+    gaps = {line.key: board.gap(line.row) for line in board.lines}
+    best = max(line.row.accuracy or 0 for line in board.lines if line.key[0] == "a")
+    assert gaps["b", other.id] == 0
+    for line in board.lines:
+        if line.key[0] == "a":
+            assert gaps[line.key] == pytest.approx((line.row.accuracy or 0) - best)
+    place = next(i for i, line in enumerate(board.lines) if line.key[0] == "b")
+    assert cell(board.lines[place], "gap", place, board=board, view=View(), marked=(), pinned=()) == "best"
+
+
+def test_narrow_cells_are_short_and_tell_names_apart(runs: list[Run]) -> None:
+    board = arrange(runs, View())
+    line = next(line for line in board.lines if line.row.state == "running")
+    running = cell(line, "state", 0, board=board, view=View(), marked=(), pinned=(), narrow=True)
+    assert running.startswith("●") and "running" not in running
+    named = replace(line, row=line.row._replace(study="pretrain-cnn-mnist-1a523f"))
+    short = cell(named, "study", 0, board=board, view=View(), marked=(), pinned=(), narrow=True)
+    assert len(short) == 14 and short.startswith("pretrain"[:7]) and short.endswith("1a523f")
+
+
+@given(st.text(max_size=30), st.integers(0, 20))
+def test_a_shortened_text_fits(text: str, width: int) -> None:
+    assert cell_len(shortened(text, width)) <= width
+    assert shortened(text, 100) == text
 
 
 def test_hyperparameters_are_sorted_as_numbers(runs: list[Run]) -> None:
@@ -55,7 +107,7 @@ def test_filter_counts_and_top(runs: list[Run]) -> None:
 
 
 def test_pins_come_first_and_properties_can_be_filtered(runs: list[Run]) -> None:
-    last = arrange(runs, View()).lines[-1].key
+    last = arrange(runs, View()).lines[-1].key  # a failed one
     board = arrange(runs, View(), pinned={last}, marked={last})
     assert board.lines[0].key == last
     assert [line.key for line in arrange(runs, View(filter="is:marked"), marked={last}).lines] == [last]
@@ -113,7 +165,7 @@ def test_overlapping_intervals_are_flagged(runs: list[Run]) -> None:
     texts = [
         cell(line, "rank", i, board=board, view=View(), marked=(), pinned=()) for i, line in enumerate(board.lines)
     ]
-    assert texts[0] == "1" and "~2" in texts and texts[-1] == "-"
+    assert texts[0] == "-" and "1" in texts and "~2" in texts and texts[-1] == "-"
 
 
 def test_every_known_column_has_a_text(runs: list[Run]) -> None:
@@ -169,5 +221,12 @@ def test_every_key_that_changes_the_view_can_be_undone() -> None:
     assert view.sorted_by_heading("accuracy").reverse and not view.sorted_by_heading("flops").reverse
     assert view.sorted_by_heading("rank") == view
     assert view.sorted_by_neighbour(1).sorted_by_neighbour(-1) == view
-    assert view.with_study_column().columns[:4] == (*DEFAULT_COLUMNS[:3], "study")
-    assert View(study="mnist").with_study_column() == View(study="mnist")
+    assert view.fitted(2, ()).columns[:4] == (*DEFAULT_COLUMNS[:3], "study")
+    assert "study" not in View(study="mnist").fitted(2, ()).columns
+
+
+def test_default_columns_are_fitted_to_what_is_known() -> None:
+    view = View(cost="seconds").fitted(1, {"flops", "tuned"})
+    assert view.columns == ("flag", "rank", "number", "arm", "state", "accuracy", "gap", "seconds", "flops", "tuned")
+    chosen = View(columns=("number", "energy"))
+    assert chosen.fitted(3, ()) == chosen

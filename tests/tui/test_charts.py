@@ -1,5 +1,6 @@
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tui.draw.aligned import cut, left, right
 from tui.draw.chart import Axis, Series, draw, scale, thin, ticks
 from tui.draw.curves import smooth
 from tui.draw.figures import (
+    all_arms,
     correlation_ratio,
     history_figure,
     importance_lines,
@@ -18,6 +20,7 @@ from tui.draw.figures import (
     intermediate_figure,
     parallel_figure,
     pareto_figure,
+    percent,
     ranks,
     slice_figure,
     timeline_figure,
@@ -41,12 +44,12 @@ def text(lines) -> list[str]:
     st.integers(-1, 40),
     points,
     st.booleans(),
-    st.booleans(),
+    st.sampled_from([Axis("y"), Axis("y", log=True), Axis("y", error=True), Axis("y", error=True, low=0.9)]),
     st.sampled_from(["line", "points", "steps"]),
 )
-def test_any_numbers_fit_any_size(width, height, values, log_x, log_y, kind) -> None:
+def test_any_numbers_fit_any_size(width, height, values, log_x, y, kind) -> None:
     series = [Series("some name", values, kind)]
-    lines = text(draw(width, height, series, Axis("x", log=log_x), Axis("y", log=log_y)))
+    lines = text(draw(width, height, series, Axis("x", log=log_x), y))
     assert len(lines) == (max(0, height) if width >= 1 else 0)
     assert all(len(line) <= width for line in lines)
 
@@ -120,6 +123,46 @@ def test_every_figure_can_be_drawn_of_none_one_and_all_runs(runs) -> None:
 def test_notes_tell_the_cost_of_a_step_along_the_front(runs) -> None:
     notes = pareto_figure(runs, "flops").notes
     assert len(notes) == 1 and "pp for" in notes[0] and "x the FLOPs/img" in notes[0]
+
+
+def test_accuracies_near_one_are_drawn_by_the_logarithm_of_their_error() -> None:
+    axis = Axis(error=True, text=percent)
+    found = scale([0.9, 0.99, 0.999, 1.0], axis)
+    assert found is not None
+    places = [found.place(value) for value in (0.9, 0.99, 0.999)]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1])  # type: ignore[operator]
+    marks = [label for _, label in ticks(found, axis, 6)]
+    assert {"90%", "99%", "99.9%"} <= set(marks)
+
+
+def test_a_few_bad_trials_do_not_press_the_others_into_one_row(runs) -> None:
+    done = next(run for run in runs if run.row.state == "finished")
+    accuracies = [0.1, 0.2, *(0.985 + 0.0005 * i for i in range(18))]
+    many = [
+        replace(done, key=("a", str(i)), row=done.row._replace(trial=str(i), number=i, accuracy=accuracy))
+        for i, accuracy in enumerate(accuracies)
+    ]
+    figure = history_figure(many)
+    assert figure.y.error and figure.notes == ("2 below 98.5% not shown; L shows all",)
+    rows = [i for i, line in enumerate(text(draw(60, 24, figure.series, figure.x, figure.y))) if "●" in line]
+    assert max(rows) - min(rows) > 12
+    linear = history_figure(many, linear=True)
+    assert not linear.y.error and not linear.notes
+    dear = [replace(run, row=run.row._replace(flops=10**9 + i)) for i, run in enumerate(many)]
+    cheap = [replace(dear[0], row=dear[0].row._replace(flops=1)), *dear[1:]]
+    assert pareto_figure(cheap, "flops").y.low == pytest.approx(0.1)  # what is on the front stays
+
+
+def test_an_arm_keeps_its_glyph_and_colour_whatever_is_filtered(runs) -> None:
+    done = next(run for run in runs if run.row.state == "finished")
+    arms = [f"arm-{i:02d}" for i in range(12)]
+    many = [
+        replace(done, key=("a", arm), row=done.row._replace(trial=arm, number=i, arm=arm)) for i, arm in enumerate(arms)
+    ]
+    whole = {one.name: (one.style, one.glyph) for one in history_figure(many, arms=all_arms(many)).series[1:]}
+    assert len(set(whole.values())) == len(arms)
+    few = history_figure(many[5:7], arms=all_arms(many)).series[1:]
+    assert {one.name: (one.style, one.glyph) for one in few} == {arm: whole[arm] for arm in arms[5:7]}
 
 
 def test_best_so_far_never_decreases(runs) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
-from suite.ranking.leaderboard import COSTS
+from suite.ranking.leaderboard import COSTS, text
 from suite.store.study import StudyDir
+from tui.draw.cells import title
 from tui.model.view import DEFAULT_COLUMNS
 from tui.saved_views import load_views
 from tui.screens.compare import CompareScreen
@@ -37,8 +38,8 @@ def test_moving(results, drive) -> None:
         for key in ("j", "down", "k", "up", "G", "g", "end", "home", "ctrl+d", "ctrl+u", "pagedown", "pageup"):
             await pilot.press(key)
             places.append(table(app).cursor)
-        assert places == [1, 2, 1, 0, 9, 0, 9, 0, 9, 0, 9, 0]
-        await pilot.press("l", "right", "h", "left")
+        first, last = table(app).board.active, len(table(app).board.lines) - 1  # it starts on the best
+        assert places == [first + 1, first + 2, first + 1, first, last, 0, last, 0, last, 0, last, 0]
 
     drive(results, script)
 
@@ -66,6 +67,34 @@ def test_the_cursor_stays_on_its_trial_while_rows_move(results, drive, screen_te
     drive(results, script, size=(80, 16))
 
 
+def test_columns_scroll_by_whole_ones_and_no_number_is_cut(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        for _ in range(20):
+            lines = screen_text(app).splitlines()
+            heading = lines[2]
+            shown = [key for key in table(app).view.columns if key in COSTS and title(key) in heading]
+            for line, row in zip(lines[3:], table(app).board.lines):
+                for key in shown:
+                    assert f" {text(row.row, key)} " in f"{line} ", (key, line)
+            await pilot.press("l")
+        assert "tuned" in heading
+        await pilot.press(*["h"] * 20)
+        assert table(app).scroll_offset.x == 0
+
+    drive(results, script, size=(80, 20))
+
+
+def test_the_line_of_screens_is_shown_and_can_be_clicked(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        top = screen_text(app).splitlines()[0]
+        for key, name in enumerate(("Board", "Plots", "Studies", "System", "Pad"), 1):
+            assert f" {key} {name} " in top
+        await pilot.click("#status", offset=(top.index("Studies") + 1, 0))
+        assert isinstance(app.screen, StudiesScreen)
+
+    drive(results, script, size=(80, 24))
+
+
 @pytest.mark.slow
 def test_filter_as_you_type(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
@@ -77,7 +106,10 @@ def test_filter_as_you_type(results, drive, screen_text) -> None:
         assert "what?" in screen_text(app) or "not a unit" in screen_text(app)
         assert len(table(app).board.lines) == 2  # those of the last valid filter
         await pilot.press("escape")
-        assert len(table(app).board.lines) == 10 and app.view.filter == ""
+        assert len(table(app).board.lines) == 8 and app.view.filter == ""
+        assert "✂ 1 pruned  ‖ 1 paused: z shows them" in screen_text(app)
+        await pilot.press("z")
+        assert len(table(app).board.lines) == 10 and "z shows them" not in screen_text(app)
 
     drive(results, script)
 
@@ -92,11 +124,11 @@ def test_sorting(results, drive) -> None:
         await pilot.press("greater_than_sign")
         assert app.view.sort == "curve"
         await pilot.press("less_than_sign", "less_than_sign")
-        assert app.view.sort == "seconds"
+        assert app.view.sort == "train_flops"  # in the order in which they are drawn
         await pilot.press("r")
         assert app.view.reverse
         await pilot.press("s", "escape")
-        assert app.view.sort == "seconds"
+        assert app.view.sort == "train_flops"
         await pilot.press("s", *"batch", "enter")
         assert app.view.sort == "batch_size"
         await pilot.click(RunTable, offset=(9, 0))
@@ -125,7 +157,7 @@ def test_columns(results, drive, screen_text) -> None:
 def test_marks_pins_top_and_groups(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         await pilot.press("space", "space")
-        assert len(app.marked) == 2 and table(app).cursor == 2
+        assert len(app.marked) == 2 and table(app).cursor == table(app).board.active + 2
         await pilot.press("p")
         assert table(app).board.lines[0].key in app.pinned
         await pilot.press("p", "m")
@@ -365,7 +397,7 @@ def test_replay(results, drive, screen_text) -> None:
         some = len(table(app).board.lines)
         assert 0 < some <= 10
         await pilot.press("left_square_bracket", "w")
-        assert "replay" not in screen_text(app) and len(table(app).board.lines) == 10
+        assert "replay" not in screen_text(app) and len(table(app).board.lines) == 8
         await pilot.press("left_square_bracket", "right_square_bracket")
         assert "replay" not in screen_text(app)
 

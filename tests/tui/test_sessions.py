@@ -248,7 +248,7 @@ def test_a_lost_terminal_ends_it(terminal: Terminal) -> None:
 
 def rows(screen: str) -> list[tuple[str, ...]]:
     """Trial, state and accuracy of every line of the leaderboard, best first."""
-    return re.findall(r"(\d{4})  cnn  +\S (\w+) +([\d.]+%)", screen)
+    return re.findall(r"(\d{4})  cnn  +\S (\w+)(?: \d+%)? +([\d.]+%)", screen)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

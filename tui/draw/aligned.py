@@ -18,6 +18,14 @@ def cut(text: str, width: int) -> str:
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"[:width]
 
 
+def shortened(text: str, width: int) -> str:
+    """`text` in at most `width` cells; an ellipsis takes the place of its middle, since names differ at both ends."""
+    if cell_len(text) <= width or width < 2:
+        return text if cell_len(text) <= width else cut(text, width)
+    end = text[-((width - 1) // 2) :] if width > 2 else ""
+    return set_cell_size(text, max(0, width - 1 - cell_len(end))).rstrip() + "…" + end
+
+
 def widest(texts: list[str]) -> int:
     """The cells that the widest of these texts takes; 0 if there are none."""
     return max(map(cell_len, texts), default=0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, text
+from tui.draw.aligned import shortened
 from tui.model.board import Board, BoardLine, row_value
 from tui.model.detail import clean
-from tui.model.snapshot import Key
+from tui.model.snapshot import Key, Run
 from tui.model.view import View
 
 STATES = ("running", "stale", "waiting", "paused", "finished", "pruned", "failed", "stopped")  # of a run
@@ -29,6 +30,7 @@ GLYPHS = {
 PARETO, MARKED, PINNED = "★", "●", "▲"
 TITLES = {
     "flag": "",
+    "gap": "Δ best",
     "curve": "val curve",
     "power": "power",
     "dataset": "data set",
@@ -39,6 +41,8 @@ TITLES = {
 LEFT = frozenset(
     {"flag", "tuned", "dataset", "host", "curve", *(key for key, column in COLUMNS.items() if column.textual)}
 )
+NAMES = ("study", "arm", "backbone", "dataset")  # cells that a narrow screen shortens in the middle
+NAME = 14  # cells of such a name
 BARS = "▁▂▃▄▅▆▇█"
 SPARK = 12  # points of a sparkline
 
@@ -59,8 +63,9 @@ def cell(
     view: View,
     marked: Collection[Key],
     pinned: Collection[Key],
+    narrow: bool = False,
 ) -> str:
-    """The text of a cell. `place` is the index of the line on the board."""
+    """The text of a cell. `place` is the index of the line on the board; `narrow` is for screens of some 80 cells."""
     row, run = line.row, line.runs[0]
     if key == "flag":
         keys = [member.key for member in line.runs]
@@ -74,9 +79,16 @@ def cell(
     if key == "rank":
         if row.state != "finished":
             return "-"
-        return f"{'~' if view.sort == 'accuracy' and board.overlaps(place) else ''}{place + 1}"
+        rank = place + 1 - board.active
+        return f"{'~' if view.sort == 'accuracy' and board.overlaps(place) else ''}{rank}"
     if key == "state":
-        return f"{GLYPHS.get(row.state, '?')} {row.state}"
+        return state(run, row.state, narrow)
+    if key == "gap":
+        gap = board.gap(row)
+        return "-" if gap is None else "best" if gap == 0 and row.state == "finished" else f"{100 * gap:+.2f}"
+    if key in NAMES:
+        whole = clean(run.trial.dataset if key == "dataset" else text(row, key))
+        return shortened(whole, NAME) if narrow else whole
     if key == "accuracy" and len(line.runs) > 1 and row.low is not None and row.high is not None:
         return f"{text(row, key)} ±{50 * (row.high - row.low):.2f}"
     if key == "curve":
@@ -84,8 +96,6 @@ def cell(
     if key == "power":
         value = row_value(row, key)
         return "-" if value is None else f"{value:.3g} W"
-    if key == "dataset":
-        return run.trial.dataset
     if key == "host":
         return run.host or "-"
     if key == "seeds":
@@ -93,6 +103,19 @@ def cell(
     if key in COLUMNS:
         return clean(text(row, key))
     return clean(value_text(row_value(row, key)))
+
+
+def state(run: Run, name: str, narrow: bool) -> str:
+    """The glyph of a state, its name where there is room, and of a running trial the part that is done."""
+    glyph = GLYPHS.get(name, "?")
+    steps = run.started.steps if run.started is not None else 0
+    part = f" {100 * min(run.step / steps, 1):.0f}%" if name == "running" and steps else ""
+    return f"{glyph}{part}" if narrow else f"{glyph} {name}{part}"
+
+
+def counted(states: Mapping[str, int]) -> str:
+    """'✂ 42 pruned  ‖ 3 paused'."""
+    return "  ".join(f"{GLYPHS.get(name, '?')} {count} {name}" for name, count in states.items())
 
 
 def value_text(value: Any) -> str:

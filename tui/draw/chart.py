@@ -19,6 +19,7 @@ from tui.draw.aligned import cut, right, widest
 Piece = tuple[str, str]  # text, name of its style; "": the default style
 GLYPHS = "●◆■▲▼✚○◇"
 STYLES = tuple(f"series-{i}" for i in range(8))
+LEAST_ERROR = 1e-5  # smaller errors are drawn as this one: no answer was wrong
 LIMIT = 1e100  # larger values are not drawn: arithmetic with them may overflow
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # braille bits by [x][y]
 
@@ -40,6 +41,7 @@ class Axis:
 
     title: str = ""
     log: bool = False
+    error: bool = False  # the values are shares of right answers, placed by the logarithm of the error
     text: Callable[[float], str] = lambda v: f"{v:.4g}"  # the label of a tick
     low: float | None = None  # lower limit; None: that of the data
     high: float | None = None
@@ -49,22 +51,29 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Maps values to positions between 0 and 1. With `log`, the limits are decimal logarithms."""
+    """Maps values to positions between 0 and 1. The limits are `moved` values."""
 
     low: float
     high: float
     log: bool
+    error: bool = False
 
     def place(self, value: float) -> float | None:
         if not drawable(value, self.log):
             return None
-        value = math.log10(value) if self.log else value
-        return (value - self.low) / (self.high - self.low)
+        return (moved(value, self.log, self.error) - self.low) / (self.high - self.low)
 
 
 def drawable(value: float, log: bool) -> bool:
     """Whether a value can be drawn: finite, its magnitude below LIMIT, and positive on a logarithmic axis."""
     return 1 / LIMIT < value < LIMIT if log else -LIMIT < value < LIMIT  # False for NaN, too
+
+
+def moved(value: float, log: bool, error: bool) -> float:
+    """Where a value lies on an axis that is linear, logarithmic, or logarithmic in the error 1 - value."""
+    if error:
+        return -math.log10(max(1 - value, LEAST_ERROR))
+    return math.log10(value) if log else value
 
 
 def scale(values: Sequence[float], axis: Axis) -> Scale | None:
@@ -73,15 +82,14 @@ def scale(values: Sequence[float], axis: Axis) -> Scale | None:
     usable += [v for v in (axis.low, axis.high) if v is not None]
     if not usable:
         return None
-    low = min(usable) if axis.low is None else axis.low
-    high = max(usable) if axis.high is None else axis.high
-    if axis.log:
-        low, high = math.log10(low), math.log10(high)
+    low = moved(min(usable) if axis.low is None else axis.low, axis.log, axis.error)
+    high = moved(max(usable) if axis.high is None else axis.high, axis.log, axis.error)
     if high - low < 1e-9 * max(1e-3, abs(low)):
-        pad = 0.5 if axis.log else max(abs(low) * 0.05, 1e-3)
-        return Scale(low - pad, high + pad, axis.log)
+        pad = 0.5 if axis.log or axis.error else max(abs(low) * 0.05, 1e-3)
+        return Scale(low - pad, high + pad, axis.log, axis.error)
     pad = 0.03 * (high - low)
-    return Scale(low - (0 if axis.low is not None else pad), high + (0 if axis.high is not None else pad), axis.log)
+    below, above = (0 if axis.low is not None else pad), (0 if axis.high is not None else pad)
+    return Scale(low - below, high + above, axis.log, axis.error)
 
 
 def ticks(scale: Scale, axis: Axis, count: int) -> list[tuple[float, str]]:
@@ -89,7 +97,10 @@ def ticks(scale: Scale, axis: Axis, count: int) -> list[tuple[float, str]]:
     if axis.labels:
         step = max(1, math.ceil(len(axis.labels) / max(1, count)))
         return list(axis.labels[::step])
-    values = _log_ticks(scale, count) if scale.log else _linear_ticks(scale, count, axis.whole)
+    if scale.error:
+        values = [1 - error for error in _log_ticks(Scale(-scale.high, -scale.low, True), count)]
+    else:
+        values = _log_ticks(scale, count) if scale.log else _linear_ticks(scale, count, axis.whole)
     texts = [axis.text(value) for value in values]
     if any(texts) and len(set(texts)) < len(texts):  # the axis's format is too coarse for this range
         texts = [f"{value:.6g}" for value in values]

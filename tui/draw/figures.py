@@ -16,6 +16,7 @@ from tui.model.board import row_value
 from tui.model.snapshot import Run
 
 LINEAR_COSTS = frozenset({"latency"})
+FINE = 0.95  # best accuracy from which accuracies are drawn by the logarithm of the error
 MOST_LINES = 60  # curves in the figure of intermediate values
 
 
@@ -44,20 +45,31 @@ def _by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return dict(sorted(arms.items()))
 
 
-def pareto_figure(runs: Sequence[Run], cost: str) -> Figure:
+def _marks(arm: str, arms: Sequence[str]) -> tuple[str, str]:
+    """Style and glyph of an arm. `arms` are all arms there are, so that a filter does not change them."""
+    place = arms.index(arm) if arm in arms else 0
+    return STYLES[(place + place // len(GLYPHS)) % len(STYLES)], GLYPHS[place % len(GLYPHS)]
+
+
+def all_arms(runs: Sequence[Run]) -> list[str]:
+    """The names of arms, in the order in which they get glyphs and colours."""
+    return sorted({run.row.arm for run in runs})
+
+
+def _points(runs: Sequence[Run], arms: Sequence[str], place: Callable[[Run], tuple[float, float]]) -> list[Series]:
+    """A series of points for each arm."""
+    arms = arms or all_arms(runs)
+    return [
+        Series(arm, [place(run) for run in members], "points", *_marks(arm, arms))
+        for arm, members in _by_arm(runs).items()
+    ]
+
+
+def pareto_figure(runs: Sequence[Run], cost: str, *, arms: Sequence[str] = (), linear: bool = False) -> Figure:
     """Accuracy against a cost, with the Pareto front; the notes tell the cost of each step along the front."""
     done = [run for run in _finished(runs) if getattr(run.row, cost) is not None]
     front = pareto([run.row for run in done], cost)
-    series = [
-        Series(
-            arm,
-            [(float(getattr(r.row, cost)), r.row.accuracy or 0.0) for r in members],
-            "points",
-            STYLES[i % 8],
-            GLYPHS[i % 8],
-        )
-        for i, (arm, members) in enumerate(_by_arm(done).items())
-    ]
+    series = _points(done, arms, lambda run: (float(getattr(run.row, cost)), run.row.accuracy or 0.0))
     steps = Series("Pareto front", [(float(getattr(r, cost)), r.accuracy or 0.0) for r in front], "steps", "strong")
     text = COLUMNS[cost].text
     notes: list[str] = []
@@ -69,59 +81,58 @@ def pareto_figure(runs: Sequence[Run], cost: str) -> Figure:
             f"{cheaper.number:04d} → {dearer.number:04d}: +{100 * gain:.2f} pp for {times}"
             f" ({text(before)} → {text(after)}), {dearer.arm}"
         )
-    return Figure(
-        (steps, *series), Axis(title(cost), log=cost not in LINEAR_COSTS, text=text), _accuracy(), tuple(notes)
-    )
+    y, left_out = _accuracy([r.row.accuracy or 0.0 for r in done], linear, [r.accuracy or 0.0 for r in front])
+    x = Axis(title(cost), log=cost not in LINEAR_COSTS, text=text)
+    return Figure((steps, *series), x, y, (*left_out, *notes))
 
 
-def _accuracy(name: str = "validation accuracy") -> Axis:
-    return Axis(name, text=percent)
+def _accuracy(values: Sequence[float], linear: bool, keep: Sequence[float] = ()) -> tuple[Axis, tuple[str, ...]]:
+    """The axis of accuracies, and a note on those that lie below it.
+
+    Above FINE it is logarithmic in the error, and the lowest tenth is left out: a few trials that learnt nothing would
+    press all others into one row. `linear` turns both off; what is in `keep` stays.
+    """
+    name = "validation accuracy"
+    known = sorted(values)
+    if linear or not known or known[-1] < FINE:
+        return Axis(name, text=percent), ()
+    low = min([known[len(known) // 10], *keep])
+    below = sum(value < low for value in known)
+    notes = (f"{below} below {percent(low)} not shown; L shows all",) if below else ()
+    return Axis(f"{name}, by the logarithm of the error", error=True, text=percent, low=low), notes
 
 
-def history_figure(runs: Sequence[Run]) -> Figure:
+def history_figure(runs: Sequence[Run], *, arms: Sequence[str] = (), linear: bool = False) -> Figure:
     """Accuracy by trial number, and the best of the finished trials up to there."""
-    points, best = [], []
+    known = [run for run in runs if run.row.accuracy is not None]
+    best: list[tuple[float, float]] = []
     top = -math.inf
-    for run in sorted(runs, key=lambda run: (run.row.study, run.row.number)):
-        if run.row.accuracy is None:
-            continue
-        points.append((float(run.row.number), run.row.accuracy))
-        if run.row.state == "finished" and run.row.accuracy > top:
-            top = run.row.accuracy
+    for run in sorted(known, key=lambda run: (run.row.number, run.row.study)):
+        if run.row.state == "finished":
+            top = max(top, run.row.accuracy or 0.0)
         if math.isfinite(top):
             best.append((float(run.row.number), top))
-    series = [
-        Series(
-            arm,
-            [(float(r.row.number), r.row.accuracy) for r in members if r.row.accuracy is not None],
-            "points",
-            STYLES[i % 8],
-            GLYPHS[i % 8],
-        )
-        for i, (arm, members) in enumerate(_by_arm(runs).items())
-    ]
-    best.sort()
-    return Figure(
-        (Series("best so far", best, "steps", "strong"), *series), Axis("trial number", whole=True), _accuracy()
-    )
+    series = _points(known, arms, lambda run: (float(run.row.number), run.row.accuracy or 0.0))
+    y, notes = _accuracy([run.row.accuracy or 0.0 for run in known], linear)
+    return Figure((Series("best so far", best, "steps", "strong"), *series), Axis("trial number", whole=True), y, notes)
 
 
-def intermediate_figure(runs: Sequence[Run]) -> Figure:
+def intermediate_figure(runs: Sequence[Run], *, arms: Sequence[str] = (), linear: bool = False) -> Figure:
     """Validation accuracy by epoch of the best MOST_LINES runs."""
     shown = sorted((r for r in runs if r.row.curve), key=lambda r: -(r.row.accuracy or 0.0))
-    arms = {arm: i for i, arm in enumerate(_by_arm(runs))}
+    arms = arms or all_arms(runs)
     named: set[str] = set()
     series: list[Series] = []
     for run in reversed(shown[:MOST_LINES]):
         points = [(float(epoch), accuracy) for epoch, accuracy in epochs(run)]
         name = run.row.arm if run.row.arm not in named else ""
         named.add(run.row.arm)
-        index = arms[run.row.arm] % 8
         kind = "line" if len(points) > 1 else "points"
-        series.append(Series(name, points, kind, STYLES[index], GLYPHS[index]))
+        series.append(Series(name, points, kind, *_marks(run.row.arm, arms)))
     left_out = len(shown) - MOST_LINES
     notes = (f"The {MOST_LINES} best of {len(shown)} runs.",) if left_out > 0 else ()
-    return Figure(tuple(series), Axis("epoch", whole=True), _accuracy(), notes)
+    y, below = _accuracy([value for one in series for _, value in one.points], linear)
+    return Figure(tuple(series), Axis("epoch", whole=True), y, (*notes, *below))
 
 
 def epochs(run: Run) -> list[tuple[float, float]]:
@@ -129,22 +140,14 @@ def epochs(run: Run) -> list[tuple[float, float]]:
     return list(run.record.curve) if run.record is not None else list(zip(run.row.epochs, run.row.curve))
 
 
-def slice_figure(runs: Sequence[Run], key: str) -> Figure:
+def slice_figure(runs: Sequence[Run], key: str, *, arms: Sequence[str] = (), linear: bool = False) -> Figure:
     """Accuracy against one hyperparameter."""
     points = {run.key: row_value(run.row, key) for run in runs}
     done = [run for run in runs if run.row.accuracy is not None and points[run.key] is not None]
     axis, place = _axis_of(key, [points[run.key] for run in done])
-    series = [
-        Series(
-            arm,
-            [(place(points[r.key]), r.row.accuracy or 0.0) for r in members],
-            "points",
-            STYLES[i % 8],
-            GLYPHS[i % 8],
-        )
-        for i, (arm, members) in enumerate(_by_arm(done).items())
-    ]
-    return Figure(tuple(series), axis, _accuracy())
+    series = _points(done, arms, lambda run: (place(points[run.key]), run.row.accuracy or 0.0))
+    y, notes = _accuracy([r.row.accuracy or 0.0 for r in done], linear)
+    return Figure(tuple(series), axis, y, notes)
 
 
 def _axis_of(key: str, values: Sequence[object]) -> tuple[Axis, Callable[[object], float]]:

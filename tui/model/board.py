@@ -6,17 +6,23 @@ Pure functions. They run again whenever the results change, so they must be fast
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from suite.ranking.leaderboard import COLUMNS, COSTS, Row, pareto_keys
+from suite.ranking.leaderboard import COLUMNS, COSTS, Row, ValidationSet, pareto_keys
 from suite.ranking.statistics import sample_of_shares
 from tui.model.filters import Filter, Subject, lookup, parse
 from tui.model.snapshot import Key, Run
 from tui.model.view import View
 
-EXTRA = ("flag", "curve", "power", "host", "seeds")  # columns that only the dashboard has
+EXTRA = ("flag", "gap", "curve", "power", "host", "seeds")  # columns that only the dashboard has
+
+ACTIVE = ("running", "stale", "waiting")  # states of the trials that stand above the ranking
+
+FOLDED = ("pruned", "paused")  # states of the trials that are counted on one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class BoardLine:
         return self.runs[0].key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Board:
     """The lines in order, and what they are a part of."""
 
@@ -40,6 +46,8 @@ class Board:
     total: int = 0  # runs before the filter
     front: frozenset[Key] = frozenset()  # lines on a Pareto front
     splits: int = 0  # number of validation splits among the runs; above 1, not all accuracies are comparable
+    best: Mapping[ValidationSet, float] = field(default_factory=dict)  # highest accuracy of a finished run, by split
+    folded: Mapping[str, int] = field(default_factory=dict)  # number of runs that have no line, by state
 
     @property
     def keys(self) -> list[Key]:
@@ -48,6 +56,20 @@ class Board:
     def place(self, key: Key | None) -> int | None:
         """Index of the line with this key, None if there is none."""
         return next((i for i, line in enumerate(self.lines) if line.key == key), None) if key else None
+
+    @cached_property
+    def active(self) -> int:
+        """Number of lines above the ranking."""
+        return sum(line.row.state in ACTIVE for line in self.lines)
+
+    def gap(self, row: Row) -> float | None:
+        """Accuracy less the best one on the same validation set, at most 0 for a finished run."""
+        best = self.best.get(row.validation)
+        return None if best is None or row.accuracy is None else row.accuracy - best
+
+    def known(self, columns: Iterable[str]) -> set[str]:
+        """The columns that have a value on some line."""
+        return {key for key in columns if any(row_value(line.row, key) not in (None, (), "{}") for line in self.lines)}
 
     def overlaps(self, place: int) -> bool:
         """Whether the confidence intervals of a line and of the line above overlap."""
@@ -64,9 +86,16 @@ def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pi
     wanted = parse(view.filter)
     within = [run for run in runs if view.study is None or run.row.study == view.study]
     kept = _filtered(within, wanted, view.cost, marked, pinned)
-    lines = grouped(kept) if view.grouped else [BoardLine(run.row, (run,)) for run in kept]
+    best = _best(within)
+    hidden: Counter[str] = Counter()
+    shown = kept
+    if view.folded and not view.filter and best:
+        held = {*marked, *pinned}
+        shown = [run for run in kept if run.row.state not in FOLDED or run.key in held]
+        hidden = Counter(run.row.state for run in kept if run.row.state in FOLDED and run.key not in held)
+    lines = grouped(shown) if view.grouped else [BoardLine(run.row, (run,)) for run in shown]
     front = fronts(lines, view.cost)
-    lines.sort(key=lambda line: order(line.row, view.sort, view.reverse))
+    lines.sort(key=lambda line: (line.row.state not in ACTIVE, order(line.row, view.sort, view.reverse)))
     if pinned:
         lines.sort(key=lambda line: not any(run.key in pinned for run in line.runs))  # stable: keeps the order
     if view.top:
@@ -77,7 +106,19 @@ def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pi
         total=len(within),
         front=front,
         splits=len({run.row.validation for run in kept}),
+        best=best,
+        folded={state: hidden[state] for state in FOLDED if hidden[state]},
     )
+
+
+def _best(runs: Iterable[Run]) -> dict[ValidationSet, float]:
+    """The highest accuracy of a finished run, by validation set."""
+    found: dict[ValidationSet, float] = {}
+    for run in runs:
+        row = run.row
+        if row.state == "finished" and row.accuracy is not None:
+            found[row.validation] = max(row.accuracy, found.get(row.validation, 0.0))
+    return found
 
 
 def _filtered(
@@ -129,7 +170,7 @@ def _descending(text: str) -> tuple[int, ...]:
 
 def row_value(row: Row, key: str) -> Any:
     """The value that a column sorts by; None where it is unknown."""
-    if key == "rank":
+    if key in ("rank", "gap"):
         key = "accuracy"
     if key == "curve":
         return row.curve[-1] if row.curve else None

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pydantic import BaseModel, ConfigDict
 
-from suite.ranking.leaderboard import COSTS, DEFAULT
+from suite.ranking.leaderboard import COSTS
 
-DEFAULT_COLUMNS = ("flag", *(key for key in DEFAULT if key != "tuned"), "curve", "tuned")
+DEFAULT_COLUMNS = (
+    "flag",
+    "rank",
+    "number",
+    "arm",
+    "state",
+    "accuracy",
+    "gap",
+    "flops",
+    "seconds",
+    "params",
+    "train_flops",
+    "energy",
+    "curve",
+    "tuned",
+)  # what an 80 cells wide screen must show comes first
 UNSORTABLE = ("flag", "rank")
 TOPS = (0, 10, 25, 50, 100)  # numbers of lines to choose from; 0: all
 
@@ -24,6 +41,7 @@ class View(BaseModel):
     study: str | None = None  # None: all of them
     top: int = 0  # number of lines; 0: all
     grouped: bool = False  # seeds of one configuration on one line
+    folded: bool = True  # pruned and paused trials are counted on one line, once something has finished
 
     def sane(self) -> View:
         """The view without values that this version does not know, as a file of another version may hold."""
@@ -61,9 +79,21 @@ class View(BaseModel):
             columns = (*columns[:place], "seeds", *columns[place:])
         return self.changed(grouped=not self.grouped, columns=columns)
 
-    def with_study_column(self) -> View:
-        """With the study's name among the default columns, for several studies in one table."""
-        if self.columns != DEFAULT_COLUMNS or self.study is not None:
+    def fitted(self, studies: int, known: Collection[str]) -> View:
+        """What is drawn of the default columns: the cost of the front before the others, none that is unknown to all
+        lines, and the study's name where there are several. Columns that the user has chosen stay as they are.
+
+        Args:
+            studies: Number of studies in the table.
+            known: Columns that have a value on some line.
+        """
+        if self.columns != DEFAULT_COLUMNS:
             return self
-        place = DEFAULT_COLUMNS.index("number") + 1
-        return self.changed(columns=(*DEFAULT_COLUMNS[:place], "study", *DEFAULT_COLUMNS[place:]))
+        costs = [key for key in DEFAULT_COLUMNS if key in COSTS and key != self.cost]
+        place = DEFAULT_COLUMNS.index("gap") + 1
+        rest = [key for key in DEFAULT_COLUMNS[place:] if key not in COSTS]
+        columns = (*DEFAULT_COLUMNS[:place], self.cost, *(key for key in (*costs, *rest) if key in known))
+        if studies > 1 and self.study is None:
+            number = DEFAULT_COLUMNS.index("number") + 1
+            columns = (*columns[:number], "study", *columns[number:])
+        return self.changed(columns=columns)

@@ -44,6 +44,7 @@ class LeaderboardScreen(LiveScreen):
         Binding("t", "top", "Top N", show=False),
         Binding("u", "group", "Group seeds", show=False),
         Binding("f", "cost", "Pareto cost"),
+        Binding("z", "fold", "Show or fold pruned and paused trials", show=False),
         Binding("space", "mark", "Mark"),
         Binding("m", "unmark_all", "Unmark all", show=False),
         Binding("p", "pin", "Pin", show=False),
@@ -92,7 +93,7 @@ class LeaderboardScreen(LiveScreen):
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
-        self.query_one(StatusLine).show("Leaderboard", snapshot, session.problem, session.readonly)
+        self.query_one(StatusLine).show("Board", snapshot, session.problem, session.readonly)
         self.query_one(Budget).show(snapshot, session.view.study)
         state = (
             snapshot.version,
@@ -117,7 +118,7 @@ class LeaderboardScreen(LiveScreen):
         empty = snapshot.problem or ("No trial passes the filter." if view.filter else "No trial yet.")
         if snapshot.problem and not session.readonly:
             empty = f"Press n to launch a sweep. {empty}"
-        shown = view.with_study_column() if len(snapshot.studies) > 1 else view
+        shown = view.fitted(len(snapshot.studies), session.board.known(view.columns))
         self.table.show(session.board, shown, marked=session.marked, pinned=session.pinned, empty=empty)
         notice = problem or summary(session.board, view, len(session.marked), self._replay.percent)
         self.query_one("#notice", Static).update(notice)
@@ -169,7 +170,8 @@ class LeaderboardScreen(LiveScreen):
         self.app.push_screen(ChooseScreen("Sort by", options, self.session.view.sort), chosen)
 
     def action_shift_sort(self, by: int) -> None:
-        self.set_view(self.session.view.sorted_by_neighbour(by))
+        drawn = self.table.view.sorted_by_neighbour(by)  # in the order in which the columns are drawn
+        self.change_view(sort=drawn.sort, reverse=False)
 
     def action_reverse(self) -> None:
         self.change_view(reverse=not self.session.view.reverse)
@@ -190,6 +192,9 @@ class LeaderboardScreen(LiveScreen):
 
     def action_group(self) -> None:
         self.set_view(self.session.view.toggled_grouping())
+
+    def action_fold(self) -> None:
+        self.change_view(folded=not self.session.view.folded)
 
     def action_cost(self) -> None:
         self.set_view(self.session.view.next_cost())

@@ -11,6 +11,7 @@ from textual.widgets import Footer, Static
 from tui.draw.cells import title
 from tui.draw.figures import (
     Figure,
+    all_arms,
     history_figure,
     importance_lines,
     intermediate_figure,
@@ -39,6 +40,7 @@ class PlotsScreen(LiveScreen):
         Binding("F", "cost(-1)", "Cost before", show=False),
         Binding("p", "parameter(1)", "Parameter"),
         Binding("P", "parameter(-1)", "Parameter before", show=False),
+        Binding("L", "linear", "Linear or log error"),
         Binding("escape", "app.mode('board')", "Leaderboard", show=False),
     ]
 
@@ -46,6 +48,7 @@ class PlotsScreen(LiveScreen):
         super().__init__()
         self.figure = FIGURES[0]
         self.parameter = 0
+        self.linear = False  # accuracies, and not their errors on a logarithmic scale
         self._shown: tuple[object, ...] = ()
 
     def compose(self) -> ComposeResult:
@@ -60,7 +63,7 @@ class PlotsScreen(LiveScreen):
         session = self.session
         self.query_one(StatusLine).show("Plots", snapshot, session.problem, session.readonly)
         moving = snapshot.time if self.figure == "timeline" else 0
-        wanted = (snapshot.version, session.view, self.figure, self.parameter, moving, self.size)
+        wanted = (snapshot.version, session.view, self.figure, self.parameter, self.linear, moving, self.size)
         if wanted == self._shown:
             return
         self._shown = wanted
@@ -70,7 +73,7 @@ class PlotsScreen(LiveScreen):
         self._show(runs, snapshot)
 
     def _runs(self, snapshot: Snapshot) -> list[Run]:
-        view = self.session.view.model_copy(update={"top": 0})
+        view = self.session.view.model_copy(update={"top": 0, "folded": False})
         try:
             board = arrange(snapshot.runs, view, marked=self.session.marked, pinned=self.session.pinned)
         except FilterError:
@@ -102,15 +105,16 @@ class PlotsScreen(LiveScreen):
         self.query_one("#notes", Static).update("\n".join((" · ".join(words), *notes)))
 
     def _figure(self, runs: list[Run], snapshot: Snapshot) -> Figure:
+        drawn = {"arms": all_arms(snapshot.runs), "linear": self.linear}
         match self.figure:
             case "pareto":
-                return pareto_figure(runs, self.session.view.cost)
+                return pareto_figure(runs, self.session.view.cost, **drawn)
             case "history":
-                return history_figure(runs)
+                return history_figure(runs, **drawn)
             case "intermediate":
-                return intermediate_figure(runs)
+                return intermediate_figure(runs, **drawn)
             case "slice":
-                return slice_figure(runs, self._parameter(runs))
+                return slice_figure(runs, self._parameter(runs), **drawn)
             case "parallel":
                 return parallel_figure(runs)
             case _:
@@ -132,6 +136,10 @@ class PlotsScreen(LiveScreen):
         self.figure = "pareto"
         self.redraw()
         self.notify(f"Cost: {title(self.session.view.cost)}", timeout=1)
+
+    def action_linear(self) -> None:
+        self.linear = not self.linear
+        self.redraw()
 
     def action_parameter(self, by: int) -> None:
         self.parameter += by if self.figure == "slice" else 0

@@ -21,13 +21,14 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from tui.draw.aligned import left, right
-from tui.draw.cells import LEFT, STATES, cell, title
+from tui.draw.cells import LEFT, STATES, cell, counted, title
 from tui.model.board import Board, BoardLine
 from tui.model.snapshot import Key
 from tui.model.view import View
 
 FIXED = ("flag", "rank", "number")  # columns that stay while the others scroll sideways
 GAP = "  "
+NARROW = 100  # cells; below, states are glyphs and long names are shortened
 
 
 class RunTable(ScrollView, can_focus=True):
@@ -91,7 +92,7 @@ class RunTable(ScrollView, can_focus=True):
         """Show a board. The cursor stays on its run, and that run at its height on the screen."""
         if view.columns != self.view.columns or view.sort != self.view.sort or view.grouped != self.view.grouped:
             self._widths = {}
-        before = self.cursor
+        before = self.cursor if self._cursor_key is not None else board.active  # at first on the best
         self.board, self.view, self.marked, self.pinned, self.empty = board, view, marked, pinned, empty
         self._measure()
         place = board.place(self._cursor_key)
@@ -138,7 +139,14 @@ class RunTable(ScrollView, can_focus=True):
         self._go(0 if end < 0 else len(self.board.lines) - 1)
 
     def action_sideways(self, by: int) -> None:
-        self.scroll_relative(x=by * 12, animate=False)
+        """Scroll by a whole column."""
+        starts = [0]
+        for key in self._columns()[1]:
+            starts.append(starts[-1] + self._widths[key] + len(GAP))
+        x = self.scroll_offset.x
+        there = [start for start in starts[:-1] if (start > x if by > 0 else start < x)]
+        if there:
+            self.scroll_to(x=min(there) if by > 0 else max(there), animate=False)
 
     def _go(self, place: int) -> None:
         self.cursor = max(0, min(place, len(self.board.lines) - 1))
@@ -190,6 +198,7 @@ class RunTable(ScrollView, can_focus=True):
         return columns[:count], columns[count:]
 
     def on_resize(self) -> None:
+        self._widths = {}
         self._measure()
         self.watch_cursor()
 
@@ -203,7 +212,7 @@ class RunTable(ScrollView, can_focus=True):
         for key in [key for key in self._widths if key not in self.view.columns]:
             del self._widths[key]
         width = sum(self._widths.values()) + len(GAP) * max(0, len(self._widths) - 1)
-        size = Size(width, len(self.board.lines) + 1)
+        size = Size(width, len(self.board.lines) + 1 + bool(self.board.folded))
         if size != self.virtual_size:
             self.virtual_size = size
 
@@ -213,11 +222,16 @@ class RunTable(ScrollView, can_focus=True):
             self._measure()
 
     def _heading(self, key: str) -> str:
+        if key == "state" and self._room.width < NARROW:
+            return ""
         arrow = ("▴" if self.view.reverse else "▾") if key == self.view.sort else ""
         return title(key) + arrow
 
     def _cell(self, line: BoardLine, key: str, place: int) -> str:
-        return cell(line, key, place, board=self.board, view=self.view, marked=self.marked, pinned=self.pinned)
+        narrow = self._room.width < NARROW
+        return cell(
+            line, key, place, board=self.board, view=self.view, marked=self.marked, pinned=self.pinned, narrow=narrow
+        )
 
     def render_line(self, y: int) -> Strip:
         width = self._room.width
@@ -228,6 +242,8 @@ class RunTable(ScrollView, can_focus=True):
         lines = self.board.lines
         if place >= len(lines):
             text = self.empty if not lines and y == min(2, self._room.height - 1) else ""
+            if place == len(lines) and self.board.folded:
+                text = f"{counted(self.board.folded)}: z shows them"
             style = self._style("empty") if text else base
             return Strip([Segment(left(f"  {text}" if text else "", width), style)], width)
         line = lines[place]
@@ -248,9 +264,15 @@ class RunTable(ScrollView, can_focus=True):
         by_key = dict(zip(self.view.columns, texts))
         fixed, rest = self._columns()
         left = "".join(self._fit(by_key[key], key) + GAP for key in fixed)
-        right = GAP.join(self._fit(by_key[key], key) for key in rest)
-        room = max(0, width - len(left))
+        room = max(0, width - cell_len(left))
         x = self.scroll_offset.x
+        right, end = "", 0
+        for key in rest:
+            cells = self._fit(by_key[key], key)
+            end += self._widths[key]
+            whole = end <= x + room or key in LEFT  # a number that is cut off reads as another number
+            right += (cells if whole else " " * self._widths[key]) + GAP
+            end += len(GAP)
         strip = Strip([Segment(right, style)]).crop(x, x + room).adjust_cell_length(room, style)
         return Strip.join([Strip([Segment(left, style)], cell_len(left)), strip]).adjust_cell_length(width, style)
 

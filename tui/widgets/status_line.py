@@ -1,7 +1,8 @@
-"""The top line of a screen: number of studies and runs, the best accuracy so far, and problems."""
+"""The top line of a screen: the main screens with their keys, the number of studies and runs, and problems."""
 
 from __future__ import annotations
 
+from rich.style import Style
 from rich.text import Text
 from textual.widgets import Static
 
@@ -9,16 +10,22 @@ from suite.ranking.leaderboard import text
 from tui.draw.cells import GLYPHS, STATES
 from tui.model.snapshot import Snapshot
 
-ROOM = 120  # cells; in wider terminals states are named beside their glyphs
+ROOM = 132  # cells; in wider terminals states are named beside their glyphs
+SCREENS = ("Board", "Plots", "Studies", "System", "Pad")  # a mode of the application each, and their keys 1 to 5
 
 
 class StatusLine(Static):
     """One line with the most important items first, since a narrow terminal cuts off its end."""
 
     def show(self, screen: str, snapshot: Snapshot, problem: str | None, readonly: bool) -> None:
+        """`screen` is one of `SCREENS`, or the name of one that lies above them."""
         counts = snapshot.counts
         line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(f" {screen} ", style="reverse bold")
+        if screen not in SCREENS:
+            line.append(f" {screen} ", style="reverse bold")
+        for key, name in enumerate(SCREENS, 1):
+            style = Style(reverse=name == screen, bold=name == screen)
+            line.append(f" {key} {name} ", style + Style(meta={"@click": f"app.mode('{name.lower()}')"}))
         if problem:
             line.append(f"  {problem}", style="bold")
         if readonly:
