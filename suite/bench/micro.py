@@ -10,14 +10,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from suite.bench.measure import ROUNDS, Figure, timed
 from suite.errors import WorkError
 from suite.interpreter import command
 
+if TYPE_CHECKING:
+    from suite.store.study import StudyDir
+
 RECORDS = 10_000  # rows of `leaderboard`
 
-SIZES = (10, 100, 1_000, 5_000)  # trials that the study of `scale` already has when it is resumed
+SIZES = (10, 100, 1_000, 5_000, 10_000)  # trials that the study of `scale` already has when it is resumed
 
 TRAINED = 20  # trials that are trained after resuming, at each of these sizes
 
@@ -69,19 +73,37 @@ def scale() -> Iterator[Figure]:
             _, code, used = os.wait4(controller.pid, 0)
             if code:
                 raise WorkError(f"`{' '.join(['mnist-suite', *words])}` failed.")
-            trials = [t for t in StudyDir(root, "tiny").trials() if int(t.id[:4]) >= size]
-            asked = [(t.path / "trial.json").stat().st_mtime for t in trials]
-            trained = [record.cost.train_seconds for t in trials if (record := t.record()) and record.cost]
-            own = [later - at - seconds for at, later, seconds in zip(asked, asked[1:], trained)]
-            how = f"from trial {size} of one arm on"
-            yield f"scale.{size}.trial", statistics.median(own), "s", f"the suite's own, median of {len(own)}, {how}"
-            yield f"scale.{size}.resume", asked[0] - begin, "s", "from the start of Python until the first new trial"
+            starts, ends = trainings(StudyDir(root, "tiny"), begin)
+            own = [later - end for end, later in zip(ends, starts[1:])]
+            how = f"between two trainings, median of {len(own)}, from trial {size} of one arm on"
+            yield f"scale.{size}.trial", statistics.median(own), "s", how
+            yield f"scale.{size}.resume", starts[0] - begin, "s", "from the start of Python until the first training"
             yield (
                 f"scale.{size}.memory",
                 used.ru_maxrss / 2**10,
                 "MiB",
                 "peak resident, the controller with its training",
             )
+
+
+def trainings(study: StudyDir, since: float) -> tuple[list[float], list[float]]:
+    """When trainings began and ended, in seconds since 1970: those after `since`, in order, of one at a time."""
+    from suite.store.events import EventReader
+
+    now = time.time()  # synthetic trials have later times
+    starts: list[float] = []
+    ends: list[float] = []
+    for trial in study.trials():
+        if not trial.events.exists() or trial.events.stat().st_mtime < since:
+            continue
+        for line in EventReader(trial.events).poll():
+            if not since <= line.time <= now:
+                continue
+            if line.event.kind == "started":
+                starts.append(line.time)
+            elif line.event.kind in ("paused", "finished", "pruned", "failed"):
+                ends.append(line.time)
+    return sorted(starts), sorted(ends)
 
 
 TINY = """
