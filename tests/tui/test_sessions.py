@@ -304,7 +304,7 @@ def test_a_running_sweep_is_stopped_and_resumed_by_keys(terminal: Terminal, swee
     until(study.stop_path.exists, terminal.screen)
     process.signal(signal.SIGCONT)
     assert process.wait(200) == 143
-    terminal.until("stopped")
+    terminal.until("0/3 · ■ stopped")  # the study, not only its trial
     status, asked, begun = study.status(), study.study(), study.states()
     assert status is not None and status.state == "stopped" and status.finished < 3
     assert asked is not None and asked.experiment.seed == 7

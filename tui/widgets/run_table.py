@@ -28,7 +28,7 @@ from tui.model.view import View
 
 FIXED = ("flag", "rank", "number")  # columns that stay while the others scroll sideways
 GAP = "  "
-NARROW = 100  # cells; below, states are glyphs and long names are shortened
+NARROW = 90  # cells; below, states are glyphs and long names are shortened
 
 
 class RunTable(ScrollView, can_focus=True):
