@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from suite.cli.options import Json, Results
-from suite.cli.signals import cleaning_up
 from suite.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,12 +96,11 @@ def bench(
     from suite.cli import console
     from suite.store.files import dump_json
 
-    with cleaning_up():
-        if as_json:
-            names = ("name", "value", "unit", "how")
-            figures = [dict(zip(names, figure, strict=True)) for figure in registry.bench(name)]
-            print(dump_json({"machine": registry.machine(), "figures": figures}))
-            return
-        for figure, value, unit, how in registry.bench(name):
-            console.out.print(f"{figure:26} {value:12.4g} {unit:10} {how}")
+    if as_json:
+        names = ("name", "value", "unit", "how")
+        figures = [dict(zip(names, figure, strict=True)) for figure in registry.bench(name)]
+        print(dump_json({"machine": registry.machine(), "figures": figures}))
+        return
+    for figure, value, unit, how in registry.bench(name):
+        console.out.print(f"{figure:26} {value:12.4g} {unit:10} {how}")
     console.out.print("  ".join(f"{key}: {value}" for key, value in registry.machine().items()))

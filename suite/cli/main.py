@@ -20,6 +20,7 @@ import typer
 
 from suite import interpreter
 from suite.cli import completion, data, evaluate, machine, models, sweep, train, view
+from suite.cli.signals import cleaning_up
 from suite.errors import InputError, WorkError, printable
 from suite.hardware.openmp import bound_spinning
 
@@ -118,7 +119,8 @@ def _run() -> tuple[int, str]:
         command = typer.main.get_command(app)
         if os.environ.get("_MNIST_SUITE_COMPLETE"):
             completion.answer(command)
-        command(prog_name="mnist-suite")
+        with cleaning_up():
+            command(prog_name="mnist-suite")
     except SystemExit as end:  # Typer and rich end the process where the reader of our output has closed the pipe
         return 0 if isinstance(end.__context__, BrokenPipeError) else int(end.code or 0), ""
     except InputError as error:

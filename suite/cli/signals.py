@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -51,17 +53,34 @@ def stopping(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Terminated(SystemExit):
+    """SIGTERM. No `except Exception` on its way to the end of the command takes it for an error of its own."""
+
+
 @contextlib.contextmanager
 def cleaning_up() -> Iterator[None]:
-    """Within this context SIGTERM leaves it with exit code 143, so that what was started there is ended as well."""
+    """Within this context SIGTERM leaves it with exit code 143, so that what was started there is ended as well.
+
+    Where the signal arrives in a callback whose exceptions Python drops, as in a finaliser, it is sent once more.
+    """
 
     def on_signal(number: int, _: Any) -> None:
-        raise typer.Exit(_exit_code(signal.Signals(number).name))
+        raise _Terminated(_exit_code(signal.Signals(number).name))
 
-    before = signal.signal(signal.SIGTERM, on_signal)
+    def on_dropped(dropped: Any) -> None:
+        if dropped.exc_type is _Terminated:
+            again = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))  # at once it would be dropped again
+            again.daemon = True
+            again.start()
+        else:
+            report(dropped)
+
+    before, report = signal.signal(signal.SIGTERM, on_signal), sys.unraisablehook
+    sys.unraisablehook = on_dropped
     try:
         yield
     finally:
+        sys.unraisablehook = report
         signal.signal(signal.SIGTERM, before)
 
 
