@@ -3,7 +3,8 @@
 Most backbones classify by one linear layer on their features (B, D). timm also has 1x1 convolutions on features
 (B, D, 1, 1), two linear layers whose scores are averaged (distilled models), layers that each see a part of the
 features (CrossViT, EfficientViM), and small networks. A linear head is written into the layers of the first three
-kinds, so that the model stays one that timm can load.
+kinds, so that the model stays one that timm can load. VOLO adds the scores of an auxiliary layer to those of its
+classifier; that layer is set to zero.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def attach(model: nn.Module, head: nn.Module) -> nn.Module:
     Raises InputError as `refuse_unfit` does.
     """
     fitted = head.folded() if isinstance(head, heads.Head) else head
+    _zero_auxiliary(model)
     if isinstance(fitted, nn.Linear) and holds_linear(model):
         _write(model, fitted)
     else:
@@ -64,6 +66,7 @@ def zero(model: nn.Module) -> None:
     All classes of a new task then start with equal probability, and the first gradients do not reach the features
     through random classifier weights. Earlier layers stay: a network of zeros alone would not learn.
     """
+    _zero_auxiliary(model)
     for classifier in classifiers(model):
         layers = [layer for layer in classifier.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
         for layer in layers:
@@ -71,6 +74,19 @@ def zero(model: nn.Module) -> None:
                 layer.weight.zero_()
                 if layer.bias is not None:
                     layer.bias.zero_()
+
+
+@torch.no_grad()
+def _zero_auxiliary(model: nn.Module) -> None:
+    """Set to zero the layers that timm names as classifiers of the model, but does not count as its classifier."""
+    named: str | tuple[str, ...] = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    owned = {id(part) for classifier in classifiers(model) for part in classifier.modules()}
+    modules = dict(model.named_modules())
+    for name in (named,) if isinstance(named, str) else named:
+        layer = modules.get(name)
+        if layer is not None and id(layer) not in owned:
+            for parameter in layer.parameters():
+                parameter.zero_()
 
 
 def _is_linear(layer: nn.Module, size: int) -> bool:
