@@ -76,7 +76,7 @@ def paint_and_quit(results: Path) -> tuple[float, float]:
     )
     os.close(slave)
     try:
-        painted = _read_until(master, b"finished", begin + 30) - begin
+        painted = _read_until(master, "✓".encode(), begin + 30) - begin
         os.write(master, b"q")
         begin = time.perf_counter()
         while process.poll() is None and time.perf_counter() < begin + 30:
