@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from suite.hardware import device
 from suite.hardware.activations import MEASUREMENT_BYTES, largest_batch
 from suite.hardware.budget import Budget, share
-from suite.hardware.memory import bounded
+from suite.hardware.memory import bounded, channels_last
 from suite.store.files import cache_dir, keep
 
 VERSION = 3  # of the measurement; results of other versions are not used
@@ -108,7 +108,7 @@ def workers(
     enough to occupy all threads. `images` are trained on, over all epochs and trials.
     """
     cores, before = device.cores(), torch.get_num_threads()
-    trained = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
+    trained = channels_last(copy.deepcopy(model).train())
 
     def seconds(threads: str, inputs: torch.Tensor) -> float:
         torch.set_num_threads(int(threads))
@@ -141,7 +141,7 @@ def _measure(
 ) -> Generator[None, None, Finding | None]:
     """None where the budget does not allow for a measurement."""
     with torch.random.fork_rng(devices=[]):
-        trained = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
+        trained = channels_last(copy.deepcopy(model).train())
     others = [name for name in ("fp32", "bf16") if name != expected]
 
     def step(name: str, inputs: torch.Tensor) -> float:

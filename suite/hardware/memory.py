@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import gc
 from functools import cache
+from itertools import chain
 
 import torch
+from torch import nn
 
 from suite.hardware.cgroup import memory_limit
 
@@ -23,6 +25,17 @@ def usable_bytes() -> int:
 
     total = psutil.virtual_memory().total
     return min(total, memory_limit() or total)
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """Store the 4-dimensional parameters and buffers of `model` with their channels last. Returns `model`.
+
+    `Module.to(memory_format=...)` fails for models that have 5-dimensional ones too, as timm's lambda networks.
+    """
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def bounded(wanted: int) -> int:

@@ -105,6 +105,9 @@ class SmallCNN(nn.Module):
 
 
 # Each entry is called as entry(classes, channels, size), with the image size in pixels. `timm:<name>` needs no entry.
+AS_WITH_WEIGHTS: dict[str, dict[str, Any]] = {"timm:fbnetc_100": {"bn_eps": 1e-3}}
+"""Arguments that timm itself gives to a model that loads weights, and to no other."""
+
 BACKBONES: dict[str, Callable[[int, int, int], nn.Module]] = {
     # The two networks of the tutorial, unchanged.
     "cnn": partial(SmallCNN, stages=[(32, 3, 1), (64, 3, 1)], hidden=128),
@@ -224,6 +227,7 @@ def _network(name: str, classes: int, channels: int, size: int) -> nn.Module:
     wanted: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
     if timm_config(name).fixed_input_size:  # position embeddings or windows depend on the size
         wanted["img_size"] = size
+    wanted |= AS_WITH_WEIGHTS.get(name, {})
     return light_import("timm").create_model(name.removeprefix(TIMM), **wanted)
 
 

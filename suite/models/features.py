@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from suite.hardware.activations import evaluation_batch
 from suite.hardware.device import synchronize
+from suite.hardware.memory import channels_last
 from suite.models.backbones import embed
 from suite.models.preprocessing import evaluation_preparer
 from suite.models.streaming import Streamed
@@ -45,7 +46,7 @@ def extract(
     """
     device = images.device
     prepare = evaluation_preparer(expects, device)
-    model.eval().to(memory_format=torch.channels_last)
+    channels_last(model.eval())
     batch = evaluation_batch(model, expects.shape, device, most=128 if device.type == "cpu" else 2000)
     parts: list[Tensor] = []
     reported = time.monotonic()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from suite.hardware.memory import channels_last
 from suite.models.streaming import Streamed
 from suite.spec import Recipe
 from suite.training import cuda_graphs
@@ -122,7 +123,7 @@ class Step:
 
 def begin(model: nn.Module, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Training:
     """A new training of `model` on `device`, of the parameters that require gradients."""
-    model.to(device).to(memory_format=torch.channels_last)
+    channels_last(model.to(device))
     ema = None
     if recipe.ema:
         ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)

@@ -25,3 +25,11 @@ def test_a_trial_that_is_over_leaves_its_memory_to_the_system() -> None:
     assert memory.held_bytes() > 500 << 20
     memory.make_room()
     assert resident() < full - (500 << 20)
+
+
+def test_channels_are_stored_last_where_a_model_has_other_parameters_too() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv3d(3, 4, 3), torch.nn.Linear(4, 4))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert memory.channels_last(model) is model
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
