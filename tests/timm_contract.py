@@ -155,7 +155,8 @@ def _same_logits(backbone: str, expects: Preprocess, folder: Path, heads_fit: bo
     shape = (2, expects.channels, expects.stored, expects.stored)
     stored = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    examples, recipe = Examples(stored, torch.tensor([0, 1])), Recipe(optimizer="adamw", epochs=1, batch_size=2, lr=1e-4)
+    examples = Examples(stored, torch.tensor([0, 1]))
+    recipe = Recipe(optimizer="adamw", epochs=1, batch_size=2, lr=1e-4)  # gradients of untrained models may be huge
     prepare = training_preparer(expects, Augment(), CPU)
     list(fit(begin(model, recipe, CPU, torch.float32), examples, examples, recipe, prepare, seed=0))
     after = dict(model.named_parameters())
