@@ -70,7 +70,12 @@ def scale() -> Iterator[Figure]:
             words = ["sweep", str(root / "tiny.py"), "--trials", str(size + TRAINED), "--results", folder, "--resume"]
             begin = time.time()
             controller = subprocess.Popen(command(*words, "--quiet"), stdout=subprocess.DEVNULL)
-            _, code, used = os.wait4(controller.pid, 0)
+            try:
+                _, code, used = os.wait4(controller.pid, 0)
+            except BaseException:  # a signal that ends this command
+                controller.kill()
+                controller.wait()
+                raise
             if code:
                 raise WorkError(f"`{' '.join(['mnist-suite', *words])}` failed.")
             starts, ends = trainings(StudyDir(root, "tiny"), begin)

@@ -117,8 +117,10 @@ def test_bench_prints_json_with_the_machine(suite: Callable[..., Any]) -> None:
     assert unknown.returncode == 2 and "train" in unknown.stderr and "Traceback" not in unknown.stderr
 
 
-def test_a_benchmark_that_is_stopped_ends_what_it_has_started(start: Callable[..., Any]) -> None:
-    running = start("bench", "tui")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tui", "scale"])
+def test_a_benchmark_that_is_stopped_ends_what_it_has_started(start: Callable[..., Any], name: str) -> None:
+    running = start("bench", name)
     process, children = psutil.Process(running.pid), []
     while not children and running.poll() is None:
         children = process.children()
