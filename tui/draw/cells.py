@@ -41,8 +41,8 @@ TITLES = {
 LEFT = frozenset(
     {"flag", "tuned", "dataset", "host", "curve", *(key for key, column in COLUMNS.items() if column.textual)}
 )
-NAMES = ("study", "arm", "backbone", "dataset")  # cells that a narrow screen shortens in the middle
-NAME = 14  # cells of such a name
+NAMES = ("study", "arm", "backbone", "dataset")  # columns whose texts are shortened in the middle
+NAME, NARROW_NAME = 20, 14  # cells of such a name, and on a narrow screen
 BARS = "▁▂▃▄▅▆▇█"
 SPARK = 12  # points of a sparkline
 
@@ -88,7 +88,7 @@ def cell(
         return "-" if gap is None else "best" if gap == 0 and row.state == "finished" else f"{100 * gap:+.2f}"
     if key in NAMES:
         whole = clean(run.trial.dataset if key == "dataset" else text(row, key))
-        return shortened(whole, NAME) if narrow else whole
+        return shortened(whole, NARROW_NAME if narrow else NAME)
     if key == "accuracy" and len(line.runs) > 1 and row.low is not None and row.high is not None:
         return f"{text(row, key)} ±{50 * (row.high - row.low):.2f}"
     if key == "curve":
