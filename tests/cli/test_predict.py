@@ -201,3 +201,11 @@ def test_requests_of_any_size_are_served(model: Path) -> None:
     assert [answer.get("label") for answer in answers[:3]] == ["thé"] * 3
     assert all(set(answer) == {"error"} for answer in answers[3:8])
     assert answers[-1] == answers[1] and len(answers) == len(lines)
+
+
+@pytest.mark.slow
+def test_a_server_without_requests_ends(model: Path) -> None:
+    command = [sys.executable, "-m", "suite.cli", "predict", str(model), "--serve"]
+    ended = subprocess.run(["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr
+    assert json.loads(ended.stdout)["ready"]
