@@ -113,8 +113,9 @@ def main() -> NoReturn:
 
 def _run() -> tuple[int, str]:
     """Run the command that the arguments name; returns the exit code, and the message of the error if there is one."""
+    silent = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # as set while this module was imported
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as set while this module was imported
+        if silent:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         command = typer.main.get_command(app)
         if os.environ.get("_MNIST_SUITE_COMPLETE"):
@@ -137,6 +138,9 @@ def _run() -> tuple[int, str]:
         return 1, f"Out of memory{f' ({error})' if str(error) else ''}. Nothing already written was lost."
     except ImportError as error:
         return 1, _import_advice(error)
+    finally:
+        if silent:  # nothing is left that could be stopped cleanly
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     return 0, ""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from suite.cli import main
 from suite.cli.signals import cleaning_up
 from suite.interpreter import command
 
@@ -74,3 +75,13 @@ def test_other_dropped_exceptions_are_reported_as_before(monkeypatch: pytest.Mon
     with cleaning_up():
         Failing()
     assert seen == [KeyError]
+
+
+def test_an_interrupt_after_the_command_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["mnist-suite", "--version"])
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        assert main._run() == (0, "")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
