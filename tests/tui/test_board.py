@@ -168,6 +168,13 @@ def test_overlapping_intervals_are_flagged(runs: list[Run]) -> None:
     assert texts[0] == "-" and "1" in texts and "~2" in texts and texts[-1] == "-"
 
 
+def test_a_pinned_line_above_the_trials_at_work_keeps_a_rank(runs: list[Run]) -> None:
+    best = max((run for run in runs if run.row.state == "finished"), key=lambda run: run.row.accuracy or 0)
+    board = arrange(runs, View(), pinned={best.key})
+    assert board.active > 1 and board.lines[0].key == best.key
+    assert cell(board.lines[0], "rank", 0, board=board, view=View(), marked=(), pinned={best.key}) == "1"
+
+
 def test_every_known_column_has_a_text(runs: list[Run]) -> None:
     keys = known_columns(runs)
     assert {"flag", "curve", "power", "lr", "batch_size"} <= set(keys)

@@ -20,9 +20,9 @@ def cut(text: str, width: int) -> str:
 
 def shortened(text: str, width: int) -> str:
     """`text` in at most `width` cells; an ellipsis takes the place of its middle, since names differ at both ends."""
-    if cell_len(text) <= width or width < 2:
-        return text if cell_len(text) <= width else cut(text, width)
-    end = text[-((width - 1) // 2) :] if width > 2 else ""
+    if cell_len(text) <= width or width < 3:
+        return cut(text, width)
+    end = text[-((width - 1) // 2) :]
     return set_cell_size(text, max(0, width - 1 - cell_len(end))).rstrip() + "…" + end
 
 

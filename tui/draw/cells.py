@@ -79,8 +79,7 @@ def cell(
     if key == "rank":
         if row.state != "finished":
             return "-"
-        rank = place + 1 - board.active
-        return f"{'~' if view.sort == 'accuracy' and board.overlaps(place) else ''}{rank}"
+        return f"{'~' if view.sort == 'accuracy' and board.overlaps(place) else ''}{board.rank(place)}"
     if key == "state":
         return state(run, row.state, narrow)
     if key == "gap":

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, COSTS, Row, ValidationSet, pareto_keys
@@ -58,9 +59,18 @@ class Board:
         return next((i for i, line in enumerate(self.lines) if line.key == key), None) if key else None
 
     @cached_property
+    def _active(self) -> tuple[int, ...]:
+        """For each line the number of trials at work down to it."""
+        return tuple(accumulate(line.row.state in ACTIVE for line in self.lines))
+
+    @property
     def active(self) -> int:
-        """Number of lines above the ranking."""
-        return sum(line.row.state in ACTIVE for line in self.lines)
+        """Number of lines of trials at work, which have no rank."""
+        return self._active[-1] if self.lines else 0
+
+    def rank(self, place: int) -> int:
+        """The rank of a line: its place among those that are not at work."""
+        return place + 1 - self._active[place]
 
     def gap(self, row: Row) -> float | None:
         """Accuracy less the best one on the same validation set, at most 0 for a finished run."""
@@ -69,7 +79,7 @@ class Board:
 
     def known(self, columns: Iterable[str]) -> set[str]:
         """The columns that have a value on some line."""
-        return {key for key in columns if any(row_value(line.row, key) not in (None, (), "{}") for line in self.lines)}
+        return {key for key in columns if any(row_value(line.row, key) not in (None, "{}") for line in self.lines)}
 
     def overlaps(self, place: int) -> bool:
         """Whether the confidence intervals of a line and of the line above overlap."""
