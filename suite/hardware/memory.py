@@ -34,7 +34,7 @@ def channels_last(model: nn.Module) -> nn.Module:
     """
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return model
 
 

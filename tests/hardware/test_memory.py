@@ -33,3 +33,13 @@ def test_channels_are_stored_last_where_a_model_has_other_parameters_too() -> No
     assert memory.channels_last(model) is model
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("groups", [1, 6])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_strides_are_those_of_module_to(groups: int, kernel: int) -> None:
+    """Of 1x1 and depthwise kernels too, whose first strides count both as channels first and as channels last."""
+    ours, theirs = (torch.nn.Conv2d(6, 12, kernel, groups=groups) for _ in range(2))
+    memory.channels_last(ours)
+    theirs.to(memory_format=torch.channels_last)
+    assert ours.weight.stride() == theirs.weight.stride()
