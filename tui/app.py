@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.widgets import Input
@@ -26,6 +26,7 @@ from suite.store.files import scratch_dir
 from suite.store.study import StudyDir
 from tui import commands
 from tui.ending import by_fault, by_signal, exit_code, sentence
+from tui.keys import bindings, chosen_keys, keys_path
 from tui.messages import Polled
 from tui.model.board import Board
 from tui.model.detail import Detail, tail
@@ -71,18 +72,20 @@ class Dashboard(App[None]):
     DEFAULT_MODE = "board"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-normal"), (132, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (12, "-low"), (24, "-high"), (36, "-tall")]  # noqa: RUF012
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "mode('board')", "Leaderboard", show=False),
-        Binding("2", "mode('plots')", "Plots", show=False),
-        Binding("3", "mode('studies')", "Studies", show=False),
-        Binding("4", "mode('system')", "System", show=False),
-        Binding("5", "mode('pad')", "Pad", show=False),
-        Binding("question_mark,f1", "help", "Help", key_display="?"),
-        Binding("T", "next_theme", "Next theme", show=False),
-        Binding("S", "screenshot", "Screenshot to SVG", show=False),
-        Binding("q", "quit", "Quit"),
-        Binding("ctrl+c", "interrupt", "Quit, or copy what is selected", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("help", "help"),
+        ("quit", "quit"),
+        hidden=(
+            ("board", "mode('board')"),
+            ("plots", "mode('plots')"),
+            ("studies", "mode('studies')"),
+            ("system", "mode('system')"),
+            ("pad", "mode('pad')"),
+            ("theme", "next_theme"),
+            ("screenshot", "screenshot"),
+            ("interrupt", "interrupt"),
+        ),
+    )
 
     def __init__(
         self,
@@ -119,7 +122,17 @@ class Dashboard(App[None]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = "suite"
+        self._choose_keys()
         self.feed.start()
+
+    def _choose_keys(self) -> None:
+        try:
+            keys, wrong = chosen_keys(keys_path())
+        except RuntimeError:  # no home directory is known
+            return
+        self.set_keymap(keys)
+        for text in wrong:
+            self.notify(text, title="Keys", severity="warning", timeout=15, markup=False)
 
     def on_unmount(self) -> None:
         self.feed.stop()

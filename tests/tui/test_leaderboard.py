@@ -144,7 +144,7 @@ def test_columns(results, drive, screen_text) -> None:
         assert "rank" not in app.view.columns
         await pilot.press("C", "j", "J", "enter")  # move the second column down by one
         assert app.view.columns[1:3] == (DEFAULT_COLUMNS[3], DEFAULT_COLUMNS[2])
-        await pilot.press("C", "k", "K", "D", "enter")
+        await pilot.press("C", "k", "K", "0", "enter")
         assert app.view.columns == DEFAULT_COLUMNS
         await pilot.press("C", "end", "space", "enter")
         assert app.view.columns[-1] == "lr" and "lr" in screen_text(app)
@@ -160,7 +160,7 @@ def test_marks_pins_top_and_groups(results, drive, screen_text) -> None:
         assert len(app.marked) == 2 and table(app).cursor == table(app).board.active + 2
         await pilot.press("p")
         assert table(app).board.lines[0].key in app.pinned
-        await pilot.press("p", "m")
+        await pilot.press("p", "U")
         assert not app.pinned and not app.marked
         await pilot.press("t")
         assert app.view.top == 10
@@ -306,13 +306,13 @@ def test_readonly_changes_nothing(results, drive) -> None:
             await pilot.press(key)
             assert isinstance(app.screen, LeaderboardScreen)
         descriptions = {b.binding.description for b in app.screen.active_bindings.values() if b.enabled}
-        assert not descriptions & {"Launch", "Clone study with edits", "Stop study", "Resume study", "Export"}
-        await pilot.press("3", "n", "N", "x", "R", "1", "enter", "e", "X")
+        assert not descriptions & {"Launch", "Clone with edits", "Stop study", "Resume study", "Export"}
+        await pilot.press("3", "n", "N", "x", "R", "1", "enter", "e", "x")
         assert isinstance(app.screen, RunScreen)
         await pilot.press("d")
         pad = app.screen
         assert isinstance(pad, PadScreen) and pad.predictor is None  # nothing is exported unasked
-        await pilot.press("m", "enter")  # the run under the cursor
+        await pilot.press("M", "enter")  # the run under the cursor
         assert pad.predictor is not None and pad.key == app.focus_key
 
     drive(results, script, readonly=True)

@@ -40,11 +40,11 @@ def test_run_screen(results, drive, screen_text) -> None:
         await look(app, pilot)
         assert "validation accuracy" in screen_text(app) and max(screen_text(app)) >= "⠁"  # braille was drawn
         for effort in (*EFFORTS[1:], EFFORTS[0]):
-            await pilot.press("x")
+            await pilot.press("X")
             assert app.screen.effort == effort
         for _ in QUANTITIES:
-            await pilot.press("y")
-        await pilot.press("s", "y")
+            await pilot.press("m")
+        await pilot.press("b", "m")
         assert "smoothed 0.9" in screen_text(app)
         wanted = {
             "config": "recipe.lr",
@@ -66,7 +66,7 @@ def test_run_screen(results, drive, screen_text) -> None:
         assert app.screen.key == before
         await pilot.press("e")
         assert isinstance(app.screen, PromptScreen)
-        await pilot.press("escape", "X")
+        await pilot.press("escape", "x")
         assert isinstance(app.screen, ConfirmScreen)
         await pilot.press("n", "escape")
         assert isinstance(app.screen, LeaderboardScreen)
@@ -148,7 +148,7 @@ def test_compare(results, drive, screen_text) -> None:
         await look(app, pilot)
         text = screen_text(app)
         assert "recipe.lr" in text and "split_hash" not in text and len(app.screen.followed) == 3
-        for key in ("x", "y", "s", "j", "k", "l", "h"):
+        for key in ("X", "m", "b", "j", "k", "l", "h"):
             await pilot.press(key)
         await look(app, pilot)
         assert "x step" in screen_text(app) and "y loss" in screen_text(app)
@@ -174,7 +174,7 @@ def test_plots(results, drive, screen_text) -> None:
             await pilot.pause()
             assert app.screen.figure == name and wanted[name] in screen_text(app), name
             await pilot.press("l")
-        await pilot.press("h", "p", "p", "P", "f", "F")
+        await pilot.press("h", "H", "H", "f")
         assert app.screen.figure == "pareto"
         app.view = app.view.model_copy(update={"filter": "arm:cnn"})
         app.refresh_screen()
@@ -251,15 +251,15 @@ def test_pad_draws_by_keys_and_mouse(results, drive, screen_text) -> None:
         await pilot.press("space", "j", "j", "down", "l", "space", "up", "k", "h")
         assert sum(map(sum, canvas.pixels)) > 1000 and "pen up" in screen_text(app)
         dark = sum(map(sum, canvas.pixels))
-        await pilot.press("e", "space", "j")
+        await pilot.press("E", "space", "j")
         assert sum(map(sum, canvas.pixels)) < dark
-        await pilot.press("c", "e")
+        await pilot.press("0", "E")
         assert sum(map(sum, canvas.pixels)) == 0
         await pilot.mouse_down(Canvas, offset=(4, 4))
         await pilot.hover(Canvas, offset=(10, 8))
         await pilot.mouse_up(Canvas, offset=(10, 8))
         assert sum(map(sum, canvas.pixels)) > 1000
-        await pilot.press("m")
+        await pilot.press("M")
         assert isinstance(app.screen, ChooseScreen)
         await pilot.press(*"directory", "enter")
         assert isinstance(app.screen, PromptScreen)
@@ -288,7 +288,7 @@ def test_the_pad_shows_a_sample_at_its_own_size(results, drive, side: int) -> No
         await pilot.press("space", "l", "l", "j")
         assert max(map(max, canvas.pixels)) == 255 and len(canvas.pixels) == side
         await pilot.click(Canvas, offset=(canvas.size.width - 1, canvas.size.height - 1))
-        await pilot.press("c")
+        await pilot.press("0")
         assert len(canvas.pixels) == 28 and not any(map(any, canvas.pixels))
 
     drive(results, script)
@@ -454,7 +454,7 @@ def test_an_empty_directory_tells_how_to_launch_a_sweep(tmp_path: Path, drive, s
         assert "Press n to launch" in screen_text(app)
         for key in ("enter", "c", "x", "R", "e", "N", "space", "p", "d"):
             await pilot.press(key)
-        await pilot.press("1", "2", "l", "l", "l", "l", "l", "l", "3", "enter", "x", "4", "5", "m", "escape")
+        await pilot.press("1", "2", "l", "l", "l", "l", "l", "l", "3", "enter", "x", "4", "5", "M", "escape")
         assert app.is_running
 
     drive(tmp_path / "none", script)

@@ -6,12 +6,13 @@ from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Label
 
 from tui.draw.cells import title
+from tui.keys import bindings
 from tui.model.view import DEFAULT_COLUMNS
 from tui.widgets.checklist import Checklist
 
@@ -21,10 +22,9 @@ NAMES = {"flag": "marks, pins and Pareto stars"}
 class ColumnsScreen(ModalScreen[tuple[str, ...] | None]):
     """A list of all columns, the chosen ones first and in their order."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("D", "reset", "Default columns"),
-        Binding("escape,q", "cancel", "Cancel"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("reset", "reset", "Default columns"), ("back", "cancel", "Cancel")
+    )
 
     def __init__(self, chosen: Sequence[str], known: Sequence[str]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class ColumnsScreen(ModalScreen[tuple[str, ...] | None]):
         with Vertical(classes="dialogue tall"):
             yield Label("Columns", classes="question")
             yield Checklist()
-            yield Label("space  in or out    J K  move    D  default    enter  done    escape  cancel", classes="hint")
+            yield Label("space  in or out    J K  move    0  default    enter  done    escape  cancel", classes="hint")
 
     def on_mount(self) -> None:
         self._fill(self.chosen)

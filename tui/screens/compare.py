@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
@@ -14,6 +14,7 @@ from tui.draw.aligned import right, widest
 from tui.draw.chart import STYLES
 from tui.draw.curves import overlay_figure
 from tui.draw.facts import differences
+from tui.keys import bindings
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
 from tui.screens.curves import CurvesScreen
@@ -24,16 +25,18 @@ MOST = len(STYLES)  # trials at a time, one style each
 
 
 class CompareScreen(CurvesScreen):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,backspace", "close", "Back"),
-        Binding("x", "effort", "X axis"),
-        Binding("y", "quantity", "Curve"),
-        Binding("s", "smooth", "Smooth"),
-        Binding("j,down", "scroll(1)", "Down", show=False),
-        Binding("k,up", "scroll(-1)", "Up", show=False),
-        Binding("h,left", "sideways(-1)", "Left", show=False),
-        Binding("l,right", "sideways(1)", "Right", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("back", "close"),
+        ("axis", "effort"),
+        ("metric", "quantity"),
+        ("smooth", "smooth"),
+        hidden=(
+            ("down", "scroll(1)"),
+            ("up", "scroll(-1)"),
+            ("left", "sideways(-1)"),
+            ("right", "sideways(1)"),
+        ),
+    )
 
     def __init__(self, keys: tuple[Key, ...]) -> None:
         super().__init__()

@@ -12,14 +12,15 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
+from tui.keys import bindings
+
 
 class ConfirmScreen(ModalScreen[bool]):
     """A yes-or-no question with its consequences and the equivalent command. Only 'y' is yes."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "answer(True)", "Yes"),
-        Binding("n,escape,q", "answer(False)", "No"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("yes", "answer(True)"), ("no", "answer(False)"), hidden=(("back", "answer(False)"), ("quit", "answer(False)"))
+    )
 
     def __init__(self, question: str, text: str, command: str) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class ConfirmScreen(ModalScreen[bool]):
 class PromptScreen(ModalScreen[str | None]):
     """A line of text. `check` returns what is wrong with it, or None; `preview` the command of a valid one."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(("back", "cancel", "Cancel"))
 
     def __init__(
         self,
@@ -83,8 +84,8 @@ class ChooseScreen(ModalScreen[str | None]):
     """A choice from a list, which typing narrows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "cancel", "Cancel"),
-        Binding("down", "move(1)", "Down", show=False),
+        *bindings(("back", "cancel", "Cancel")),
+        Binding("down", "move(1)", "Down", show=False),  # letters narrow the list
         Binding("up", "move(-1)", "Up", show=False),
     ]
 

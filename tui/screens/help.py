@@ -12,6 +12,7 @@ from textual.widgets import Input, Label, Static
 
 from tui.draw.aligned import right, widest
 from tui.draw.cells import GLYPHS, MARKED, PARETO, PINNED, STATES
+from tui.keys import MEANINGS, SECTIONS, bindings
 from tui.model import filters
 
 LEGEND = "  ".join(f"{GLYPHS[state]} {state}" for state in STATES)
@@ -23,18 +24,26 @@ SIGNS = (
 class HelpScreen(ModalScreen[None]):
     """The help for the screen `about`, made from its bindings."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,f1", "dismiss", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings(("back", "dismiss", "Close")),
+        Binding("down", "scroll(2)", "Down", show=False),  # letters narrow the list
+        Binding("up", "scroll(-2)", "Up", show=False),
+        Binding("pagedown", "scroll(12)", "Page down", show=False),
+        Binding("pageup", "scroll(-12)", "Page up", show=False),
+    ]
 
     def __init__(self, about: Screen) -> None:
         super().__init__()
-        rows: dict[tuple[str, str], list[str]] = {}
-        for binding in about.active_bindings.values():
-            if binding.enabled and binding.binding.description:
-                name = (binding.binding.description, binding.binding.action)
-                rows.setdefault(name, []).append(about.app.get_key_display(binding.binding))
-        shown = [(" ".join(dict.fromkeys(keys)), description) for (description, _), keys in rows.items()]
-        width = max(20, widest([keys for keys, _ in shown]))
-        self.lines = [f"{right(keys, width)}  {description}" for keys, description in shown]
+        keys: dict[tuple[str, str, str], list[str]] = {}
+        for active in about.active_bindings.values():
+            binding = active.binding
+            if active.enabled and binding.description:
+                meaning = MEANINGS.get(binding.id or "")
+                row = (meaning.section if meaning else SECTIONS[-1], binding.description, binding.id or "")
+                keys.setdefault(row, []).append(about.app.get_key_display(binding))
+        self.rows = [(" ".join(dict.fromkeys(shown)), *row) for row, shown in keys.items()]
+        self.rows.sort(key=lambda row: SECTIONS.index(row[1]))
+        self.width = max(14, widest([row[0] for row in self.rows]))
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialogue tall"):
@@ -52,5 +61,18 @@ class HelpScreen(ModalScreen[None]):
         self._show(event.value)
 
     def _show(self, typed: str) -> None:
-        shown = [line for line in self.lines if typed.casefold() in line.casefold()]
-        self.query_one("#keys", Static).update("\n".join(shown) or "No key does that here.")
+        """The keys whose line holds what is typed, by section."""
+        lines: list[str] = []
+        section = ""
+        for keys, at, text, name in self.rows:
+            line = f"{right(keys, self.width)}  {text}"
+            if typed.casefold() not in f"{line} {name}".casefold():
+                continue
+            if at != section:
+                lines += ["", at] if lines else [at]
+                section = at
+            lines.append(line)
+        self.query_one("#keys", Static).update("\n".join(lines) or "No key does that here.")
+
+    def action_scroll(self, by: int) -> None:
+        self.query_one(VerticalScroll).scroll_relative(y=by, animate=False)

@@ -11,7 +11,7 @@ from typing import ClassVar, cast
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
@@ -23,6 +23,7 @@ from suite.spec.load import experiment_names, load_experiment
 from suite.store.study import StudyDir
 from tui import commands
 from tui.commands import ENGINES, Form
+from tui.keys import bindings
 from tui.model.detail import clean
 from tui.model.snapshot import StudyView
 from tui.screens.confirm import ConfirmScreen
@@ -66,8 +67,8 @@ class LaunchScreen(ModalScreen[None]):
     """Settings of a new sweep. `problems` holds the errors by field."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+s,f5", "start", "Start", priority=True),
-        Binding("escape", "cancel", "Cancel"),
+        *bindings(("start", "start"), priority=True),
+        *bindings(("back", "cancel", "Cancel")),
     ]
 
     def __init__(self, form: Form) -> None:

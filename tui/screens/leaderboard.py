@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Footer, Input, Static
 
 from tui import commands
 from tui.draw.cells import title
+from tui.keys import bindings
 from tui.model.board import Board, arrange, known_columns
 from tui.model.detail import Detail
 from tui.model.filters import FilterError
@@ -32,38 +33,40 @@ from tui.widgets.status_line import StatusLine
 
 
 class LeaderboardScreen(LiveScreen):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Open"),
-        Binding("slash", "filter", "Filter", key_display="/"),
-        Binding("escape", "clear_filter", "Clear filter", show=False),
-        Binding("s", "sort", "Sort"),
-        Binding("less_than_sign,comma", "shift_sort(-1)", "Sort by the column before", show=False),
-        Binding("greater_than_sign,full_stop", "shift_sort(1)", "Sort by the column behind", show=False),
-        Binding("r", "reverse", "Reverse order", show=False),
-        Binding("C", "columns", "Columns"),
-        Binding("t", "top", "Top N", show=False),
-        Binding("u", "group", "Group seeds", show=False),
-        Binding("f", "cost", "Pareto cost"),
-        Binding("z", "fold", "Show or fold pruned and paused trials", show=False),
-        Binding("space", "mark", "Mark"),
-        Binding("m", "unmark_all", "Unmark all", show=False),
-        Binding("p", "pin", "Pin", show=False),
-        Binding("c", "compare", "Compare"),
-        Binding("a", "study", "Choose study", show=False),
-        Binding("o", "preview", "Preview", show=False),
-        Binding("e", "export", "Export"),
-        Binding("y", "show_command", "Show the export command", show=False),
-        Binding("d", "draw", "Draw digits for this model", show=False),
-        Binding("n", "launch", "Launch"),
-        Binding("N", "clone", "Clone study with edits", show=False),
-        Binding("x", "stop", "Stop study"),
-        Binding("R", "resume", "Resume study", show=False),
-        Binding("w", "replay", "Replay from the start", show=False),
-        Binding("left_square_bracket", "wind(-5)", "Replay: back", show=False),
-        Binding("right_square_bracket", "wind(5)", "Replay: forward", show=False),
-        Binding("v", "views", "Saved views", show=False),
-        Binding("V", "save_view", "Save this view", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("open", "open"),
+        ("filter", "filter"),
+        ("sort", "sort"),
+        ("cost", "cost"),
+        ("columns", "columns"),
+        ("mark", "mark"),
+        ("compare", "compare"),
+        ("export", "export"),
+        ("launch", "launch"),
+        ("stop", "stop"),
+        hidden=(
+            ("back", "clear_filter", "Clear filter"),
+            ("sort-before", "shift_sort(-1)"),
+            ("sort-behind", "shift_sort(1)"),
+            ("reverse", "reverse"),
+            ("top", "top"),
+            ("group", "group"),
+            ("fold", "fold"),
+            ("study", "study"),
+            ("unmark-all", "unmark_all"),
+            ("pin", "pin"),
+            ("preview", "preview"),
+            ("show-command", "show_command"),
+            ("draw", "draw"),
+            ("clone", "clone"),
+            ("resume", "resume"),
+            ("replay", "replay"),
+            ("previous", "wind(-5)", "Replay: back"),
+            ("next", "wind(5)", "Replay: forward"),
+            ("views", "views"),
+            ("save-view", "save_view"),
+        ),
+    )
 
     def __init__(self) -> None:
         super().__init__()

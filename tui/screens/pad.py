@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.geometry import Size
 from textual.widgets import Footer, Static
@@ -16,6 +16,7 @@ from textual.widgets import Footer, Static
 from suite.ranking.leaderboard import text
 from tui import commands
 from tui.draw.aligned import cut, right, widest
+from tui.keys import bindings
 from tui.messages import Predicted
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Run, Snapshot
@@ -31,11 +32,9 @@ PATH = "path"  # the choice of a directory instead of a trial
 
 
 class PadScreen(LiveScreen):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("m", "model", "Model"),
-        Binding("s", "sample", "Sample from the data set"),
-        Binding("escape", "app.mode('board')", "Leaderboard", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("model", "model"), ("sample", "sample"), hidden=(("back", "app.mode('board')"),)
+    )
 
     def __init__(self) -> None:
         super().__init__()

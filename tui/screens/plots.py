@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.widgets import Footer, Static
 
 from tui.draw.cells import title
@@ -21,6 +21,7 @@ from tui.draw.figures import (
     timeline_figure,
     tuned_keys,
 )
+from tui.keys import bindings
 from tui.model.board import arrange
 from tui.model.detail import Detail
 from tui.model.filters import FilterError
@@ -33,16 +34,18 @@ FIGURES = ("pareto", "history", "intermediate", "slice", "importance", "parallel
 
 
 class PlotsScreen(LiveScreen):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("l,right,right_square_bracket", "figure(1)", "Next plot"),
-        Binding("h,left,left_square_bracket", "figure(-1)", "Previous plot"),
-        Binding("f", "cost(1)", "Cost"),
-        Binding("F", "cost(-1)", "Cost before", show=False),
-        Binding("p", "parameter(1)", "Parameter"),
-        Binding("P", "parameter(-1)", "Parameter before", show=False),
-        Binding("L", "linear", "Linear or log error"),
-        Binding("escape", "app.mode('board')", "Leaderboard", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("next", "figure(1)", "Next plot"),
+        ("previous", "figure(-1)", "Previous plot"),
+        ("cost", "cost(1)"),
+        ("parameter", "parameter(1)"),
+        ("linear", "linear"),
+        hidden=(
+            ("right", "figure(1)", "Next plot"),
+            ("left", "figure(-1)", "Previous plot"),
+            ("back", "app.mode('board')"),
+        ),
+    )
 
     def __init__(self) -> None:
         super().__init__()

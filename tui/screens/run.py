@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Grid, VerticalScroll
 from textual.widgets import Footer, Static, TabbedContent, TabPane
 
@@ -15,6 +15,7 @@ from tui.draw.aligned import right, widest
 from tui.draw.cells import GLYPHS
 from tui.draw.curves import QUANTITIES, run_figure
 from tui.draw.images import confusion_heatmap, worst_digits
+from tui.keys import bindings
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.curves import CurvesScreen
@@ -25,24 +26,28 @@ TABS = ("curves", "config", "cost", "log", "digits", "lineage")
 
 
 class RunScreen(CurvesScreen):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,backspace", "close", "Back"),
-        Binding("l,right,right_square_bracket", "tab(1)", "Next tab"),
-        Binding("h,left,left_square_bracket", "tab(-1)", "Previous tab", show=False),
-        Binding("x", "effort", "X axis"),
-        Binding("y", "quantity", "Curve"),
-        Binding("s", "smooth", "Smooth", show=False),
-        Binding("J", "neighbour(1)", "Next run", show=False),
-        Binding("K", "neighbour(-1)", "Previous run", show=False),
-        Binding("j,down", "scroll(1)", "Down", show=False),
-        Binding("k,up", "scroll(-1)", "Up", show=False),
-        Binding("g,home", "edge(-1)", "Top", show=False),
-        Binding("G,end", "edge(1)", "Bottom", show=False),
-        Binding("space", "mark", "Mark", show=False),
-        Binding("e", "export", "Export"),
-        Binding("d", "draw", "Draw digits for this model", show=False),
-        Binding("X", "stop", "Stop study", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("back", "close"),
+        ("next", "tab(1)", "Next tab"),
+        ("axis", "effort"),
+        ("metric", "quantity"),
+        ("export", "export"),
+        hidden=(
+            ("previous", "tab(-1)", "Previous tab"),
+            ("right", "tab(1)", "Next tab"),
+            ("left", "tab(-1)", "Previous tab"),
+            ("smooth", "smooth"),
+            ("next-run", "neighbour(1)"),
+            ("previous-run", "neighbour(-1)"),
+            ("down", "scroll(1)"),
+            ("up", "scroll(-1)"),
+            ("first", "edge(-1)", "Top"),
+            ("last", "edge(1)", "Bottom"),
+            ("mark", "mark"),
+            ("draw", "draw"),
+            ("stop", "stop"),
+        ),
+    )
 
     def __init__(self, key: Key) -> None:
         super().__init__()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.widgets import DataTable, Footer, Static
 
 from suite.ranking.leaderboard import text
 from tui.draw.cells import GLYPHS, duration, joules
+from tui.keys import bindings
 from tui.model.detail import Detail, clean
 from tui.model.snapshot import Key, Snapshot, StudyView
 from tui.screens.base import LiveScreen
@@ -34,16 +35,14 @@ COLUMNS = (
 
 
 class StudiesScreen(LiveScreen):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Its trials"),
-        Binding("j", "cursor(1)", "Down", show=False),
-        Binding("k", "cursor(-1)", "Up", show=False),
-        Binding("n", "launch", "Launch"),
-        Binding("N", "clone", "Clone with edits"),
-        Binding("x", "stop", "Stop"),
-        Binding("R", "resume", "Resume"),
-        Binding("escape", "app.mode('board')", "Leaderboard", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("open", "open", "Its trials"),
+        ("launch", "launch"),
+        ("clone", "clone"),
+        ("stop", "stop"),
+        ("resume", "resume"),
+        hidden=(("down", "cursor(1)"), ("up", "cursor(-1)"), ("back", "app.mode('board')")),
+    )
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")

@@ -11,13 +11,14 @@ from typing import ClassVar
 from rich.text import Text
 from textual import work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
 from suite.ranking.leaderboard import COLUMNS
 from tui.draw.aligned import left, widest
 from tui.draw.cells import GLYPHS, duration, sparkline
+from tui.keys import bindings
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
 from tui.model.system import Sample, Sampler, Writer, writers
@@ -32,11 +33,9 @@ SIGNS = {"ok": "running", "stale": "stale", "gone": "gone"}
 
 
 class SystemScreen(LiveScreen):
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "scroll(1)", "Down"),
-        Binding("k,up", "scroll(-1)", "Up"),
-        Binding("escape", "app.mode('board')", "Leaderboard", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("down", "scroll(1)"), ("up", "scroll(-1)"), hidden=(("back", "app.mode('board')"),)
+    )
 
     def __init__(self, sampler: Callable[[], Sample] | None = None) -> None:
         super().__init__()

@@ -14,10 +14,12 @@ from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
+
+from tui.keys import bindings
 
 SIDE = 28  # pixels of a drawing
 # a soft round pen as (dx, dy, grey level), about as thick as the strokes of MNIST
@@ -37,15 +39,12 @@ PEN = (
 class Canvas(Widget, can_focus=True):
     """Arrow keys move the pen, space puts it down or lifts it, the mouse draws. `pixels[y][x]` is 0 to 255."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(0,-1)", "Up", show=False),
-        Binding("down,j", "move(0,1)", "Down", show=False),
-        Binding("left,h", "move(-1,0)", "Left", show=False),
-        Binding("right,l", "move(1,0)", "Right", show=False),
-        Binding("space", "pen", "Pen down or up"),
-        Binding("e", "eraser", "Eraser"),
-        Binding("c", "clear", "Clear"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("mark", "pen", "Pen down or up"),
+        ("eraser", "eraser"),
+        ("reset", "clear", "Clear"),
+        hidden=(("up", "move(0,-1)"), ("down", "move(0,1)"), ("left", "move(-1,0)"), ("right", "move(1,0)")),
+    )
 
     class Drawn(Message):
         """The picture or the pen changed."""

@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
+
+from tui.keys import bindings
 
 
 class Checklist(OptionList):
     """Space chooses an item or not, J and K move it."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "cursor_down", "Down", show=False),
-        Binding("k", "cursor_up", "Up", show=False),
-        Binding("space", "choose", "Choose or not", show=False),
-        Binding("J,shift+down", "shift(1)", "Move down", show=False),
-        Binding("K,shift+up", "shift(-1)", "Move up", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        hidden=(
+            ("down", "cursor_down"),
+            ("up", "cursor_up"),
+            ("mark", "choose", "Choose or not"),
+            ("next-run", "shift(1)", "Move down"),
+            ("previous-run", "shift(-1)", "Move up"),
+        )
+    )
 
     class Changed(Message):
         """An item was chosen, no longer is, or was moved."""

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.geometry import Size
 from textual.message import Message
 from textual.reactive import reactive
@@ -22,6 +22,7 @@ from textual.strip import Strip
 
 from tui.draw.aligned import left, right
 from tui.draw.cells import LEFT, STATES, cell, counted, title
+from tui.keys import bindings
 from tui.model.board import Board, BoardLine
 from tui.model.snapshot import Key
 from tui.model.view import View
@@ -34,16 +35,18 @@ NARROW = 90  # cells; below, states are glyphs and long names are shortened
 class RunTable(ScrollView, can_focus=True):
     """Shows the lines of a `Board`. The cursor stays on its run when lines move."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup,ctrl+b,ctrl+u", "page(-1)", "Page up", show=False),
-        Binding("pagedown,ctrl+f,ctrl+d", "page(1)", "Page down", show=False),
-        Binding("home,g", "edge(-1)", "First", show=False),
-        Binding("end,G", "edge(1)", "Last", show=False),
-        Binding("left,h", "sideways(-1)", "Scroll left", show=False),
-        Binding("right,l", "sideways(1)", "Scroll right", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        hidden=(
+            ("up", "move(-1)"),
+            ("down", "move(1)"),
+            ("page-up", "page(-1)"),
+            ("page-down", "page(1)"),
+            ("first", "edge(-1)"),
+            ("last", "edge(1)"),
+            ("left", "sideways(-1)", "Scroll left"),
+            ("right", "sideways(1)", "Scroll right"),
+        )
+    )
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         f"run-table--{name}" for name in (*STATES, "header", "cursor", "front", "marked", "empty", "sorted")
     }
