@@ -27,7 +27,7 @@ GLYPHS = {
     "gone": "✗",
     "unknown": "?",
 }
-PARETO, MARKED, PINNED = "★", "●", "▲"
+PARETO, MARKED, PINNED, TIED = "★", "●", "▲", "~"
 TITLES = {
     "flag": "",
     "gap": "Δ best",
@@ -79,7 +79,7 @@ def cell(
     if key == "rank":
         if row.state != "finished":
             return "-"
-        return f"{'~' if view.sort == 'accuracy' and board.overlaps(place) else ''}{board.rank(place)}"
+        return f"{TIED if board.tied(row) else ''}{board.rank(place)}"
     if key == "state":
         return state(run, row.state, narrow)
     if key == "gap":
@@ -89,7 +89,13 @@ def cell(
         whole = clean(run.trial.dataset if key == "dataset" else text(row, key))
         return shortened(whole, NARROW_NAME if narrow else NAME)
     if key == "accuracy" and len(line.runs) > 1 and row.low is not None and row.high is not None:
-        return f"{text(row, key)} ±{50 * (row.high - row.low):.2f}"
+        return text(row, key) + half_width(row.low, row.high)
+    if key == "test":
+        return text(row, key) + half_width(row.test_low, row.test_high)
+    if key == "gain" and row.gain is not None and len(line.runs) == 1:
+        if row.gain == 0 and row.gain_low is None and row.state == "finished":
+            return "default"
+        return text(row, key) + half_width(row.gain_low, row.gain_high)
     if key == "curve":
         return sparkline(row.curve)
     if key == "power":
@@ -102,6 +108,11 @@ def cell(
     if key in COLUMNS:
         return clean(text(row, key))
     return clean(value_text(row_value(row, key)))
+
+
+def half_width(low: float | None, high: float | None) -> str:
+    """' ±0.12', half the width of an interval in points; empty where it is unknown."""
+    return "" if low is None or high is None else f" ±{50 * (high - low):.2f}"
 
 
 def state(run: Run, name: str, narrow: bool) -> str:

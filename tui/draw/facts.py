@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from suite.ranking.leaderboard import COLUMNS, text
+from suite.ranking.leaderboard import COLUMNS, Row, text
 from tui.draw.cells import duration, value_text
 from tui.model.snapshot import Key, Run, Snapshot
 
@@ -65,6 +65,10 @@ def costs(run: Run) -> list[Fact]:
     if row.accuracy is not None:
         interval = f" ({text(row, 'low')} … {text(row, 'high')}, 95 % Wilson)" if row.low is not None else ""
         facts.append(("val acc", f"{text(row, 'accuracy')}{interval}; the search chose by it, so it flatters"))
+    if row.test is not None:
+        facts.append(("test acc", f"{text(row, 'test')}{_bounds(row, 'test')}; by `evaluate --final`, with fresh seeds"))
+    if row.gain is not None:
+        facts.append(("gain", f"{text(row, 'gain')} points over the arm's default recipe{_bounds(row, 'gain')}"))
     if record and record.provenance:
         p = record.provenance
         facts += [
@@ -77,6 +81,15 @@ def costs(run: Run) -> list[Fact]:
             ("command", p.command),
         ]
     return facts
+
+
+def _bounds(row: Row, key: str) -> str:
+    """' (98.90 … 99.31, 95 %)' of test or gain; empty where the interval is unknown."""
+    low, high = getattr(row, f"{key}_low"), getattr(row, f"{key}_high")
+    if low is None or high is None:
+        return ""
+    shown = COLUMNS[key].text
+    return f" ({shown(low)} … {shown(high)}, 95 %)"
 
 
 def lineage(run: Run, snapshot: Snapshot) -> list[str]:
@@ -159,6 +172,8 @@ def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
         "accuracy",
         "low",
         "high",
+        "test",
+        "gain",
         "loss",
         "epoch",
         "flops",
