@@ -44,6 +44,7 @@ from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
 from tui.session import Session
 from tui.themes import SERIES, THEMES
+from tui.upkeep import Upkeep
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Dashboard(App[None]):
             ("theme", "next_theme"),
             ("screenshot", "screenshot"),
             ("interrupt", "interrupt"),
+            ("undo", "undo"),
         ),
     )
 
@@ -111,6 +113,7 @@ class Dashboard(App[None]):
         self.fault: Exception | None = None  # of the application itself, which has ended it
         self._children: list[Child] = []
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
+        self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
 
     def _publish(self, snapshot: Snapshot, details: dict[Key, Detail], problem: str | None) -> None:
         self.post_message(Polled(snapshot, details, problem))
@@ -196,6 +199,12 @@ class Dashboard(App[None]):
         after = names.index(self.theme) + 1 if self.theme in names else 0
         self.theme = names[after % len(names)]
         self.notify(f"Theme: {self.theme}")
+
+    def action_undo(self) -> None:
+        self.upkeep.undo()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (self.readonly and action == "undo")
 
     async def action_interrupt(self) -> None:
         """Quit, unless a field has the focus: there this key copies, and arrives here when nothing is selected."""

@@ -10,7 +10,7 @@ from suite.errors import InputError
 from suite.ranking.final import Finalist, final_evaluation
 from suite.ranking.leaderboard import Row
 from suite.ranking.statistics import difference_interval
-from suite.store.notes import STUDY, Note
+from suite.store.notes import NO_NOTE, STUDY, Note
 from suite.store.study import StudyDir
 
 Interval = tuple[float | None, float | None]
@@ -29,7 +29,7 @@ class Annotations:
         test, default = self.tests.get(row.trial), self.defaults.get(row.arm)
         low, high = test_interval(test) if test else (None, None)
         gain, bounds = _gain(row, default) if default else (None, (None, None))
-        note = self.notes.get(row.trial, Note())
+        note = self.notes.get(row.trial, NO_NOTE)
         return row._replace(
             test=test.test.mean if test else None,
             test_low=low,
@@ -39,7 +39,7 @@ class Annotations:
             gain_high=bounds[1],
             tags=" ".join(note.tags) or None,
             note=note.text or None,
-            archived=note.archived or self.notes.get(STUDY, Note()).archived,
+            archived=note.archived or self.notes.get(STUDY, NO_NOTE).archived,
         )
 
 

@@ -100,7 +100,7 @@ class Row(NamedTuple):
     low: Annotated[float | None, Column("95% low", percent, "high")] = None
     high: Annotated[float | None, Column("95% high", percent, "high")] = None
     balanced: Annotated[float | None, Column("balanced", percent, "high", read=_balanced)] = None  # mean recall
-    # On the test images after `evaluate --final`, with a 95 % interval: over fresh seeds, or of the images for one seed.
+    # On test after `evaluate --final`, with a 95 % interval: over fresh seeds, or of the images of one seed.
     test: Annotated[float | None, Column("test acc", percent, "high")] = None
     test_low: float | None = None
     test_high: float | None = None

@@ -56,6 +56,9 @@ class Note:
         )
 
 
+NO_NOTE = Note()
+
+
 def read_notes(study: StudyDir) -> dict[str, Note]:
     """The notes by trial id, that of the study itself by `STUDY`. Empty where there is no file that can be read."""
     try:
@@ -68,34 +71,16 @@ def read_notes(study: StudyDir) -> dict[str, Note]:
             change = Change.model_validate_json(line)
         except (ValidationError, ValueError, RecursionError):
             continue
-        notes[change.trial] = notes.get(change.trial, Note()).changed(change)
+        notes[change.trial] = notes.get(change.trial, NO_NOTE).changed(change)
     return notes
 
 
-def write_note(
-    study: StudyDir,
-    trial: str = STUDY,
-    *,
-    text: str | None = None,
-    tag: Iterable[str] = (),
-    untag: Iterable[str] = (),
-    archived: bool | None = None,
-) -> None:
-    """Add a change to the study's notes. Raises InputError for a text or tag that cannot be kept, and OSError."""
-    try:
-        change = Change(
-            time=time.time(),
-            trial=trial,
-            text=None if text is None else printable(text.strip()),
-            tag=tuple(tag),
-            untag=tuple(untag),
-            archived=archived,
-        )
-    except ValidationError as error:
-        raise InputError(
-            f"The note cannot be kept ({first_error(error)}): a text has up to 2000 characters; a tag up to 40 letters, "
-            "digits, '.', '_' and '-'."
-        ) from None
+def write_note(study: StudyDir, trial: str = STUDY, **fields: object) -> None:
+    """Add a change to the study's notes; `fields` are those of `Change`.
+
+    Raises InputError for a text or tag that cannot be kept, and OSError.
+    """
+    change = _change(time=time.time(), trial=trial, **fields)
     # The first line feed ends a line that another writer may have left torn; an empty line is no change.
     data = f"\n{change.model_dump_json(exclude_defaults=True)}\n".encode()
     path = study.path / NOTES_FILE
@@ -108,6 +93,34 @@ def write_note(
         os.close(handle)
 
 
+def replace_note(study: StudyDir, trial: str, before: Note, after: Note) -> None:
+    """Write what differs between two notes, so that what another writer changes meanwhile stays. As `write_note`."""
+    write_note(
+        study,
+        trial,
+        text=after.text if after.text != before.text else None,
+        tag=tuple(tag for tag in after.tags if tag not in before.tags),
+        untag=tuple(tag for tag in before.tags if tag not in after.tags),
+        archived=after.archived if after.archived != before.archived else None,
+    )
+
+
+def checked(text: str, tags: Iterable[str], *, archived: bool = False) -> Note:
+    """A note of what was typed. Raises InputError where it cannot be kept."""
+    change = _change(time=0.0, text=printable(text.strip()), tag=tuple(tags), archived=archived)
+    return NO_NOTE.changed(change)
+
+
 def tags_of(text: str) -> tuple[str, ...]:
     """The tags in a line of text, separated by blanks or commas."""
     return tuple(dict.fromkeys(text.replace(",", " ").split()))
+
+
+def _change(**fields: object) -> Change:
+    try:
+        return Change.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(
+            f"This cannot be kept ({first_error(error)}): a note has up to 2000 characters, a tag up to 40 letters, "
+            "digits, '.', '_' and '-'."
+        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from suite.ranking.leaderboard import COLUMNS, text
+from suite.ranking.leaderboard import COLUMNS, Row, text
 from tui.draw.aligned import shortened
 from tui.model.board import Board, BoardLine, row_value
 from tui.model.detail import clean
@@ -90,12 +90,8 @@ def cell(
         return shortened(whole, NARROW_NAME if narrow else NAME)
     if key == "accuracy" and len(line.runs) > 1 and row.low is not None and row.high is not None:
         return text(row, key) + half_width(row.low, row.high)
-    if key == "test":
-        return text(row, key) + half_width(row.test_low, row.test_high)
-    if key == "gain" and row.gain is not None and len(line.runs) == 1:
-        if row.gain == 0 and row.gain_low is None and row.state == "finished":
-            return "default"
-        return text(row, key) + half_width(row.gain_low, row.gain_high)
+    if key in ("test", "gain"):
+        return measured(row, key)
     if key == "curve":
         return sparkline(row.curve)
     if key == "power":
@@ -108,6 +104,14 @@ def cell(
     if key in COLUMNS:
         return clean(text(row, key))
     return clean(value_text(row_value(row, key)))
+
+
+def measured(row: Row, key: str) -> str:
+    """Test accuracy or gain with half the width of its interval; 'default' is the gain of the default recipe itself."""
+    low, high = getattr(row, f"{key}_low"), getattr(row, f"{key}_high")
+    if key == "gain" and row.gain == 0 and low is None and row.state == "finished":
+        return "default"
+    return text(row, key) + half_width(low, high)
 
 
 def half_width(low: float | None, high: float | None) -> str:

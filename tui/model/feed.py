@@ -21,7 +21,7 @@ from suite.spec import NAME, StudyFile, is_default
 from suite.store.events import EventReader
 from suite.store.finalists import representative
 from suite.store.liveness import STALE_SECONDS, Pulse
-from suite.store.notes import NOTES_FILE, STUDY, Note, read_notes
+from suite.store.notes import NO_NOTE, NOTES_FILE, STUDY, read_notes
 from suite.store.study import FINAL, StudyDir
 from suite.store.trial import TrialDir, TrialState
 from tui.model.detail import Detail, Follower, file_signature
@@ -171,7 +171,7 @@ class Watcher:
             runs = tuple(w.run for w in study.trials.values() if w.run is not None)
         else:
             runs = view.runs
-        new = StudyView(directory.name, file, status, stopping, runs, stale, study.beside.notes.get(STUDY, Note()))
+        new = StudyView(directory.name, file, status, stopping, runs, stale, study.beside.notes.get(STUDY, NO_NOTE))
         if new == view:
             return False  # the old view stays, with its cached properties
         study.view = new

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from suite.ranking.leaderboard import Row
 from suite.spec import Record, Started, Status, StudyFile, Trial
-from suite.store.notes import Note
+from suite.store.notes import NO_NOTE, Note
 
 Key = tuple[str, str]  # (study, trial id): identifies a run for cursor, marks and pins
 
@@ -50,7 +50,7 @@ class StudyView:
     stopping: bool  # a stop has been requested
     runs: tuple[Run, ...]
     stale: bool = False  # the status is "running", but the controller is silent or has died (`store.liveness`)
-    note: Note = Note()  # of the study itself
+    note: Note = NO_NOTE  # of the study itself
 
     @property
     def planned(self) -> int:
@@ -83,7 +83,7 @@ class StudyView:
 
     @cached_property
     def best(self) -> Run | None:
-        """The finished run with the highest validation accuracy, the first of equal ones. Archived ones are left out."""
+        """The finished run with the highest validation accuracy, the first of equal ones. None that is archived."""
         done = [
             run
             for run in self.runs

@@ -17,8 +17,8 @@ from tui.model import filters
 
 LEGEND = "  ".join(f"{GLYPHS[state]} {state}" for state in STATES)
 SIGNS = (
-    f"{PARETO} on the Pareto front   {MARKED} marked   {PINNED} pinned   {TIED} not distinguishable from the best on its "
-    "validation set (95 %)"
+    f"{PARETO} on the Pareto front   {MARKED} marked   {PINNED} pinned   "
+    f"{TIED} not distinguishable from the best on its validation set (95 %)"
 )
 
 

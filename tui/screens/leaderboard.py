@@ -60,6 +60,9 @@ class LeaderboardScreen(LiveScreen):
             ("draw", "draw"),
             ("clone", "clone"),
             ("resume", "resume"),
+            ("note", "note"),
+            ("archive", "archive"),
+            ("delete", "delete"),
             ("replay", "replay"),
             ("previous", "wind(-5)", "Replay: back"),
             ("next", "wind(5)", "Replay: forward"),
@@ -292,6 +295,20 @@ class LeaderboardScreen(LiveScreen):
         if key := self.table.current_key:
             self.session.focus_key = key
             self.session.action_mode("pad")
+
+    # --- notes, archive, trash ---
+
+    def action_note(self) -> None:
+        if key := self.table.current_key:
+            self.session.upkeep.ask_note(*key)
+
+    def action_archive(self) -> None:
+        if keys := self._keys():
+            self.session.upkeep.archive(keys[0][0], [trial for _, trial in keys])
+
+    def action_delete(self) -> None:
+        if key := self.table.current_key:
+            self.session.upkeep.ask_delete(*key)
 
     # --- commands, after a dialogue ---
 
