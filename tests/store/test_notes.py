@@ -33,7 +33,9 @@ def test_two_writers_lose_nothing_of_each_other(tmp_path: Path) -> None:
     assert found["0002-b"].archived and found[STUDY].text == "of the study"
 
 
-@pytest.mark.parametrize("torn", [b'{"time": 1, "te', b"\xff\xfe", b"[]", b'{"time": "later"}', b'{"time": 1, "new": 2}'])
+@pytest.mark.parametrize(
+    "torn", [b'{"time": 1, "te', b"\xff\xfe", b"[]", b'{"time": "later"}', b'{"time": 1, "new": 2}']
+)
 def test_a_torn_line_costs_itself_only(tmp_path: Path, torn: bytes) -> None:
     study = StudyDir(tmp_path, "mnist")
     study.path.mkdir()

@@ -50,6 +50,7 @@ class Board:
     best: Mapping[ValidationSet, float] = field(default_factory=dict)  # highest accuracy of a finished run, by split
     leaders: Mapping[ValidationSet, Row] = field(default_factory=dict)  # the row with that accuracy; of grouped lines
     folded: Mapping[str, int] = field(default_factory=dict)  # number of runs that have no line, by state
+    archived: int = 0  # number of runs that are left out for being archived
 
     @property
     def keys(self) -> list[Key]:
@@ -99,11 +100,8 @@ class Board:
 def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pinned: Collection[Key] = ()) -> Board:
     """Filter, group and sort the runs as the view says; pinned ones come first. Raises FilterError."""
     wanted = parse(view.filter)
-    within = [
-        run
-        for run in runs
-        if (view.study is None or run.row.study == view.study) and (wanted.about_archived or not run.row.archived)
-    ]
+    chosen = [run for run in runs if view.study is None or run.row.study == view.study]
+    within = chosen if wanted.about_archived else [run for run in chosen if not run.row.archived]
     kept = _filtered(within, wanted, view.cost, marked, pinned)
     leaders = _leaders(run.row for run in within)
     best = {split: row.accuracy or 0.0 for split, row in leaders.items()}
@@ -128,6 +126,7 @@ def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pi
         splits=len({run.row.validation for run in kept}),
         best=best,
         leaders=_leaders(line.row for line in lines) if view.grouped else leaders,
+        archived=len(chosen) - len(within),
         folded={state: hidden[state] for state in FOLDED if hidden[state]},
     )
 

@@ -387,6 +387,8 @@ def summary(board: Board, view: View, marked: int, replay: int | None) -> str:
         words.append("seeds grouped: mean ± 95 %")
     if marked:
         words.append(f"{marked} marked")
+    if board.archived:
+        words.append(f"{board.archived} archived (filter is:archived)")
     if board.splits > 1:
         words.append(f"{board.splits} validation splits: compare within one (data:NAME)")
     return " · ".join(words)
