@@ -25,9 +25,11 @@ from suite.errors import WorkError
 from suite.store.files import scratch_dir
 from suite.store.study import StudyDir
 from tui import commands
+from tui.alerting import Alerting, Hook
 from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
 from tui.messages import Polled
+from tui.model.alerts import FAILURES
 from tui.model.board import Board
 from tui.model.detail import Detail, tail
 from tui.model.feed import INTERVAL, Feed
@@ -43,6 +45,7 @@ from tui.screens.plots import PlotsScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
 from tui.session import Session
+from tui.settings import Alerts, load_settings, settings_path
 from tui.themes import SERIES, THEMES
 from tui.upkeep import Upkeep
 
@@ -112,6 +115,7 @@ class Dashboard(App[None]):
         self.board = Board()
         self.fault: Exception | None = None  # of the application itself, which has ended it
         self._children: list[Child] = []
+        self.alerting = Alerting(Alerts(), None)
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
         self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
 
@@ -126,6 +130,7 @@ class Dashboard(App[None]):
             self.register_theme(theme)
         self.theme = "suite"
         self._choose_keys()
+        self._load_settings()
         self.feed.start()
 
     def _choose_keys(self) -> None:
@@ -136,6 +141,16 @@ class Dashboard(App[None]):
         self.set_keymap(keys)
         for text in wrong:
             self.notify(text, title="Keys", severity="warning", timeout=15, markup=False)
+
+    def _load_settings(self) -> None:
+        try:
+            settings, wrong = load_settings(settings_path())
+        except OSError:  # no home directory is known
+            return
+        if wrong:
+            self.notify(wrong, title="Settings", severity="warning", timeout=15, markup=False)
+        hook = None if self.readonly else Hook(settings.alerts.command, self.results, self.environment)
+        self.alerting = Alerting(settings.alerts, hook)
 
     def on_unmount(self) -> None:
         self.feed.stop()
@@ -154,8 +169,19 @@ class Dashboard(App[None]):
         self.problem = message.problem
         if message.problem is None:  # otherwise the last known state stays
             self.snapshot, self.details = message.snapshot, message.details
+            self._tell_news(message.snapshot)
         self._report_ended_children()
         self.refresh_screen()
+
+    def _tell_news(self, snapshot: Snapshot) -> None:
+        found = self.alerting.news(snapshot)
+        for alert in found:
+            severity = "error" if alert.kind in FAILURES else "information"
+            self.notify(alert.text, title=alert.kind.replace("-", " "), severity=severity, timeout=15, markup=False)
+        if found and self.alerting.bell:
+            self.bell()
+        if problem := self.alerting.tend():
+            self.notify(problem, title="Command of the alerts", severity="warning", timeout=15, markup=False)
 
     def refresh_screen(self) -> None:
         """Update the topmost live screen; a dialogue may lie above it."""
