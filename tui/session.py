@@ -57,8 +57,8 @@ class Session(Protocol):
         """Export a trial's model to a directory that the user is asked for."""
         ...
 
-    def ask_stop(self, study: str) -> None:
-        """Request a clean stop of a study after a confirmation."""
+    def ask_stop(self, study: str, trial: str | None = None) -> None:
+        """Request a clean stop of a study, or the end of one of its trials, after a confirmation."""
         ...
 
     def ask_resume(self, study: str) -> None:

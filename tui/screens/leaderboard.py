@@ -311,7 +311,8 @@ class LeaderboardScreen(LiveScreen):
 
     def action_stop(self) -> None:
         if study := self._study():
-            self.session.ask_stop(study)
+            key = self.table.current_key
+            self.session.ask_stop(study, key[1] if key else None)
 
     def action_resume(self) -> None:
         if study := self._study():

@@ -177,7 +177,7 @@ class RunScreen(CurvesScreen):
         self.session.action_mode("pad")
 
     def action_stop(self) -> None:
-        self.session.ask_stop(self.key[0])
+        self.session.ask_stop(*self.key)
 
 
 def table(pairs: list[facts.Fact]) -> str:
