@@ -28,7 +28,7 @@ class Session(Protocol):
     board: Board  # as the leaderboard shows it
     marked: set[Key]
     pinned: set[Key]
-    focus_key: Key | None  # the run under the leaderboard's cursor
+    focus_key: Key | None  # the run under the cursor, on whichever screen
 
     def follow(self, keys: Iterable[Key]) -> None:
         """Read the complete logs of these trials, and of no others."""

@@ -68,8 +68,9 @@ def test_run_screen(results, drive, screen_text) -> None:
         assert isinstance(app.screen, PromptScreen)
         await pilot.press("escape", "x")
         assert isinstance(app.screen, StopScreen)
-        await pilot.press("n", "escape")
+        await pilot.press("n", "J", "J", "escape")
         assert isinstance(app.screen, LeaderboardScreen)
+        assert app.screen.table.current_key == app.focus_key != before  # the cursor has come along
 
     drive(results, script, size=(100, 34))
 
@@ -192,6 +193,7 @@ def test_studies(results, drive, screen_text, monkeypatch) -> None:
         monkeypatch.setattr(app, "start", lambda *a: started.append(a))
         await pilot.press("3")
         await look(app, pilot)
+        assert app.screen.current.name == app.focus_key[0] == "mnist"  # not the first, "leaving"
         assert "● running" in screen_text(app) and "✓ done" in screen_text(app)
         write_study(results, "third", ["finished"])
         shutil.rmtree(results / "leaving")

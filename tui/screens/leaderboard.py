@@ -88,6 +88,10 @@ class LeaderboardScreen(LiveScreen):
         self.query_one("#filter").display = False
         self.query_one(RunTable).focus()
 
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        self.table.go_to(self.session.focus_key)  # another screen may have moved it
+
     @property
     def table(self) -> RunTable:
         return self.query_one(RunTable)

@@ -160,7 +160,7 @@ class RunScreen(CurvesScreen):
         if self.key in keys:
             place = keys.index(self.key) + by
             if 0 <= place < len(keys):
-                self.key = keys[place]
+                self.key = self.session.focus_key = keys[place]
                 self.followed = (self.key,)
                 self.session.follow(self.followed)
                 self.redraw()
