@@ -30,13 +30,13 @@ from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
 from tui.messages import Polled
 from tui.model.alerts import FAILURES
-from tui.model.board import Board
+from tui.model.board import ACTIVE, Board
 from tui.model.detail import Detail, tail
 from tui.model.feed import INTERVAL, Feed
 from tui.model.snapshot import Key, Snapshot
 from tui.model.view import View
 from tui.screens.base import LiveScreen
-from tui.screens.confirm import ConfirmScreen, PromptScreen
+from tui.screens.confirm import ConfirmScreen, PromptScreen, StopScreen
 from tui.screens.help import HelpScreen
 from tui.screens.launch import LaunchScreen, form_from
 from tui.screens.leaderboard import LeaderboardScreen
@@ -301,26 +301,35 @@ class Dashboard(App[None]):
         preview = lambda to: f"$ {commands.typed(words(to))}"  # noqa: E731
         self.push_screen(PromptScreen(f"Export {study}/{trial} to", default, check=check, preview=preview), answer)
 
-    def ask_stop(self, study: str) -> None:
+    def ask_stop(self, study: str, trial: str | None = None) -> None:
         view = self.snapshot.study(study)
         if view is None or view.state not in ("running", "stale", "stopping"):
             self.notify(f"Study {study} is not running.", markup=False)
             return
 
-        def answer(yes: bool | None) -> None:
-            if not yes:
+        run = self.snapshot.find((study, trial)) if trial is not None else None
+        trial = trial if run is not None and run.row.state in (*ACTIVE, "paused") else None
+        directory = StudyDir(self.results, study)
+
+        def answer(what: str | None) -> None:
+            if what is None:
                 return
+            reason = "asked for in the dashboard"
             try:
-                StudyDir(self.results, study).request_stop("asked for in the dashboard")
+                if what == "trial" and trial is not None:
+                    directory.trial(trial).request_stop(reason)
+                    said = f"Trial {trial} ends at its next evaluation."
+                else:
+                    directory.request_stop(reason)
+                    said = f"Stop requested: {study} ends after its next checkpoints."
             except OSError as error:
                 self.notify(f"Not stopped: {error.strerror or error}", severity="error", timeout=10, markup=False)
                 return
-            self.notify(f"Stop requested: {study} ends after its next checkpoints.", markup=False)
+            self.notify(said, markup=False)
             self.feed.wake()
 
         words = commands.stop_words(study, self.results)
-        text = "Its trials save a checkpoint and end; `resume` goes on from there."
-        self.push_screen(ConfirmScreen(f"Stop study {study}?", text, commands.typed(words)), answer)
+        self.push_screen(StopScreen(study, trial, commands.typed(words)), answer)
 
     def ask_resume(self, study: str) -> None:
         view = self.snapshot.study(study)

@@ -44,7 +44,7 @@ class Session(Protocol):
     board: Board  # as the leaderboard shows it
     marked: set[Key]
     pinned: set[Key]
-    focus_key: Key | None  # the run under the leaderboard's cursor
+    focus_key: Key | None  # the run under the cursor, on whichever screen
 
     @property
     def upkeep(self) -> Upkeep: ...
@@ -76,8 +76,8 @@ class Session(Protocol):
         """Export a trial's model to a directory that the user is asked for."""
         ...
 
-    def ask_stop(self, study: str) -> None:
-        """Request a clean stop of a study after a confirmation."""
+    def ask_stop(self, study: str, trial: str | None = None) -> None:
+        """Request a clean stop of a study, or the end of one of its trials, after a confirmation."""
         ...
 
     def ask_resume(self, study: str) -> None:

@@ -91,6 +91,10 @@ class LeaderboardScreen(LiveScreen):
         self.query_one("#filter").display = False
         self.query_one(RunTable).focus()
 
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        self.table.go_to(self.session.focus_key)  # another screen may have moved it
+
     @property
     def table(self) -> RunTable:
         return self.query_one(RunTable)
@@ -328,7 +332,8 @@ class LeaderboardScreen(LiveScreen):
 
     def action_stop(self) -> None:
         if study := self._study():
-            self.session.ask_stop(study)
+            key = self.table.current_key
+            self.session.ask_stop(study, key[1] if key else None)
 
     def action_resume(self) -> None:
         if study := self._study():

@@ -163,7 +163,7 @@ class RunScreen(CurvesScreen):
         if self.key in keys:
             place = keys.index(self.key) + by
             if 0 <= place < len(keys):
-                self.key = keys[place]
+                self.key = self.session.focus_key = keys[place]
                 self.followed = (self.key,)
                 self.session.follow(self.followed)
                 self.redraw()
@@ -190,7 +190,7 @@ class RunScreen(CurvesScreen):
         self.session.upkeep.ask_delete(*self.key)
 
     def action_stop(self) -> None:
-        self.session.ask_stop(self.key[0])
+        self.session.ask_stop(*self.key)
 
 
 def table(pairs: list[facts.Fact]) -> str:

@@ -66,6 +66,12 @@ class StudiesScreen(LiveScreen):
             table.add_column(name, key=name or "bar")
         table.focus()
 
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        table, key = self.query_one(DataTable), self.session.focus_key
+        if key is not None and key[0] in table.rows:
+            table.move_cursor(row=table.get_row_index(key[0]))
+
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
         self.query_one(StatusLine).show("Studies", snapshot, session.problem, session.readonly)
