@@ -34,7 +34,6 @@ from tui.model.board import ACTIVE, Board
 from tui.model.detail import Detail, tail
 from tui.model.feed import INTERVAL, Feed
 from tui.model.snapshot import Key, Snapshot
-from tui.model.view import View
 from tui.screens.base import LiveScreen
 from tui.screens.confirm import ConfirmScreen, PromptScreen, StopScreen
 from tui.screens.help import HelpScreen
@@ -45,9 +44,11 @@ from tui.screens.plots import PlotsScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
 from tui.session import Session
-from tui.settings import Alerts, load_settings, settings_path
+from tui.settings import Alerts, Remembered, load_settings, recall, remember, settings_path
 from tui.themes import SERIES, THEMES
 from tui.upkeep import Upkeep
+
+RESUMED = ("plots", "studies", "system")  # screens that are shown again at the next start; the pad starts a process
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Dashboard(App[None]):
         readonly: bool = False,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.time,
+        last: Remembered = Remembered(),  # noqa: B008
     ) -> None:
         self.environment = dict(os.environ)  # copied first: Textual removes NO_COLOR, which child processes need
         super().__init__()
@@ -108,14 +110,14 @@ class Dashboard(App[None]):
         self.snapshot = Snapshot()
         self.details: dict[Key, Detail] = {}
         self.problem: str | None = None
-        self.view = View()
+        self.view = last.view
+        self._last = last
         self.marked: set[Key] = set()
         self.pinned: set[Key] = set()
         self.focus_key: Key | None = None
         self.board = Board()
         self.fault: Exception | None = None  # of the application itself, which has ended it
         self._children: list[Child] = []
-        self.alerting = Alerting(Alerts(), None)
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
         self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
 
@@ -128,27 +130,24 @@ class Dashboard(App[None]):
     def on_mount(self) -> None:
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = "suite"
-        self._choose_keys()
-        self._load_settings()
+        last = self._last
+        self.theme = last.theme if last.theme in {theme.name for theme in THEMES} else THEMES[0].name
+        if last.screen in RESUMED:
+            self.call_later(self.switch_mode, last.screen)
+        self._configure()
         self.feed.start()
 
-    def _choose_keys(self) -> None:
+    def _configure(self) -> None:
+        """Take in the user's files and what was remembered. What is wrong with a file is told."""
+        self.alerting = Alerting(Alerts(), None)
         try:
             keys, wrong = chosen_keys(keys_path())
-        except RuntimeError:  # no home directory is known
+            settings, problem = load_settings(settings_path())
+        except (RuntimeError, OSError):  # no home directory is known
             return
         self.set_keymap(keys)
-        for text in wrong:
-            self.notify(text, title="Keys", severity="warning", timeout=15, markup=False)
-
-    def _load_settings(self) -> None:
-        try:
-            settings, wrong = load_settings(settings_path())
-        except OSError:  # no home directory is known
-            return
-        if wrong:
-            self.notify(wrong, title="Settings", severity="warning", timeout=15, markup=False)
+        for text in [*wrong, *([problem] if problem else [])]:
+            self.notify(text, title="Settings", severity="warning", timeout=15, markup=False)
         hook = None if self.readonly else Hook(settings.alerts.command, self.results, self.environment)
         self.alerting = Alerting(settings.alerts, hook)
 
@@ -369,9 +368,11 @@ def run(results: Path, readonly: bool | None, web: bool) -> int:
     if web:
         return serve(results, readonly)
     collect_less_often()
-    app = Dashboard(results, readonly=readonly)
+    app = Dashboard(results, readonly=readonly, last=recall())
     with by_signal(app.exit) as received:
         app.run()
+    if not readonly:
+        remember(Remembered(theme=app.theme, screen=app.current_mode, view=app.view))
     if app.fault is not None:
         raise WorkError(by_fault(app.fault))
     if received:

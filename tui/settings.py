@@ -77,21 +77,23 @@ def state_path() -> Path:
     return _below(user_state_path) / "dashboard.json"
 
 
-def recall(path: Path) -> Remembered:
+def recall() -> Remembered:
     """What was remembered; nothing where the file is missing or damaged."""
     try:
-        found = Remembered.model_validate_json(read_bytes(path))
+        found = Remembered.model_validate_json(read_bytes(state_path()))
     except (OSError, ValueError, RecursionError):
         return Remembered()
     return found.model_copy(update={"view": found.view.sane()})
 
 
-def remember(path: Path, what: Remembered) -> None:
+def remember(what: Remembered) -> None:
     """Write it, if that is possible."""
     kept = what.model_copy(update={"view": what.view.changed(filter="", study=None)})
     with suppress(OSError):
+        path = state_path()
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, kept.model_dump_json(indent=1) + "\n", durable=False)
+        # without defaults, so that those of another version hold there
+        write_atomic(path, kept.model_dump_json(indent=1, exclude_defaults=True) + "\n", durable=False)
 
 
 def _below(place: Callable[[str], Path]) -> Path:

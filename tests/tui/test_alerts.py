@@ -13,7 +13,7 @@ from tui.alerting import Alerting, Hook, log_path
 from tui.model.alerts import Alert, alerts, condensed
 from tui.model.feed import Watcher
 from tui.model.snapshot import Run, Snapshot, StudyView
-from tui.settings import Alerts, Settings, load_settings
+from tui.settings import Alerts
 from tui.testing.synthetic import NOW, make_trial, write_status, write_study, write_trial
 
 
@@ -152,23 +152,3 @@ def test_the_dashboard_tells_news_and_starts_nothing_when_read_only(results, dri
     while not (tmp_path / "made").exists():
         assert time.monotonic() < end
         time.sleep(0.01)
-
-
-@pytest.mark.parametrize(
-    ("text", "wrong"),
-    [
-        ("", False),
-        ("[alerts]\nbell = true", False),
-        ("[alerts]\nbell = 3", True),
-        ('[alerts]\ncommand = "\'"', True),
-        ("[alarms]", True),
-        ("[", True),
-        ("\xff", True),
-    ],
-)
-def test_settings_that_cannot_be_read_are_told_and_the_defaults_hold(tmp_path: Path, text: str, wrong: bool) -> None:
-    path = tmp_path / "settings.toml"
-    assert load_settings(path) == (Settings(), None)
-    path.write_bytes(text.encode("latin-1"))
-    settings, problem = load_settings(path)
-    assert (problem is not None) == wrong and (settings == Settings()) == (wrong or not text)
