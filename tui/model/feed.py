@@ -72,6 +72,7 @@ class Watched:
             record=record,
             started=state.started,
             step=record.steps if record else state.progress.step if state.progress else 0,
+            progress=None if record else state.progress,
             began=record.started if record and record.started else self.began,
             last=state.last,
             bad_lines=state.bad_lines,

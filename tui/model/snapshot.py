@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from suite.ranking.leaderboard import Row
-from suite.spec import Record, Started, Status, StudyFile, Trial
+from suite.spec import Progress, Record, Started, Status, StudyFile, Trial
 from suite.store.notes import NO_NOTE, Note
 
 Key = tuple[str, str]  # (study, trial id): identifies a run for cursor, marks and pins
@@ -23,6 +23,7 @@ class Run:
     record: Record | None = None
     started: Started | None = None
     step: int = 0
+    progress: Progress | None = None  # the newest one, while it is not over
     began: float = 0.0  # first event, seconds since 1970; 0: not started
     last: float = 0.0  # newest event, seconds since 1970
     bad_lines: int = 0  # lines of its event log that could not be read
@@ -93,6 +94,15 @@ class StudyView:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """What the records of one host tell."""
+
+    trials: int = 0
+    last: float = 0.0  # when the last one ended, seconds since 1970
+    hardware: str = ""  # of that one
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """All studies of one results directory."""
 
@@ -114,6 +124,22 @@ class Snapshot:
     @cached_property
     def bad_lines(self) -> int:
         return sum(run.bad_lines for run in self.runs)
+
+    @cached_property
+    def ended(self) -> dict[str, Ended]:
+        """The trials that have ended, by host."""
+        found: dict[str, Ended] = {}
+        for run in self.runs:
+            record = run.record
+            if record is not None and record.provenance is not None:
+                was = found.get(record.provenance.host, Ended())
+                newest = record.ended >= was.last
+                found[record.provenance.host] = Ended(
+                    was.trials + 1,
+                    record.ended if newest else was.last,
+                    record.provenance.hardware if newest else was.hardware,
+                )
+        return found
 
     def find(self, key: Key | None) -> Run | None:
         if key is None:
