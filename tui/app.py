@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -110,6 +109,7 @@ class Dashboard(App[None]):
         self.board = Board()
         self.fault: Exception | None = None  # of the application itself, which has ended it
         self._children: list[Child] = []
+        self._started_by = os.getppid()
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
 
     def _publish(self, snapshot: Snapshot, details: dict[Key, Detail], problem: str | None) -> None:
@@ -153,6 +153,8 @@ class Dashboard(App[None]):
             self.snapshot, self.details = message.snapshot, message.details
         self._report_ended_children()
         self.refresh_screen()
+        if self.is_web and os.getppid() != self._started_by:  # the server was killed
+            self.exit()
 
     def refresh_screen(self) -> None:
         """Update the topmost live screen; a dialogue may lie above it."""
@@ -313,17 +315,13 @@ if TYPE_CHECKING:
         return app
 
 
-def run(results: Path, readonly: bool | None, web: bool) -> int:
+def run(results: Path, readonly: bool) -> int:
     """Show the dashboard until the user quits or a signal ends it; returns the exit code.
 
     Raises WorkError where a fault of its own ends it.
 
-    `web` serves it to browsers on this machine instead. `readonly` disables every action that writes or starts
-    something; None: only with `web`.
+    `readonly` disables every action that writes or starts something.
     """
-    readonly = web if readonly is None else readonly
-    if web:
-        return serve(results, readonly)
     collect_less_often()
     app = Dashboard(results, readonly=readonly)
     with by_signal(app.exit) as received:
@@ -340,16 +338,3 @@ def run(results: Path, readonly: bool | None, web: bool) -> int:
 def collect_less_often() -> None:
     """Raise the thresholds of the cycle collector: with 10,000 runs in memory, a collection takes tens of ms."""
     gc.set_threshold(50_000, 20, 50)
-
-
-def serve(results: Path, readonly: bool, port: int = 8000) -> int:
-    """Start one dashboard process for every browser tab. There is no password, so only this machine is served."""
-    from textual_serve.server import Server
-
-    words = [*commands.PROGRAM, "tui", "--results", str(results), *(["--readonly"] if readonly else [])]
-    server = Server(
-        shlex.join(words), host="localhost", port=port, title="mnist-suite", public_url=f"http://localhost:{port}"
-    )
-    sys.stderr.write(f"The dashboard is at http://localhost:{port} (this machine only); Ctrl+C ends it.\n")
-    server.serve()
-    return 0
