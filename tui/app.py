@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.css.query import NoMatches
+from textual.events import DescendantFocus
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -43,6 +44,8 @@ from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
 from tui.session import Session
 from tui.themes import SERIES, THEMES
+
+STOPPED = (130, 143)  # exit codes of commands that were asked to stop and have stopped cleanly
 
 
 @dataclass(frozen=True)
@@ -175,10 +178,17 @@ class Dashboard(App[None]):
             title = commands.typed(child.words[:2])
             if code == 0:
                 self.notify(child.done, title=title, timeout=10, markup=False)
+            elif code in STOPPED:
+                self.notify("Stopped as asked; `resume` goes on from there.", title=title, timeout=10, markup=False)
             else:
                 last = next((line for line in reversed(tail(child.log)) if line.strip()), "no output")
                 text = f"ended with code {code}: {last}\n{child.log}"
                 self.notify(text, title=title, severity="error", timeout=15, markup=False)
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """A cursor that blinks would be paid for by those who sit at the end of a slow line."""
+        if isinstance(event.widget, Input):
+            event.widget.cursor_blink = False
 
     # --- actions of keys ---
 
