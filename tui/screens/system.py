@@ -13,17 +13,18 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from suite.ranking.leaderboard import COLUMNS
 from tui.draw.aligned import left, widest
-from tui.draw.cells import GLYPHS, duration, sparkline
+from tui.draw.cells import GLYPHS, ago, sparkline
 from tui.keys import bindings
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
 from tui.model.system import Sample, Sampler, Writer, writers
 from tui.screens.base import LiveScreen
 from tui.widgets.budget import bar
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 EVERY = 2.0  # seconds between measurements
@@ -131,8 +132,5 @@ def writer_lines(found: list[Writer]) -> Text:
     lines = [f"{left('Writer', name)}  {left('host', host)}  {'pid':>8}  {'last write':>12}  health"]
     for w in sorted(found, key=lambda w: (w.health == "ok", w.health, w.name)):
         sign = GLYPHS[SIGNS[w.health]]
-        lines.append(
-            f"{left(w.name, name)}  {left(w.host, host)}  {w.pid:>8}  {duration(w.silent) + ' ago':>12}  "
-            f"{sign} {w.health}"
-        )
+        lines.append(f"{left(w.name, name)}  {left(w.host, host)}  {w.pid:>8}  {ago(w.silent):>12}  {sign} {w.health}")
     return Text("\n".join(lines), no_wrap=True)
