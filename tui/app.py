@@ -25,14 +25,15 @@ from suite.errors import WorkError
 from suite.store.files import scratch_dir
 from suite.store.study import StudyDir
 from tui import commands
+from tui.alerting import Alerting, Hook
 from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
 from tui.messages import Polled
+from tui.model.alerts import FAILURES
 from tui.model.board import ACTIVE, Board
 from tui.model.detail import Detail, tail
 from tui.model.feed import INTERVAL, Feed
 from tui.model.snapshot import Key, Snapshot
-from tui.model.view import View
 from tui.screens.base import LiveScreen
 from tui.screens.confirm import ConfirmScreen, PromptScreen, StopScreen
 from tui.screens.help import HelpScreen
@@ -43,7 +44,11 @@ from tui.screens.plots import PlotsScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
 from tui.session import Session
+from tui.settings import Alerts, Remembered, load_settings, recall, remember, settings_path
 from tui.themes import SERIES, THEMES
+from tui.upkeep import Upkeep
+
+RESUMED = ("plots", "studies", "system")  # screens that are shown again at the next start; the pad starts a process
 
 STOPPED = (130, 143)  # exit codes of commands that were asked to stop and have stopped cleanly
 
@@ -86,6 +91,7 @@ class Dashboard(App[None]):
             ("theme", "next_theme"),
             ("screenshot", "screenshot"),
             ("interrupt", "interrupt"),
+            ("undo", "undo"),
         ),
     )
 
@@ -96,6 +102,7 @@ class Dashboard(App[None]):
         readonly: bool = False,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.time,
+        last: Remembered = Remembered(),  # noqa: B008
     ) -> None:
         self.environment = dict(os.environ)  # copied first: Textual removes NO_COLOR, which child processes need
         super().__init__()
@@ -105,7 +112,8 @@ class Dashboard(App[None]):
         self.snapshot = Snapshot()
         self.details: dict[Key, Detail] = {}
         self.problem: str | None = None
-        self.view = View()
+        self.view = last.view
+        self._last = last
         self.marked: set[Key] = set()
         self.pinned: set[Key] = set()
         self.focus_key: Key | None = None
@@ -114,6 +122,7 @@ class Dashboard(App[None]):
         self._children: list[Child] = []
         self._started_by = os.getppid()
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
+        self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
 
     def _publish(self, snapshot: Snapshot, details: dict[Key, Detail], problem: str | None) -> None:
         self.post_message(Polled(snapshot, details, problem))
@@ -124,18 +133,26 @@ class Dashboard(App[None]):
     def on_mount(self) -> None:
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = "suite"
-        self._choose_keys()
+        last = self._last
+        self.theme = last.theme if last.theme in {theme.name for theme in THEMES} else THEMES[0].name
+        if last.screen in RESUMED:
+            self.call_later(self.switch_mode, last.screen)
+        self._configure()
         self.feed.start()
 
-    def _choose_keys(self) -> None:
+    def _configure(self) -> None:
+        """Take in the user's files and what was remembered. What is wrong with a file is told."""
+        self.alerting = Alerting(Alerts(), None)
         try:
             keys, wrong = chosen_keys(keys_path())
-        except RuntimeError:  # no home directory is known
+            settings, problem = load_settings(settings_path())
+        except (RuntimeError, OSError):  # no home directory is known
             return
         self.set_keymap(keys)
-        for text in wrong:
-            self.notify(text, title="Keys", severity="warning", timeout=15, markup=False)
+        for text in [*wrong, *([problem] if problem else [])]:
+            self.notify(text, title="Settings", severity="warning", timeout=15, markup=False)
+        hook = None if self.readonly else Hook(settings.alerts.command, self.results, self.environment)
+        self.alerting = Alerting(settings.alerts, hook)
 
     def on_unmount(self) -> None:
         self.feed.stop()
@@ -154,10 +171,21 @@ class Dashboard(App[None]):
         self.problem = message.problem
         if message.problem is None:  # otherwise the last known state stays
             self.snapshot, self.details = message.snapshot, message.details
+            self._tell_news(message.snapshot)
         self._report_ended_children()
         self.refresh_screen()
         if self.is_web and os.getppid() != self._started_by:  # the server was killed
             self.exit()
+
+    def _tell_news(self, snapshot: Snapshot) -> None:
+        found = self.alerting.news(snapshot)
+        for alert in found:
+            severity = "error" if alert.kind in FAILURES else "information"
+            self.notify(alert.text, title=alert.kind.replace("-", " "), severity=severity, timeout=15, markup=False)
+        if found and self.alerting.bell:
+            self.bell()
+        if problem := self.alerting.tend():
+            self.notify(problem, title="Command of the alerts", severity="warning", timeout=15, markup=False)
 
     def refresh_screen(self) -> None:
         """Update the topmost live screen; a dialogue may lie above it."""
@@ -208,6 +236,12 @@ class Dashboard(App[None]):
         after = names.index(self.theme) + 1 if self.theme in names else 0
         self.theme = names[after % len(names)]
         self.notify(f"Theme: {self.theme}")
+
+    def action_undo(self) -> None:
+        self.upkeep.undo()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (self.readonly and action == "undo")
 
     async def action_interrupt(self) -> None:
         """Quit, unless a field has the focus: there this key copies, and arrives here when nothing is selected."""
@@ -342,9 +376,11 @@ def run(results: Path, readonly: bool) -> int:
     `readonly` disables every action that writes or starts something.
     """
     collect_less_often()
-    app = Dashboard(results, readonly=readonly)
+    app = Dashboard(results, readonly=readonly, last=recall())
     with by_signal(app.exit) as received:
         app.run()
+    if not readonly:
+        remember(Remembered(theme=app.theme, screen=app.current_mode, view=app.view))
     if app.fault is not None:
         raise WorkError(by_fault(app.fault))
     if received:

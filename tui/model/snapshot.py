@@ -8,6 +8,7 @@ from functools import cached_property
 
 from suite.ranking.leaderboard import Row
 from suite.spec import Record, Started, Status, StudyFile, Trial
+from suite.store.notes import NO_NOTE, Note
 
 Key = tuple[str, str]  # (study, trial id): identifies a run for cursor, marks and pins
 
@@ -50,6 +51,7 @@ class StudyView:
     runs: tuple[Run, ...]
     stale: bool = False  # the status is "running", but the controller is silent or has died (`store.liveness`)
     died: bool = False  # it is known to have died
+    note: Note = NO_NOTE  # of the study itself
 
     @property
     def planned(self) -> int:
@@ -82,8 +84,12 @@ class StudyView:
 
     @cached_property
     def best(self) -> Run | None:
-        """The finished run with the highest validation accuracy, the first of equal ones."""
-        done = [run for run in self.runs if run.row.state == "finished" and run.row.accuracy is not None]
+        """The finished run with the highest validation accuracy, the first of equal ones. None that is archived."""
+        done = [
+            run
+            for run in self.runs
+            if run.row.state == "finished" and run.row.accuracy is not None and not run.row.archived
+        ]
         return max(done, key=lambda run: (run.row.accuracy or 0.0, -run.row.number), default=None)
 
 

@@ -47,6 +47,9 @@ class RunScreen(CurvesScreen):
             ("mark", "mark"),
             ("draw", "draw"),
             ("stop", "stop"),
+            ("note", "note"),
+            ("archive", "archive"),
+            ("delete", "delete"),
         ),
     )
 
@@ -176,6 +179,16 @@ class RunScreen(CurvesScreen):
     def action_draw(self) -> None:
         self.session.focus_key = self.key
         self.session.action_mode("pad")
+
+    def action_note(self) -> None:
+        self.session.upkeep.ask_note(*self.key)
+
+    def action_archive(self) -> None:
+        study, trial = self.key
+        self.session.upkeep.archive(study, [trial])
+
+    def action_delete(self) -> None:
+        self.session.upkeep.ask_delete(*self.key)
 
     def action_stop(self) -> None:
         self.session.ask_stop(*self.key)
