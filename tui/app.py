@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.css.query import NoMatches
+from textual.events import DescendantFocus
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -49,6 +49,8 @@ from tui.themes import SERIES, THEMES
 from tui.upkeep import Upkeep
 
 RESUMED = ("plots", "studies", "system")  # screens that are shown again at the next start; the pad starts a process
+
+STOPPED = (130, 143)  # exit codes of commands that were asked to stop and have stopped cleanly
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class Dashboard(App[None]):
         self.board = Board()
         self.fault: Exception | None = None  # of the application itself, which has ended it
         self._children: list[Child] = []
+        self._started_by = os.getppid()
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
         self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
 
@@ -171,6 +174,8 @@ class Dashboard(App[None]):
             self._tell_news(message.snapshot)
         self._report_ended_children()
         self.refresh_screen()
+        if self.is_web and os.getppid() != self._started_by:  # the server was killed
+            self.exit()
 
     def _tell_news(self, snapshot: Snapshot) -> None:
         found = self.alerting.news(snapshot)
@@ -201,10 +206,17 @@ class Dashboard(App[None]):
             title = commands.typed(child.words[:2])
             if code == 0:
                 self.notify(child.done, title=title, timeout=10, markup=False)
+            elif code in STOPPED:
+                self.notify("Stopped as asked; `resume` goes on from there.", title=title, timeout=10, markup=False)
             else:
                 last = next((line for line in reversed(tail(child.log)) if line.strip()), "no output")
                 text = f"ended with code {code}: {last}\n{child.log}"
                 self.notify(text, title=title, severity="error", timeout=15, markup=False)
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """A cursor that blinks would be paid for by those who sit at the end of a slow line."""
+        if isinstance(event.widget, Input):
+            event.widget.cursor_blink = False
 
     # --- actions of keys ---
 
@@ -356,17 +368,13 @@ if TYPE_CHECKING:
         return app
 
 
-def run(results: Path, readonly: bool | None, web: bool) -> int:
+def run(results: Path, readonly: bool) -> int:
     """Show the dashboard until the user quits or a signal ends it; returns the exit code.
 
     Raises WorkError where a fault of its own ends it.
 
-    `web` serves it to browsers on this machine instead. `readonly` disables every action that writes or starts
-    something; None: only with `web`.
+    `readonly` disables every action that writes or starts something.
     """
-    readonly = web if readonly is None else readonly
-    if web:
-        return serve(results, readonly)
     collect_less_often()
     app = Dashboard(results, readonly=readonly, last=recall())
     with by_signal(app.exit) as received:
@@ -385,16 +393,3 @@ def run(results: Path, readonly: bool | None, web: bool) -> int:
 def collect_less_often() -> None:
     """Raise the thresholds of the cycle collector: with 10,000 runs in memory, a collection takes tens of ms."""
     gc.set_threshold(50_000, 20, 50)
-
-
-def serve(results: Path, readonly: bool, port: int = 8000) -> int:
-    """Start one dashboard process for every browser tab. There is no password, so only this machine is served."""
-    from textual_serve.server import Server
-
-    words = [*commands.PROGRAM, "tui", "--results", str(results), *(["--readonly"] if readonly else [])]
-    server = Server(
-        shlex.join(words), host="localhost", port=port, title="mnist-suite", public_url=f"http://localhost:{port}"
-    )
-    sys.stderr.write(f"The dashboard is at http://localhost:{port} (this machine only); Ctrl+C ends it.\n")
-    server.serve()
-    return 0

@@ -161,6 +161,11 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
+def ago(seconds: float) -> str:
+    """'just now', '4 min ago'. The seconds of a minute are not told: they would be drawn anew all the time."""
+    return "just now" if seconds < 60 else f"{duration(seconds)} ago"
+
+
 def joules(value: float | None) -> str:
     """'3.4kJ', or '-' if unknown."""
     return "-" if value is None else COLUMNS["energy"].text(value)

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, Row, text
-from tui.draw.cells import duration, value_text
+from tui.draw.cells import ago, duration, value_text
 from tui.model.detail import clean
 from tui.model.snapshot import Key, Run, Snapshot
 
@@ -149,7 +149,7 @@ def life(run: Run, now: float) -> str:
     if run.began:
         words.append(f"began {time.strftime('%Y-%m-%d %H:%M', time.localtime(run.began))}")
     if not run.has_result and run.last:
-        words.append(f"last sign {duration(now - run.last)} ago")
+        words.append(f"last sign {ago(now - run.last)}")
     if run.started is not None and not run.has_result:
         words.append(f"pid {run.started.pid} on {run.started.host}")
         if run.started.steps:

@@ -39,9 +39,9 @@ def alerts(before: Snapshot, now: Snapshot) -> list[Alert]:
         if old is None or old is view:
             continue
         found += _of_study(old, view)
-        new = _changed(old, view)
-        ended = {run.key for run in old.runs if run.has_result} if new else set()
-        changed += [run for run in new if run.has_result and run.key not in ended and not run.row.archived]
+        if new := [run for run in _changed(old, view) if run.has_result and not run.row.archived]:
+            ended = {run.key for run in old.runs if run.has_result}
+            changed += [run for run in new if run.key not in ended]
     for run in changed:
         if run.row.state == "failed":
             found.append(Alert("trial-failed", *run.key, printable(f"{_name(run)} failed: {run.row.reason or '?'}")))

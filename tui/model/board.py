@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, COSTS, Row, ValidationSet, pareto_keys
 from suite.ranking.statistics import difference_interval, sample_of_shares
 from tui.model.filters import Filter, Subject, lookup, parse
 from tui.model.snapshot import Key, Run
-from tui.model.view import View
+from tui.model.view import UNSORTABLE, View
 
 EXTRA = ("flag", "gap", "curve", "power", "host", "seeds")  # columns that only the dashboard has
 
@@ -81,7 +82,8 @@ class Board:
 
     def known(self, columns: Iterable[str]) -> set[str]:
         """The columns that have a value on some line."""
-        return {key for key in columns if any(row_value(line.row, key) not in (None, "{}") for line in self.lines)}
+        rows = [line.row for line in self.lines]
+        return {key for key in columns if key not in UNSORTABLE and _is_known(rows, key)}
 
     def tied(self, row: Row) -> bool:
         """Whether a finished row cannot be told from the best on its validation set: the 95 % interval of the
@@ -187,6 +189,13 @@ def order(row: Row, key: str, reverse: bool = False) -> tuple[Any, ...]:
 def _descending(text: str) -> tuple[int, ...]:
     """Sort key of a text in descending order."""
     return (*(-ord(letter) for letter in text), 1)
+
+
+def _is_known(rows: list[Row], key: str) -> bool:
+    """Whether a column has a value; much faster than `row_value` of each where it has none."""
+    if key in COLUMNS and key != "tuned":
+        return any(value is not None for value in map(attrgetter(key), rows))
+    return any(row_value(row, key) not in (None, "{}") for row in rows)
 
 
 def row_value(row: Row, key: str) -> Any:

@@ -120,6 +120,8 @@ class Watcher:
     def poll(self, budget: float = float("inf")) -> Snapshot:
         """Return the present state. After `budget` seconds, the rest of the new trials is left to the next poll."""
         deadline = time.monotonic() + budget
+        if self._studies and not self.results.is_dir():
+            return self._gone()
         changed = self._list_studies()
         loading = 0
         for study in self._studies.values():
@@ -133,6 +135,14 @@ class Watcher:
             self._version += 1
             views = tuple(study.view for _, study in sorted(self._studies.items()))
             self._last = Snapshot(self._version, self.clock(), views, loading, problem)
+        return self._last
+
+    def _gone(self) -> Snapshot:
+        """The last state, while the directory is away: deleted, renamed, or on a disk that is not mounted."""
+        problem = f"The results are gone: there is no directory {self.results}. This is their last state."
+        if self._last.problem != problem:
+            self._version += 1
+            self._last = replace(self._last, version=self._version, problem=problem)
         return self._last
 
     def _list_studies(self) -> bool:
@@ -162,7 +172,7 @@ class Watcher:
                 study.signatures = {"study.json": study.signatures["study.json"]}
         if study.changed("status.json"):
             status = directory.status()
-        stale = study.pulse.look(status) in ("silent", "died")
+        life = study.pulse.look(status)
         present = study.pulse.present
         changed = self._list_trials(study, now)
         changed |= self._poll_trials(study, now if present is None else present, deadline)
@@ -172,7 +182,8 @@ class Watcher:
             runs = tuple(w.run for w in study.trials.values() if w.run is not None)
         else:
             runs = view.runs
-        new = StudyView(directory.name, file, status, stopping, runs, stale, study.beside.notes.get(STUDY, NO_NOTE))
+        stale, note = life in ("silent", "died"), study.beside.notes.get(STUDY, NO_NOTE)
+        new = StudyView(directory.name, file, status, stopping, runs, stale, life == "died", note)
         if new == view:
             return False  # the old view stays, with its cached properties
         study.view = new

@@ -51,6 +51,7 @@ class StudyView:
     stopping: bool  # a stop has been requested
     runs: tuple[Run, ...]
     stale: bool = False  # the status is "running", but the controller is silent or has died (`store.liveness`)
+    died: bool = False  # it is known to have died
     note: Note = NO_NOTE  # of the study itself
 
     @property
@@ -110,7 +111,7 @@ class Snapshot:
     time: float = 0.0  # when it was read, seconds since 1970
     studies: tuple[StudyView, ...] = ()
     loading: int = 0  # trials that are listed, but not read yet
-    problem: str | None = None  # why there is no study
+    problem: str | None = None  # why there is no study, or why this is an earlier state
 
     @cached_property
     def runs(self) -> list[Run]:

@@ -15,7 +15,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
-from textual.widgets import Footer, Input, Label, Static
+from textual.widgets import Footer, Input, Label
 
 from suite.errors import InputError
 from suite.spec import Experiment
@@ -29,6 +29,7 @@ from tui.model.snapshot import StudyView
 from tui.screens.confirm import ConfirmScreen
 from tui.session import Session
 from tui.widgets.checklist import Checklist
+from tui.widgets.static import Static
 
 FIELDS = {
     "experiment": "a name, or the path of your own .py file",

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.timer import Timer
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Footer, Input
 
 from tui import commands
 from tui.draw.cells import title
@@ -29,6 +29,7 @@ from tui.screens.run import RunScreen
 from tui.widgets.budget import Budget
 from tui.widgets.preview import Preview
 from tui.widgets.run_table import RunTable
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 
@@ -104,7 +105,7 @@ class LeaderboardScreen(LiveScreen):
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
         self.query_one(StatusLine).show("Board", snapshot, session.problem, session.readonly)
-        self.query_one(Budget).show(snapshot, session.view.study)
+        self.query_one(Budget).show(snapshot, session.view.study, session.clock())
         state = (
             snapshot.version,
             session.view,

@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Grid, VerticalScroll
-from textual.widgets import Footer, Static, TabbedContent, TabPane
+from textual.widgets import Footer, TabbedContent, TabPane
 
 from tui.draw import facts
 from tui.draw.aligned import right, widest
@@ -20,6 +20,7 @@ from tui.model.detail import Detail
 from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.curves import CurvesScreen
 from tui.widgets.chart import Chart
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 TABS = ("curves", "config", "cost", "log", "digits", "lineage")

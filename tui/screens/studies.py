@@ -6,15 +6,16 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Footer
 
 from suite.ranking.leaderboard import text
-from tui.draw.cells import GLYPHS, duration, joules, measured
+from tui.draw.cells import GLYPHS, ago, duration, joules, measured
 from tui.keys import bindings
 from tui.model.detail import Detail, clean
 from tui.model.snapshot import Key, Snapshot, StudyView
 from tui.screens.base import LiveScreen
 from tui.widgets.budget import bar, projected
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 COLUMNS = (
@@ -169,7 +170,7 @@ def study_cells(view: StudyView, now: float) -> tuple[str, ...]:
         joules(view.energy),
         joules(projected(view)),
         duration(eta),
-        duration(now - status.heartbeat) + " ago" if status else "-",
+        ago(now - status.heartbeat) if status else "-",
         view.file.experiment.name if view.file else "-",
         view.file.experiment.dataset if view.file else "-",
     )

@@ -13,17 +13,18 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from suite.ranking.leaderboard import COLUMNS
 from tui.draw.aligned import left, widest
-from tui.draw.cells import GLYPHS, duration, sparkline
+from tui.draw.cells import GLYPHS, ago, sparkline
 from tui.keys import bindings
 from tui.model.detail import Detail, clean
 from tui.model.snapshot import Key, Snapshot
 from tui.model.system import Host, Sample, Sampler, Writer, hosts, writers
 from tui.screens.base import LiveScreen
 from tui.widgets.budget import bar
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 EVERY = 2.0  # seconds between measurements
@@ -43,7 +44,6 @@ class SystemScreen(LiveScreen):
         self.sampler = sampler
         self.sample: Sample | None = None
         self.watts: deque[float] = deque(maxlen=KEPT)
-        self._shown = Text()  # of the hosts
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
@@ -80,10 +80,7 @@ class SystemScreen(LiveScreen):
         self.query_one(StatusLine).show("System", snapshot, session.problem, session.readonly)
         here = socket.gethostname()
         found = hosts(snapshot, writers(snapshot, session.clock(), here, alive), here)
-        shown = host_lines(found, here)
-        if shown != self._shown:
-            self._shown = shown
-            self.query_one("#writers", Static).update(shown)
+        self.query_one("#writers", Static).update(host_lines(found, here))
 
     def action_scroll(self, by: int) -> None:
         self.query_one(VerticalScroll).scroll_relative(y=2 * by, animate=False)
@@ -141,7 +138,7 @@ def host_lines(found: list[Host], here: str) -> Text:
             lines.append(f"  {left('health', 8)}{left('writer', name)}{_figures(HEADS)}\n", style="dim")
         for writer in sorted(host.writers, key=lambda w: (w.health == "ok", w.health, w.name)):
             health = left(f"{GLYPHS[SIGNS[writer.health]]} {writer.health}", 8)
-            figures = _figures((str(writer.pid), f"{duration(writer.silent)} ago", *_load(writer)))
+            figures = _figures((str(writer.pid), ago(writer.silent), *_load(writer)))
             lines.append(f"  {health}{left(writer.name, name)}{figures}\n")
         lines.append("\n")
     if not every:
@@ -159,7 +156,7 @@ def _about(host: Host) -> str:
     if host.writers:
         words.append(f"{len(host.writers)} writer{'' if len(host.writers) == 1 else 's'}")
     if host.silent is not None:
-        words.append(f"last sign {duration(host.silent)} ago")
+        words.append(f"last sign {ago(host.silent)}")
     return clean(" · ".join(words))
 
 
