@@ -44,6 +44,7 @@ from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
 from tui.session import Session
 from tui.themes import SERIES, THEMES
+from tui.widgets.options import Palette
 
 STOPPED = (130, 143)  # exit codes of commands that were asked to stop and have stopped cleanly
 
@@ -202,6 +203,10 @@ class Dashboard(App[None]):
     def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
+
+    def action_command_palette(self) -> None:
+        if not Palette.is_open(self):
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_next_theme(self) -> None:
         names = [theme.name for theme in THEMES]
