@@ -47,6 +47,7 @@ from tui.session import Session
 from tui.settings import Alerts, Remembered, load_settings, recall, remember, settings_path
 from tui.themes import SERIES, THEMES
 from tui.upkeep import Upkeep
+from tui.widgets.options import Palette
 
 RESUMED = ("plots", "studies", "system")  # screens that are shown again at the next start; the pad starts a process
 
@@ -230,6 +231,10 @@ class Dashboard(App[None]):
     def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
+
+    def action_command_palette(self) -> None:
+        if not Palette.is_open(self):
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_next_theme(self) -> None:
         names = [theme.name for theme in THEMES]

@@ -108,7 +108,7 @@ def test_a_run_that_is_deleted_while_its_screen_is_open(results, drive, screen_t
     async def script(app, pilot) -> None:
         await pilot.press("enter")
         await look(app, pilot)
-        shutil.rmtree(results)
+        shutil.rmtree(results / "mnist")
         await look(app, pilot)
         assert "not there" in screen_text(app)
         await pilot.press("escape")
@@ -428,6 +428,19 @@ def test_a_command_that_fails_is_reported(results, drive, tmp_path: Path) -> Non
         assert any("code 2" in n.message for n in app._notifications)
         (tmp_path / "file").write_text("")
         assert not app.start(["x"], tmp_path / "file" / "console.log", "begun", "done")
+
+    drive(results, script)
+
+
+def test_a_clean_stop_is_no_error(results, drive, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tui.commands.PROGRAM", ("sh", "-c", "exit 143"))
+
+    async def script(app, pilot) -> None:
+        assert app.start(["sweep"], tmp_path / "console.log", "begun", "done")
+        app._children[0].process.wait()
+        await look(app, pilot)
+        (told,) = [n for n in app._notifications if "begun" not in n.message]
+        assert told.severity == "information" and "Stopped as asked" in told.message
 
     drive(results, script)
 
