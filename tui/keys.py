@@ -72,6 +72,8 @@ MEANINGS: dict[str, Meaning] = {
     "clone": Meaning("N", "Clone with edits", STUDIES),
     "stop": Meaning("x", "Stop", STUDIES),
     "resume": Meaning("R", "Resume study", STUDIES),
+    "final": Meaning("F", "Final evaluation", STUDIES),
+    "jobs-log": Meaning("O", "Log of the newest job", STUDIES),
     # --- charts ---
     "axis": Meaning("X", "X axis", CHART),
     "metric": Meaning("m", "Metric", CHART),
@@ -94,6 +96,7 @@ MEANINGS: dict[str, Meaning] = {
     "quit": Meaning("q", "Quit", PROGRAM),
     "interrupt": Meaning("ctrl+c", "Quit, or copy what is selected", PROGRAM),
     "start": Meaning("ctrl+s,f5", "Start", PROGRAM),
+    "check": Meaning("ctrl+t", "Check", PROGRAM),
     "yes": Meaning("y", "Yes", PROGRAM),
     "no": Meaning("n", "No", PROGRAM),
     "only-trial": Meaning("t", "Only this trial", PROGRAM),

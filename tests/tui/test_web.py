@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.web, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is 
 # serves the dashboard of this source tree, independently of the command line
 SERVER = """
 import sys, pathlib
-from tui import app, commands
+from tui import app
+from tui.work import commands
 if sys.argv[1] == "tui":
     sys.exit(app.run(pathlib.Path(sys.argv[3]), "--readonly" in sys.argv, False))
 commands.PROGRAM = (sys.executable, __file__)

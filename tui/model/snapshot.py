@@ -86,6 +86,15 @@ class StudyView:
         return max(done, key=lambda run: (run.row.accuracy or 0.0, -run.row.number), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A study whose controller prepares: it holds controller.lock and has not written study.json yet."""
+
+    study: str
+    pid: int
+    host: str
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """All studies of one results directory."""
@@ -95,6 +104,7 @@ class Snapshot:
     studies: tuple[StudyView, ...] = ()
     loading: int = 0  # trials that are listed, but not read yet
     problem: str | None = None  # why there is no study
+    openings: tuple[Opening, ...] = ()
 
     @cached_property
     def runs(self) -> list[Run]:

@@ -12,9 +12,11 @@ from suite.ranking.leaderboard import text
 from tui.draw.cells import GLYPHS, duration, joules
 from tui.keys import bindings
 from tui.model.detail import Detail, clean
+from tui.model.jobs import jobs
 from tui.model.snapshot import Key, Snapshot, StudyView
 from tui.screens.base import LiveScreen
 from tui.widgets.budget import bar, projected
+from tui.widgets.jobs import Jobs
 from tui.widgets.status_line import StatusLine
 
 COLUMNS = (
@@ -41,13 +43,15 @@ class StudiesScreen(LiveScreen):
         ("clone", "clone"),
         ("stop", "stop"),
         ("resume", "resume"),
-        hidden=(("down", "cursor(1)"), ("up", "cursor(-1)"), ("back", "app.mode('board')")),
+        ("jobs-log", "jobs_log", "Log"),
+        hidden=(("final", "final"), ("down", "cursor(1)"), ("up", "cursor(-1)"), ("back", "app.mode('board')")),
     )
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
         yield DataTable(id="studies", cursor_type="row", zebra_stripes=True)
         yield Static(id="question", markup=False)
+        yield Jobs()
         yield Footer()
 
     def on_mount(self) -> None:
@@ -65,6 +69,7 @@ class StudiesScreen(LiveScreen):
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
         self.query_one(StatusLine).show("Studies", snapshot, session.problem, session.readonly)
+        self.query_one(Jobs).show(jobs(snapshot, session.tasks, [view.name for view in snapshot.studies]))
         table = self.query_one(DataTable)
         known = {key.value: key for key in table.rows}
         there = {view.name for view in snapshot.studies}
@@ -121,6 +126,15 @@ class StudiesScreen(LiveScreen):
     def action_stop(self) -> None:
         if view := self.current:
             self.session.ask_stop(view.name)
+
+    def action_final(self) -> None:
+        if view := self.current:
+            self.session.ask_final(view.name)
+
+    def action_jobs_log(self) -> None:
+        newest = self.session.tasks[-1:]
+        waiting = newest and self.session.snapshot.study(newest[0].study) is None  # its study has no row yet
+        self.session.open_log(None if waiting or not self.current else self.current.name)
 
     def action_resume(self) -> None:
         if view := self.current:

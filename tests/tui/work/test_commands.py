@@ -12,8 +12,8 @@ import pytest
 import tui
 from suite.errors import InputError
 from suite.spec.load import experiment_names, load_experiment
-from tui import commands
-from tui.commands import (
+from tui.work import commands
+from tui.work.commands import (
     Form,
     declared,
     free_name,
@@ -122,7 +122,7 @@ def test_a_command_outlives_a_killed_dashboard(tmp_path: Path) -> None:
     done, log = tmp_path / "done", tmp_path / "console.log"
     child = f"import time, pathlib; time.sleep(1); pathlib.Path({str(done)!r}).write_text('x')"
     launcher = (
-        "import sys, time; from pathlib import Path; from tui import commands\n"
+        "import sys, time; from pathlib import Path; from tui.work import commands\n"
         f"commands.PROGRAM = (sys.executable, '-c', {child!r})\n"
         f"commands.start([], Path({str(log)!r}))\n"
         "print('started', flush=True); time.sleep(60)"
