@@ -228,7 +228,7 @@ class Dashboard(App[None]):
         return self.launched.tasks
 
     def start(self, words: list[str], log: Path, begun: str, done: str, study: str = "", trials: int = 0) -> bool:
-        task = Task(study or " ".join(words[:2]), log, study, trials)
+        task = Task(study or " ".join(words[:2]), log, study, trials, self.clock())
         try:
             self.launched.start(words, task, done, self.environment)
         except OSError as error:

@@ -144,7 +144,8 @@ class Watcher:
         for name in new:
             view = StudyView(name, None, None, False, ())
             self._studies[name] = WatchedStudy(StudyDir(self.results, name), view, Pulse(self.clock, self.monotonic))
-        openings = tuple(one for name in sorted(names - there) if (one := opening(self.results / name)) is not None)
+        found = (one for name in sorted(names - there) if (one := opening(self.results / name)) is not None)
+        openings = tuple(sorted(found, key=lambda one: one.since))
         changed, self._openings = openings != self._openings, openings
         return bool(gone or new or changed)
 

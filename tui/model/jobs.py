@@ -30,6 +30,7 @@ class Task:
     log: Path  # its output
     study: str = ""  # in which it works, if that is known
     trials: int = 0  # that a search will have; 0: unknown, or no search
+    began: float = 0.0  # seconds since 1970
     ending: Ending | None = None  # None: it is at work
     said: str = ""  # why it failed
 
@@ -59,14 +60,14 @@ def opening(directory: Path) -> Opening | None:
     """
     try:
         with open(open_plain(directory / "controller.lock"), encoding="utf-8", errors="replace") as file:
-            found = HOLDER.match(file.read(300))
+            found, since = HOLDER.match(file.read(300)), os.fstat(file.fileno()).st_mtime
     except OSError:
         return None
     if found is None:
         return None
     pid, host = int(found[1]), found[2]
     alive = host != socket.gethostname() or exists(pid)
-    return Opening(directory.name, pid, host) if alive else None
+    return Opening(directory.name, pid, host, since) if alive else None
 
 
 def exists(pid: int) -> bool:
@@ -88,8 +89,9 @@ def jobs(snapshot: Snapshot, tasks: Sequence[Task], shown: Sequence[str] = ()) -
     """
     found = [job for task in reversed(tasks) if (job := _of_task(task, snapshot, shown)) is not None]
     known = {task.study for task in tasks if task.ending is None}
+    first = {one.holder: one for one in reversed(snapshot.openings)}  # its pretraining is held by the same process
     for one in snapshot.openings:
-        if one.study not in known and (words := _preparing(one, snapshot, 0)):
+        if one.study not in known and first[one.holder] is one and (words := _preparing(one, snapshot, 0)):
             found.append(Job(one.study, words))
     for view in snapshot.studies:
         if view.name not in known and view.name not in shown and view.state in ("running", "stopping"):
@@ -105,6 +107,8 @@ def _of_task(task: Task, snapshot: Snapshot, shown: Sequence[str]) -> Job | None
     view = snapshot.study(task.study)
     if view is not None and view.state in ("running", "stopping"):
         return None if task.study in shown else Job(task.name, _progress(view))
+    if view is not None and view.status is not None and view.status.started >= task.began:
+        return Job(task.name, f"{view.status.state}; its process is about to end")
     one = next((o for o in snapshot.openings if o.study == task.study), None)
     if one is not None and (words := _preparing(one, snapshot, task.trials)):
         return Job(task.name, words)
@@ -115,7 +119,7 @@ def _preparing(one: Opening, snapshot: Snapshot, trials: int) -> str:
     """'pretraining 1 of 1 (38 %), then 50 trials'; empty where it is not known that the holder of the lock is there."""
     for view in snapshot.studies:
         status = view.status
-        if status and status.state == "running" and not view.stale and (status.pid, status.host) == (one.pid, one.host):
+        if status and status.state == "running" and not view.stale and (status.pid, status.host) == one.holder:
             at = next((run for run in view.runs if run.row.state == "running"), None)
             part = f" ({100 * at.step // at.started.steps} %)" if at and at.started and at.started.steps else ""
             return f"pretraining {min(status.finished + 1, status.planned)} of {status.planned}{part}{_then(trials)}"

@@ -93,6 +93,11 @@ class Opening:
     study: str
     pid: int
     host: str
+    since: float = 0.0  # when the lock was taken, by the clock that stamps files
+
+    @property
+    def holder(self) -> tuple[int, str]:
+        return self.pid, self.host
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import ClassVar, cast
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
 from textual.widget import Widget
@@ -36,12 +36,17 @@ from tui.work.form import COMMANDS, ON, Field, Form, is_own_file
 
 UNCHECKED = "not checked yet: ctrl+t runs this file"
 CHECKING = "checking …"
+STUDIES = ("of", "from", "warm-start")  # fields in which a study is named
 TITLES = {
     "sweep": "search an experiment",
     "pretrain": "train a backbone from random weights",
     "finetune": "adapt a pretrained backbone",
     "evaluate": "test accuracy of the finalists; reads the test images",
 }
+
+
+class Fields(VerticalScroll, inherit_bindings=False):
+    """The rows of the form. The keys that would scroll them move from field to field, which scrolls as well."""
 
 
 class LaunchScreen(ModalScreen[None]):
@@ -60,6 +65,7 @@ class LaunchScreen(ModalScreen[None]):
         self.problems: dict[str, str] = {}
         self._known: dict[str, Experiment | str] = {}  # experiments by name or file, or why there is none
         self._checking: list[str] = []  # the command that is checked at present
+        self._said: dict[str, str] = {}  # the texts that are shown, by their places
         self._starting = False  # start when it is known to be valid
         self._arms_of: Experiment | str = ""  # the experiment whose arms are listed
 
@@ -68,12 +74,12 @@ class LaunchScreen(ModalScreen[None]):
         return cast("Session", self.app)
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="form", can_focus=False):
+        with Vertical(classes="form"):
             with Horizontal(classes="field"):
                 yield Label("launch", classes="question")
                 yield Choice(COMMANDS, self.form.command, id="command-choice")
                 yield Static(id="title", markup=False)
-            yield VerticalScroll(*self._rows(), id="fields", can_focus=False)
+            yield Fields(*self._rows(), id="fields", can_focus=False)
             yield Static(id="asks", markup=False)
             yield Static(id="command", classes="command", markup=False)
             yield Static(id="checked", markup=False)
@@ -93,10 +99,15 @@ class LaunchScreen(ModalScreen[None]):
         elif one.kind == "choice":
             editor = Choice(one.choices, value, id=one.name)
         else:
-            suggester = SuggestFromList(one.choices) if one.choices else None
-            editor = Input(value, placeholder=one.hint, id=one.name, suggester=suggester, compact=True)
+            choices = one.choices
+            if one.name in STUDIES:
+                choices = [view.name for view in self.session.snapshot.studies]
+            suggester = SuggestFromList(choices) if choices else None
+            editor = Input(
+                value, placeholder=one.hint, id=one.name, suggester=suggester, compact=True, select_on_focus=False
+            )
         note = Static(id=f"problem-{one.name}", classes="problem", markup=False)
-        return Horizontal(Label(one.name), editor, note, classes="field")
+        return Horizontal(Label(one.label), editor, note, classes="field")
 
     def on_mount(self) -> None:
         first = self.form.fields[0]
@@ -109,8 +120,9 @@ class LaunchScreen(ModalScreen[None]):
     async def _command_chosen(self, message: Choice.Changed) -> None:
         message.stop()
         self.form = replace(self.form, command=message.choice.value)
-        fields = self.query_one("#fields", VerticalScroll)
+        fields = self.query_one(Fields)
         self._arms_of = ""
+        self._said.clear()
         await fields.remove_children()
         await fields.mount_all(self._rows())
         self._validate()
@@ -136,6 +148,8 @@ class LaunchScreen(ModalScreen[None]):
         for one in self.form.fields:
             for widget in self.query(f"#{one.name}"):
                 values[one.name] = cast("Input | Choice", widget).value
+                if values[one.name] == one.default:  # another command may have another default
+                    del values[one.name]
         self.form = replace(self.form, values=values)
 
     def _experiment(self) -> Experiment | str:
@@ -154,12 +168,16 @@ class LaunchScreen(ModalScreen[None]):
         """Read the fields, and show their errors and the command."""
         self._read()
         experiment: Experiment | str = ""
+        asks = ""
         found: dict[str, str] = {}
         if self.form.command == "sweep":
             experiment = self._experiment()
             self._offer_arms(experiment)
             arms = self.query_one("#arms", Checklist)
             self.form = replace(self.form, arms=() if len(arms.chosen) == arms.option_count else arms.chosen)
+            if isinstance(experiment, Experiment):
+                count = experiment.trials
+                asks = f"{experiment.question} ({count} trials on {experiment.dataset})"
             if arms.option_count and not arms.chosen:
                 found["arms"] = "choose at least one"
         found = self.form.problems(self.session.results, experiment) | found
@@ -167,44 +185,48 @@ class LaunchScreen(ModalScreen[None]):
             self._note(one.name, found.get(one.name, ""), one.hint if one.kind in ("choice", "switch") else "")
         if self.form.command == "sweep":
             self._note("arms", found.get("arms", ""))
-        self.query_one("#title", Static).update(TITLES[self.form.command])
-        self.query_one("#command", Static).update(f"$ {commands.typed(self._words())}")
+        self._say("asks", asks)
+        self._say("title", TITLES[self.form.command])
+        self._say("command", f"$ {commands.typed(self._words())}")
         if not self._checking:
-            self.query_one("#checked", Static).update("")
+            self._say("checked", "")
         self.problems = found
 
     def _note(self, name: str, problem: str, hint: str = "") -> None:
-        for note in self.query(f"#problem-{name}").results(Static):
+        self._say(f"problem-{name}", problem or hint)
+        for note in self.query(f"#problem-{name}"):
             note.set_class(not problem, "-hint")
-            note.update(problem or hint)
+
+    def _say(self, place: str, text: str) -> None:
+        """Show a text, unless it is there already: a layout for each would make typing slow."""
+        if self._said.get(place) != text:
+            self._said[place] = text
+            for shown in self.query(f"#{place}").results(Static):
+                shown.update(text)
 
     def _words(self) -> list[str]:
         return self.form.words(self.session.results)
 
     def _offer_arms(self, experiment: Experiment | str) -> None:
-        """List the arms of the experiment, and its question, when another experiment was typed."""
+        """List the arms of the experiment when another experiment was typed."""
         if experiment is self._arms_of:
             return
         first = not self._arms_of
         self._arms_of = experiment
         arms = self.query_one("#arms", Checklist)
-        asks = self.query_one("#asks", Static)
         if isinstance(experiment, str):
             arms.fill([], ())
-            asks.update("")
             return
         wanted = self.form.arms if first and self.form.arms else tuple(experiment.arms)
         arms.fill([(arm, f"{arm}: {a.backbone}, {a.strategy.kind}") for arm, a in experiment.arms.items()], wanted)
-        asks.update(f"{experiment.question} ({experiment.trials} trials on {experiment.dataset})")
 
     # --- check and start ---
 
     def action_check(self) -> None:
         """Let another process check every choice, as `--dry-run` does."""
         self._validate()
-        checked = self.query_one("#checked", Static)
         if self.form.command == "evaluate":
-            checked.update("evaluate has no check of its own: what it says is in its log.")
+            self._say("checked", "evaluate has no check of its own: what it says is in its log.")
         elif self._checking == self._words():
             return
         elif self.session.readonly:
@@ -216,10 +238,9 @@ class LaunchScreen(ModalScreen[None]):
     async def _check(self, words: list[str]) -> None:
         """Run the check; it is ended when another one begins or the form is closed."""
         reference = self.form.get("experiment") if self.form.command == "sweep" else ""
-        checked = self.query_one("#checked", Static)
         self._checking = words
         self._validate()
-        checked.update(CHECKING)
+        self._say("checked", CHECKING)
         said = ""
         try:
             output = await commands.dry_run(words, self.session.environment)
@@ -234,7 +255,7 @@ class LaunchScreen(ModalScreen[None]):
             if self._checking == words:
                 self._checking = []
         self._validate()
-        checked.update(f"✗ {said}" if said else "✓ checked: it can start")
+        self._say("checked", f"✗ {said}" if said else "✓ checked: it can start")
         if self._starting and self.is_current and not said:
             self.action_start()
         self._starting = False
@@ -258,7 +279,8 @@ class LaunchScreen(ModalScreen[None]):
         if self.problems:
             name, problem = next(iter(self.problems.items()))
             self.query_one(f"#{name}").focus()
-            self.notify(f"{name}: {problem}", severity="warning", markup=False)
+            label = next((one.label for one in self.form.fields if one.name == name), name)
+            self.notify(f"{label}: {problem}", severity="warning", markup=False)
             return
         words, study = self._words(), self.form.study
         name = study or self.form.command

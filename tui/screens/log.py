@@ -44,6 +44,9 @@ class LogScreen(LiveScreen):
         yield LogView()
         yield Footer()
 
+    def on_mount(self) -> None:
+        self.query_one(LogView).lines.focus()
+
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
         self.query_one(StatusLine).show(f"Log of {self.log_name}", snapshot, session.problem, session.readonly)

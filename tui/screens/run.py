@@ -168,6 +168,7 @@ class RunScreen(CurvesScreen):
 
     def action_search(self) -> None:
         self.query_one(TabbedContent).active = "log"
+        self.query_one(LogView).lines.focus()
         self.call_after_refresh(self.query_one(LogView).search)
 
     def action_close(self) -> None:

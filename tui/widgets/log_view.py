@@ -17,14 +17,13 @@ from tui.draw.log import Drawn, Section, log_lines
 COMPONENTS = {"log--number", "log--title", "log--text"}
 
 
-class LogLines(ScrollView):
-    """The lines, of which only those in sight are drawn."""
+class LogLines(ScrollView, can_focus=True, inherit_bindings=False):
+    """The lines, of which only those in sight are drawn. The screen's keys scroll them."""
 
     COMPONENT_CLASSES = COMPONENTS
 
     def __init__(self) -> None:
         super().__init__()
-        self.can_focus = False
         self.lines: list[Drawn] = []
 
     def show(self, lines: list[Drawn], *, to_end: bool = False) -> None:
@@ -103,7 +102,7 @@ class LogView(Vertical):
         event.stop()
         if not self.field.value:
             self.leave()
-        self.screen.set_focus(None)
+        self.lines.focus()
 
     def search(self) -> None:
         self.field.display = True
@@ -113,7 +112,7 @@ class LogView(Vertical):
         """End the search: all lines are shown."""
         self.field.value = ""
         self.field.display = False
-        self.screen.set_focus(None)
+        self.lines.focus()
         self._draw(to_end=True)
 
     def scroll_by(self, lines: int) -> None:

@@ -44,6 +44,13 @@ class Field:
     whole: bool = True
     words: tuple[str, ...] = ()  # that a number may be instead, such as "auto"
 
+    @property
+    def label(self) -> str:
+        """What the form shows: the option's name, which several commands may use for different things."""
+        return {"--set": "settings", "": {"of": "study"}.get(self.name, self.name)}.get(
+            self.option, self.option.removeprefix("--")
+        )
+
     def problem(self, text: str) -> str | None:
         """What is wrong with a number or a choice."""
         if self.kind == "choice" and text not in (*self.choices, self.default):
@@ -233,7 +240,7 @@ def new_form(results: Path, studies: Iterable[StudyView], study: str | None = No
     known = experiment_names()
     first = "mnist" if "mnist" in known or not known else known[0]
     views = {view.name: view for view in studies}
-    over = [view for view in views.values() if view.state in ("done", "stopped")]
+    over = [view for view in views.values() if view.state in ("done", "stopped") and view.planned > 1]
     values = {"of": (study or (over[-1].name if over else ""))}
     view = views.get(study or "")
     if view is None or view.file is None:
