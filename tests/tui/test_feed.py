@@ -11,8 +11,9 @@ from suite.store.files import write_model
 from suite.store.liveness import STALE_SECONDS
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir
-from tui.model.detail import POINTS, Follower, clean, read_validation, tail
+from tui.model.detail import POINTS, Follower, read_validation
 from tui.model.feed import Feed, Watcher
+from tui.model.logs import clean, tail
 from tui.model.snapshot import Run
 from tui.testing.synthetic import NOW, make_record, make_trial, write_status, write_study, write_trial
 
@@ -201,7 +202,7 @@ def test_following_a_trial(results: Path) -> None:
     follower = Follower(directory)
     detail = follower.poll()
     assert len(detail.loss) == 20 and len(detail.accuracy) == 5 and detail.validation is not None
-    assert detail.console[:1] == ("epoch 1",) and "finished" in detail.log[-1]
+    assert detail.console[:1] == ((1, "epoch 1"),) and "finished" in detail.log[-1][1]
     assert follower.poll() is detail
 
 
