@@ -588,14 +588,6 @@ def test_a_log_follows_its_end_unless_it_is_scrolled_up(results, drive, screen_t
     drive(results, script, size=(80, 24))
 
 
-def test_ctrl_c_in_a_field_copies(results, drive) -> None:
-    async def script(app, pilot) -> None:
-        await pilot.press("slash", *"acc>.9", "ctrl+c")
-        assert app.clipboard == "acc>.9" and app.is_running
-
-    drive(results, script)
-
-
 @pytest.mark.slow
 def test_no_terminal_is_too_small(results, drive) -> None:
     """Every screen and dialogue is drawn in tiny or large terminals; with MNIST_SUITE_SOAK in all of them."""

@@ -103,9 +103,7 @@ class LaunchScreen(ModalScreen[None]):
             if one.name in STUDIES:
                 choices = [view.name for view in self.session.snapshot.studies]
             suggester = SuggestFromList(choices) if choices else None
-            editor = Input(
-                value, placeholder=one.hint, id=one.name, suggester=suggester, compact=True, select_on_focus=False
-            )
+            editor = Input(value, placeholder=one.hint, id=one.name, suggester=suggester, compact=True)
         note = Static(id=f"problem-{one.name}", classes="problem", markup=False)
         return Horizontal(Label(one.label), editor, note, classes="field")
 
