@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,35 +13,24 @@ from tui.model.snapshot import Key, Snapshot
 from tui.model.view import View
 
 
-class Session(Protocol):
-    """State that the screens share, and what they may ask of the application. `tui.app.Dashboard` implements it."""
+class Upkeep(Protocol):
+    """Notes, archive and trash. `tui.upkeep` implements it."""
 
-    results: Path
-    readonly: bool
-    clock: Callable[[], float]  # seconds since 1970
-    environment: dict[str, str]  # of child processes
-
-    snapshot: Snapshot
-    details: dict[Key, Detail]  # of the trials that are followed
-    problem: str | None  # why the last read failed
-
-    view: View
-    board: Board  # as the leaderboard shows it
-    marked: set[Key]
-    pinned: set[Key]
-    focus_key: Key | None  # the run under the cursor, on whichever screen
-
-    def follow(self, keys: Iterable[Key]) -> None:
-        """Read the complete logs of these trials, and of no others."""
+    def ask_note(self, study: str, trial: str = "") -> None:
+        """Edit the note and the tags of a trial, or of the study itself."""
         ...
 
-    def refresh_screen(self) -> None:
-        """Update the visible screen after a change of the shared state."""
+    def archive(self, study: str, trials: Sequence[str] = ("",)) -> None:
+        """Put trials or the study itself out of sight, or back."""
         ...
 
-    def action_mode(self, mode: str) -> None:
-        """Switch to one of the main screens: board, plots, studies, system or pad."""
+    def ask_delete(self, study: str, trial: str | None = None) -> None:
+        """Move a study or trial to the trash after a confirmation."""
         ...
+
+
+class Launching(Protocol):
+    """Commands of `mnist-suite`. `tui.launching` implements it."""
 
     @property
     def tasks(self) -> list[Task]:
@@ -78,4 +67,41 @@ class Session(Protocol):
 
     def ask_resume(self, study: str) -> None:
         """Start a new controller for a study after a confirmation."""
+        ...
+
+
+class Session(Protocol):
+    """State that the screens share, and what they may ask of the application. `tui.app.Dashboard` implements it."""
+
+    results: Path
+    readonly: bool
+    clock: Callable[[], float]  # seconds since 1970
+    environment: dict[str, str]  # of child processes
+
+    snapshot: Snapshot
+    details: dict[Key, Detail]  # of the trials that are followed
+    problem: str | None  # why the last read failed
+
+    view: View
+    board: Board  # as the leaderboard shows it
+    marked: set[Key]
+    pinned: set[Key]
+    focus_key: Key | None  # the run under the cursor, on whichever screen
+
+    @property
+    def upkeep(self) -> Upkeep: ...
+
+    @property
+    def launching(self) -> Launching: ...
+
+    def follow(self, keys: Iterable[Key]) -> None:
+        """Read the complete logs of these trials, and of no others."""
+        ...
+
+    def refresh_screen(self) -> None:
+        """Update the visible screen after a change of the shared state."""
+        ...
+
+    def action_mode(self, mode: str) -> None:
+        """Switch to one of the main screens: board, plots, studies, system or pad."""
         ...

@@ -67,6 +67,23 @@ def test_the_cursor_stays_on_its_trial_while_rows_move(results, drive, screen_te
     drive(results, script, size=(80, 16))
 
 
+@pytest.mark.parametrize("hide", ["filter", "replay"])
+def test_what_hides_a_trial_for_a_while_does_not_move_the_selection(results, drive, hide: str) -> None:
+    async def script(app, pilot) -> None:
+        chosen = next(key for key in reversed(app.board.keys) if app.snapshot.find(key).row.state == "finished")
+        table(app)._go(app.board.place(chosen))
+        if hide == "replay":
+            await pilot.press("w", "[")  # as it was at the first start
+        else:
+            await pilot.press("slash", *"state:failed", "enter")
+        assert chosen not in app.board.keys and table(app).current_key in (None, *app.board.keys)
+        await pilot.press("w" if hide == "replay" else "escape")
+        await pilot.press("e")
+        assert app.focus_key == chosen and "/".join(chosen) in app.screen.question
+
+    drive(results, script)
+
+
 def test_columns_scroll_by_whole_ones_and_no_number_is_cut(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         for _ in range(20):
@@ -251,7 +268,7 @@ def test_stop_and_resume_ask_first(results, drive, monkeypatch) -> None:
     started = []
 
     async def script(app, pilot) -> None:
-        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        monkeypatch.setattr(app.launching, "start", lambda *a: started.append(a))
         await pilot.press("x")
         assert isinstance(app.screen, StopScreen) and "mnist-suite stop mnist" in app.screen.command
         await pilot.press("n")
@@ -280,7 +297,7 @@ def test_export(results, drive, monkeypatch, screen_text) -> None:
     started = []
 
     async def script(app, pilot) -> None:
-        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        monkeypatch.setattr(app.launching, "start", lambda *a: started.append(a))
         key = table(app).current_key
         await pilot.press("e")
         assert isinstance(app.screen, PromptScreen)

@@ -18,6 +18,7 @@ from tui.model.logs import LogReader, Numbered, clean
 
 POINTS = 2000  # of a curve; when there are more, every second one is dropped
 LINES = 400  # of the events and of console.log
+CURVES = ("loss", "lr", "speed", "accuracy", "validation_loss", "power", "memory", "gpu")  # fields of `Detail`
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ class Detail:
     speed: tuple[Point, ...] = ()
     accuracy: tuple[Point, ...] = ()
     validation_loss: tuple[Point, ...] = ()
+    power: tuple[Point, ...] = ()  # watts
+    memory: tuple[Point, ...] = ()  # bytes
+    gpu: tuple[Point, ...] = ()  # how busy it is, 0 to 1
     log: tuple[Numbered, ...] = ()  # one line an event, the last of them
     console: tuple[Numbered, ...] = ()  # the last lines of console.log
     validation: Validation | None = None
@@ -92,7 +96,7 @@ class Follower:
     def __init__(self, directory: TrialDir) -> None:
         self.directory = directory
         self._reader = EventReader(directory.events)
-        self._curves = {name: Curve() for name in ("loss", "lr", "speed", "accuracy", "validation_loss")}
+        self._curves = {name: Curve() for name in CURVES}
         self._log: deque[Numbered] = deque(maxlen=LINES)
         self._events = 0
         self._signature: object = None
@@ -134,6 +138,9 @@ class Follower:
             self._add("loss", event, event.loss)
             self._add("lr", event, event.lr)
             self._add("speed", event, event.images_per_second)
+            self._add("power", event, event.watts)
+            self._add("memory", event, event.memory_bytes)
+            self._add("gpu", event, event.gpu_busy)
         elif isinstance(event, Evaluated):
             self._add("accuracy", event, event.accuracy)
             self._add("validation_loss", event, event.loss)

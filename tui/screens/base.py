@@ -11,7 +11,9 @@ from tui.model.snapshot import Key, Snapshot
 from tui.session import Session
 
 # actions disabled by --readonly
-WRITES = frozenset({"launch", "stop", "resume", "clone", "export", "save_view", "final"})
+WRITES = frozenset(
+    {"launch", "stop", "resume", "clone", "export", "save_view", "final", "note", "archive", "delete", "undo"}
+)
 
 
 class LiveScreen(Screen[None]):

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.geometry import Size
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from suite.ranking.leaderboard import text
 from tui.draw.aligned import cut, right, widest
@@ -23,6 +23,7 @@ from tui.screens.base import LiveScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen
 from tui.widgets.budget import bar
 from tui.widgets.canvas import Canvas
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 from tui.work import commands
 from tui.work.predictor import Predictor, preparation, sample

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Grid, VerticalScroll
 from textual.scroll_view import ScrollView
-from textual.widgets import Footer, Static, TabbedContent, TabPane
+from textual.widgets import Footer, TabbedContent, TabPane
 
 from tui.draw import facts
 from tui.draw.aligned import right, widest
@@ -22,6 +22,7 @@ from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.curves import CurvesScreen
 from tui.widgets.chart import Chart
 from tui.widgets.log_view import LogView
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 TABS = ("curves", "config", "cost", "log", "digits", "lineage")
@@ -49,6 +50,9 @@ class RunScreen(CurvesScreen):
             ("mark", "mark"),
             ("draw", "draw"),
             ("stop", "stop"),
+            ("note", "note"),
+            ("archive", "archive"),
+            ("delete", "delete"),
         ),
     )
 
@@ -193,14 +197,24 @@ class RunScreen(CurvesScreen):
         self.notify("Marked." if self.key in self.session.marked else "Unmarked.")
 
     def action_export(self) -> None:
-        self.session.ask_export(self.key)
+        self.session.launching.ask_export(self.key)
 
     def action_draw(self) -> None:
         self.session.focus_key = self.key
         self.session.action_mode("pad")
 
+    def action_note(self) -> None:
+        self.session.upkeep.ask_note(*self.key)
+
+    def action_archive(self) -> None:
+        study, trial = self.key
+        self.session.upkeep.archive(study, [trial])
+
+    def action_delete(self) -> None:
+        self.session.upkeep.ask_delete(*self.key)
+
     def action_stop(self) -> None:
-        self.session.ask_stop(*self.key)
+        self.session.launching.ask_stop(*self.key)
 
 
 def table(pairs: list[facts.Fact]) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from rich.style import Style
 from rich.text import Text
-from textual.widgets import Static
 
 from tui.draw.cells import GLYPHS
 from tui.model.jobs import Job
+from tui.widgets.static import Static
 
 MOST = 3  # lines
 
@@ -18,12 +18,8 @@ class Jobs(Static):
     def __init__(self) -> None:
         super().__init__(id="jobs")
         self.display = False
-        self._jobs: list[Job] = []
 
     def show(self, jobs: list[Job]) -> None:
-        if jobs == self._jobs:
-            return
-        self._jobs = jobs
         self.display = bool(jobs)
         self.update(job_lines(jobs))
 
