@@ -13,6 +13,7 @@ from textual.widgets import Input, Label, OptionList
 from textual.widgets.option_list import Option
 
 from tui.keys import bindings
+from tui.widgets.options import Options
 from tui.widgets.static import Static
 
 
@@ -129,7 +130,7 @@ class ChooseScreen(ModalScreen[str | None]):
         with Vertical(classes="dialogue"):
             yield Label(self.question, classes="question", markup=False)
             yield Input(placeholder="type to narrow", id="narrow")
-            yield OptionList(markup=False)
+            yield Options(markup=False)
 
     def on_mount(self) -> None:
         self._fill("")
