@@ -63,10 +63,10 @@ def trash(reference: Reference, results: Results = None) -> None:
         raise InputError("Name a study, or a trial as STUDY/TRIAL.")
     root = results_dir(results)
     study = open_study(root, name)
-    found_trial = find_trial(study, wanted) if wanted else None
-    if found_trial is not None and wanted not in (found_trial.id, str(found_trial.trial.number)):
-        raise InputError(f"'{wanted}' is the beginning of an id; name the whole one, {found_trial.id}, to delete it.")
-    trial = found_trial.id if found_trial is not None else None
+    state = find_trial(study, wanted) if wanted else None
+    if state is not None and wanted not in (state.id, str(state.trial.number)):
+        raise InputError(f"'{wanted}' is the beginning of an id; name the whole one, {state.id}, to delete it.")
+    trial = state.id if state is not None else None
     with writing(study.path, "--results"):
         found = discard(root, study.name, trial)
     back = shlex.join(["mv", str(found.kept), str(found.place)])
