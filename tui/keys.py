@@ -116,8 +116,10 @@ Has = tuple[str, str] | tuple[str, str, str]  # a meaning, the action that does 
 
 def bindings(*shown: Has, hidden: tuple[Has, ...] = (), priority: bool = False) -> list[BindingType]:
     """Bindings of a screen or widget: the `shown` ones are in the footer too, the `hidden` ones in the help only."""
-    return [_binding(*has, show=True, priority=priority) for has in shown] + [
-        _binding(*has, show=False, priority=priority) for has in hidden
+    return [
+        _binding(*has, show=show, priority=priority)
+        for entries, show in ((shown, True), (hidden, False))
+        for has in entries
     ]
 
 
