@@ -7,129 +7,59 @@ eight curves of a thousand points may take here.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from rich.cells import cell_len
 
 from tui.draw.aligned import cut, right, widest
+from tui.draw.axes import WHOLE, Axis, Scale, Window, scale, ticks
+from tui.model.snapshot import Key
 
 Piece = tuple[str, str]  # text, name of its style; "": the default style
+Place = tuple[float, float]  # of a point in the chart, 0 to 1 from the left and from the bottom
 GLYPHS = "●◆■▲▼✚○◇"
 STYLES = tuple(f"series-{i}" for i in range(8))
-LEAST_ERROR = 1e-5  # smaller errors are drawn as this one: no answer was wrong
-LIMIT = 1e100  # larger values are not drawn: arithmetic with them may overflow
+SHADES = " ░▒▓█"  # of the levels of a raster
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # braille bits by [x][y]
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points (x, y) of one quantity. Points that are not `drawable` are left out."""
+    """Points (x, y) of one quantity. Points that cannot be drawn on an axis are left out."""
 
     name: str
     points: Sequence[tuple[float, float]]
-    kind: Literal["line", "points", "steps"] = "line"
+    kind: Literal["line", "points", "steps", "band"] = "line"  # band: a lower and an upper point at every x
     style: str = STYLES[0]
     glyph: str = GLYPHS[0]
+    keys: Sequence[Key] = ()  # the run of each point, where a point is one of a run
+    marked: bool = False  # a line with its glyph along it, so that it can be told from others without colour
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a chart shows."""
+
+    series: tuple[Series, ...]
+    x: Axis
+    y: Axis
+    notes: tuple[str, ...] = ()  # lines below the chart
+    empty: str = "Nothing to draw yet."  # what to do, where there is nothing to draw
+    raster: tuple[tuple[int, ...], ...] = ()  # levels of SHADES behind the series, the top row first, over both axes
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
-    """How the values of one axis are scaled and labelled."""
+class Spot:
+    """A point that the cursor can be on."""
 
-    title: str = ""
-    log: bool = False
-    error: bool = False  # the values are shares of right answers, placed by the logarithm of the error
-    text: Callable[[float], str] = lambda v: f"{v:.4g}"  # the label of a tick
-    low: float | None = None  # lower limit; None: that of the data
-    high: float | None = None
-    labels: tuple[tuple[float, str], ...] = ()  # fixed ticks, for categories
-    whole: bool = False  # ticks at whole numbers only
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Maps values to positions between 0 and 1. The limits are `moved` values."""
-
-    low: float
-    high: float
-    log: bool
-    error: bool = False
-
-    def place(self, value: float) -> float | None:
-        if not drawable(value, self.log):
-            return None
-        return (moved(value, self.log, self.error) - self.low) / (self.high - self.low)
-
-
-def drawable(value: float, log: bool) -> bool:
-    """Whether a value can be drawn: finite, its magnitude below LIMIT, and positive on a logarithmic axis."""
-    return 1 / LIMIT < value < LIMIT if log else -LIMIT < value < LIMIT  # False for NaN, too
-
-
-def moved(value: float, log: bool, error: bool) -> float:
-    """Where a value lies on an axis that is linear, logarithmic, or logarithmic in the error 1 - value."""
-    if error:
-        return -math.log10(max(1 - value, LEAST_ERROR))
-    return math.log10(value) if log else value
-
-
-def scale(values: Sequence[float], axis: Axis) -> Scale | None:
-    """The scale that covers all values, with a margin; None if there are none."""
-    usable = [v for v in values if drawable(v, axis.log)]
-    usable += [v for v in (axis.low, axis.high) if v is not None]
-    if not usable:
-        return None
-    low = moved(min(usable) if axis.low is None else axis.low, axis.log, axis.error)
-    high = moved(max(usable) if axis.high is None else axis.high, axis.log, axis.error)
-    if high - low < 1e-9 * max(1e-3, abs(low)):
-        pad = 0.5 if axis.log or axis.error else max(abs(low) * 0.05, 1e-3)
-        return Scale(low - pad, high + pad, axis.log, axis.error)
-    pad = 0.03 * (high - low)
-    below, above = (0 if axis.low is not None else pad), (0 if axis.high is not None else pad)
-    return Scale(low - below, high + above, axis.log, axis.error)
-
-
-def ticks(scale: Scale, axis: Axis, count: int) -> list[tuple[float, str]]:
-    """About `count` round values with their labels."""
-    if axis.labels:
-        step = max(1, math.ceil(len(axis.labels) / max(1, count)))
-        return list(axis.labels[::step])
-    if scale.error:
-        values = [1 - error for error in _log_ticks(Scale(-scale.high, -scale.low, True), count)]
-    else:
-        values = _log_ticks(scale, count) if scale.log else _linear_ticks(scale, count, axis.whole)
-    texts = [axis.text(value) for value in values]
-    if any(texts) and len(set(texts)) < len(texts):  # the axis's format is too coarse for this range
-        texts = [f"{value:.6g}" for value in values]
-    return list(zip(values, texts))
-
-
-def _linear_ticks(scale: Scale, count: int, whole: bool) -> list[float]:
-    span = scale.high - scale.low
-    raw = span / max(1, count)
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999), 10 * power)
-    if whole:
-        step = max(1.0, math.ceil(step))
-    first = math.ceil(scale.low / step - 1e-9)
-    last = math.floor(scale.high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)][: 4 * count + 4]
-
-
-def _log_ticks(scale: Scale, count: int) -> list[float]:
-    decades = range(math.ceil(scale.low), math.floor(scale.high) + 1)
-    if len(decades) > count:
-        return [10.0**i for i in decades[:: math.ceil(len(decades) / max(1, count))]]
-    first, last = math.floor(scale.low), math.ceil(scale.high)
-    for factors in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        values = [f * 10.0**i for i in range(first, last + 1) for f in factors]
-        inside = [v for v in values if scale.low <= math.log10(v) <= scale.high]
-        if len(inside) <= count + 1:
-            break
-    return inside or [10.0 ** ((scale.low + scale.high) / 2)]
+    x: float
+    y: float
+    glyph: str = GLYPHS[0]
+    key: Key | None = None  # its run
 
 
 def thin(points: Sequence[tuple[float, float]], width: int) -> Sequence[tuple[float, float]]:
@@ -177,6 +107,9 @@ class Grid:
             self.glyphs[line][column] = text
             self.styles[line][column] = style
 
+    def free(self, column: int, line: int) -> bool:
+        return not self.dots[line][column] and not self.glyphs[line][column]
+
     def line(self, x0: int, y0: int, x1: int, y1: int, style: str) -> None:
         """Draw a line of dots (Bresenham, 1965, https://doi.org/10.1147/sj.41.0025)."""
         dx, dy = abs(x1 - x0), -abs(y1 - y0)
@@ -201,7 +134,7 @@ class Grid:
             pieces: list[Piece] = []
             for bits, glyph, style in zip(dots, glyphs, styles):
                 text = glyph or (chr(0x2800 + bits) if bits else " ")
-                if pieces and (pieces[-1][1] == style or text == " "):
+                if pieces and (pieces[-1][1] == style or (text == " " and pieces[-1][1] != "cursor")):
                     pieces[-1] = (pieces[-1][0] + text, pieces[-1][1])
                 else:
                     pieces.append((text, style))
@@ -210,15 +143,28 @@ class Grid:
 
 
 def draw(
-    width: int, height: int, series: Sequence[Series], x: Axis, y: Axis, *, legend: bool = True
+    width: int,
+    height: int,
+    figure: Figure,
+    *,
+    legend: bool = True,
+    window: Window = WHOLE,
+    cursor: Spot | None = None,
 ) -> list[list[Piece]]:
-    """Draw a chart as exactly `height` lines of at most `width` cells; a sentence if there is nothing to draw."""
+    """Draw a chart as exactly `height` lines of at most `width` cells; a sentence if there is nothing to draw.
+
+    Args:
+        window: The part of the x axis that is shown. The y axis then covers what lies inside.
+        cursor: Where a crosshair is drawn.
+    """
     if width < 1 or height < 1:
         return []
-    xs = scale([p[0] for s in series for p in s.points], x)
-    ys = scale([p[1] for s in series for p in s.points], y)
-    if xs is None or ys is None:
-        return _padded([[(cut("Nothing to draw yet.", width), "dim")]], height)
+    series, x, y = figure.series, figure.x, figure.y
+    whole = scale([p[0] for s in series for p in s.points], x)
+    xs = whole.part(window) if whole else None
+    ys = scale(_heights(series, None if window == WHOLE else xs), y)
+    if whole is None or xs is None or ys is None:
+        return _sentence(figure.empty, width, height)
     header = _legend(width, series) if legend and height >= 8 else []
     if y.title and height >= 6:
         header = [[(cut(y.title, width), "dim")], *header]
@@ -230,8 +176,12 @@ def draw(
     if inner < 1 or room < 2:
         return _padded([], height)
     grid = Grid(room, inner)
+    if figure.raster:
+        _draw_raster(grid, figure.raster, window)
     for one in series:
         _draw_series(grid, one, xs, ys)
+    if cursor is not None:
+        _draw_cursor(grid, cursor, xs, ys)
     lines = [*header, *_with_y_axis(grid, ys, marks, gutter)]
     if footer:
         lines += _x_axis(room, gutter, xs, x)
@@ -240,26 +190,136 @@ def draw(
     return _padded(lines, height)
 
 
+def _heights(series: Sequence[Series], xs: Scale | None) -> list[float]:
+    """The y values that the axis must cover: those within the scale of x."""
+    if xs is None:
+        return [p[1] for s in series for p in s.points]
+    inside = [p[1] for s in series for p in s.points if (place := xs.place(p[0])) is not None and 0 <= place <= 1]
+    return inside or [p[1] for s in series for p in s.points]
+
+
+def _sentence(text: str, width: int, height: int) -> list[list[Piece]]:
+    wrapped = textwrap.wrap(text, max(1, min(width - 2, 72))) if width > 2 else []
+    lines: list[list[Piece]] = [
+        [(cut(" " * max(0, (width - cell_len(one)) // 2) + one, width), "dim")] for one in wrapped
+    ]
+    return _padded([*([] for _ in range((height - len(lines)) // 2)), *lines], height)
+
+
 def _draw_series(grid: Grid, series: Series, xs: Scale, ys: Scale) -> None:
-    points = thin(series.points, grid.width * 2) if series.kind == "line" else series.points
-    before: tuple[int, int] | None = None
-    for a, b in points:
-        px, py = xs.place(a), ys.place(b)
-        if px is None or py is None:
+    if series.kind == "band":
+        _draw_band(grid, series, xs, ys)
+        return
+    points = thin(series.points, grid.width) if series.kind == "line" else series.points
+    places = [None if (a := xs.place(x)) is None or (b := ys.place(y)) is None else (a, b) for x, y in points]
+    if series.kind == "points":
+        for place in places:
+            if place is not None and _inside(place):
+                grid.glyph(column_of(place[0], grid.width), row_of(place[1], grid.height), series.glyph, series.style)
+        return
+    before: Place | None = None
+    for place in places:
+        if place is None:
             before = None
             continue
-        if series.kind == "points":
-            grid.glyph(column_of(px, grid.width), row_of(py, grid.height), series.glyph, series.style)
-            continue
-        here = (round(px * (2 * grid.width - 1)), round((1 - py) * (4 * grid.height - 1)))
         if before is None:
-            grid.dot(*here, series.style)
+            _segment(grid, place, place, series.style)
         elif series.kind == "steps":
-            grid.line(*before, here[0], before[1], series.style)
-            grid.line(here[0], before[1], *here, series.style)
+            corner = (place[0], before[1])
+            _segment(grid, before, corner, series.style)
+            _segment(grid, corner, place, series.style)
         else:
-            grid.line(*before, *here, series.style)
-        before = here
+            _segment(grid, before, place, series.style)
+        before = place
+    if series.marked:
+        _draw_marks(grid, series, [place for place in places if place is not None and _inside(place)])
+
+
+def _inside(place: Place) -> bool:
+    return -1e-9 <= place[0] <= 1 + 1e-9 and -1e-9 <= place[1] <= 1 + 1e-9
+
+
+def _segment(grid: Grid, a: Place, b: Place, style: str) -> None:
+    """Draw what lies inside of the line from `a` to `b`."""
+    if not (_inside(a) and _inside(b)):
+        clipped = _clipped(a, b)
+        if clipped is None:
+            return
+        a, b = clipped
+    across, down = 2 * grid.width - 1, 4 * grid.height - 1
+    grid.line(round(a[0] * across), round((1 - a[1]) * down), round(b[0] * across), round((1 - b[1]) * down), style)
+
+
+def _clipped(a: Place, b: Place) -> tuple[Place, Place] | None:
+    """The part of a line inside the unit square (Liang and Barsky, 1984, https://doi.org/10.1145/357332.357333)."""
+    begin, end = 0.0, 1.0
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    for step, room in ((-dx, a[0]), (dx, 1 - a[0]), (-dy, a[1]), (dy, 1 - a[1])):
+        if step == 0:
+            if room < 0:
+                return None
+        elif step < 0:
+            begin = max(begin, room / step)
+        else:
+            end = min(end, room / step)
+    if begin > end:
+        return None
+    return (a[0] + begin * dx, a[1] + begin * dy), (a[0] + end * dx, a[1] + end * dy)
+
+
+def _draw_marks(grid: Grid, series: Series, places: Sequence[Place]) -> None:
+    """The glyph of a series at its last point and at some of those before, at other columns for every glyph."""
+    gap = max(8, grid.width // 5)
+    due = (GLYPHS.find(series.glyph) * gap) // len(GLYPHS)
+    for i, place in enumerate(places):
+        column = column_of(place[0], grid.width)
+        if column >= due or i == len(places) - 1:
+            grid.glyph(column, row_of(place[1], grid.height), series.glyph, series.style)
+            due = column + gap
+
+
+def _draw_band(grid: Grid, series: Series, xs: Scale, ys: Scale) -> None:
+    """Every other dot between the lower and the upper line."""
+    across, down = 2 * grid.width - 1, 4 * grid.height - 1
+    pairs: list[tuple[float, float, float]] = []
+    for (x, low), (_, high) in zip(series.points[::2], series.points[1::2]):
+        place, bottom, top = xs.place(x), ys.place(low), ys.place(high)
+        if place is not None and bottom is not None and top is not None:
+            pairs.append((place * across, bottom, top))
+    for (x0, low0, high0), (x1, low1, high1) in pairwise(pairs):
+        for x in range(max(0, round(x0)), min(across, round(x1)) + 1):
+            share = (x - x0) / (x1 - x0) if x1 > x0 else 0.0
+            low, high = (min(1.0, max(0.0, a + share * (b - a))) for a, b in ((low0, low1), (high0, high1)))
+            for y in range(round((1 - high) * down), round((1 - low) * down) + 1):
+                if (x + y) % 2 == 0:
+                    grid.dot(x, y, series.style)
+
+
+def _draw_raster(grid: Grid, raster: Sequence[Sequence[int]], window: Window) -> None:
+    for line in range(grid.height):
+        row = raster[line * len(raster) // grid.height]
+        for column in range(grid.width):
+            place = window.low + (column + 0.5) / grid.width * (window.high - window.low)
+            level = row[min(len(row) - 1, int(place * len(row)))]
+            if level:
+                grid.glyph(column, line, SHADES[level], "dim")
+
+
+def _draw_cursor(grid: Grid, cursor: Spot, xs: Scale, ys: Scale) -> None:
+    """A crosshair through all cells that are empty, and the glyph of the point in the style of the cursor."""
+    px, py = xs.place(cursor.x), ys.place(cursor.y)
+    if px is None or py is None or not -1e-9 <= px <= 1 + 1e-9:
+        return
+    column, line = column_of(px, grid.width), row_of(py, grid.height)
+    for other in range(grid.height):
+        if grid.free(column, other):
+            grid.glyph(column, other, "┊", "dim")
+    if not _inside((px, py)):
+        return
+    for other in range(grid.width):
+        if grid.free(other, line):
+            grid.glyph(other, line, "┈", "dim")
+    grid.glyph(column, line, cursor.glyph, "cursor")
 
 
 def _legend(width: int, series: Sequence[Series]) -> list[list[Piece]]:
@@ -268,9 +328,11 @@ def _legend(width: int, series: Sequence[Series]) -> list[list[Piece]]:
     for one in series:
         if not one.name:
             continue
-        mark = one.glyph if one.kind == "points" else "━"
-        size = cell_len(one.name) + 4
-        if used + size > width:
+        mark = (
+            one.glyph if one.kind == "points" else "⣿" if one.kind == "band" else f"{one.glyph if one.marked else ''}━"
+        )
+        size = cell_len(mark) + cell_len(one.name) + 3
+        if used + size - 2 > width:
             pieces.append(("…"[: width - used], "dim"))
             break
         pieces += [(f"{mark} ", one.style), (f"{one.name}  ", "")]
