@@ -116,13 +116,15 @@ def ticks(scale: Scale, axis: Axis, count: int) -> list[tuple[float, str]]:
     values = _round_values(scale, axis, max(1, count))
     texts = [axis.text(value) for value in values]
     if any(texts) and len(set(texts)) < len(texts):  # the axis's format is too coarse for this range
-        texts = [f"{100 * value:.7g}%" if scale.error else f"{value:.6g}" for value in values]
+        after = " s" if axis.unit == "seconds" else ""
+        texts = [f"{100 * value:.7g}%" if scale.error else f"{value:.6g}{after}" for value in values]
     return list(zip(values, texts))
 
 
 def _round_values(scale: Scale, axis: Axis, count: int) -> list[float]:
     if scale.error:
-        return [round(1 - error, 12) for error in _log_ticks(Scale(-scale.high, -scale.low, True), count, "")]
+        errors = _log_ticks(Scale(-scale.high, -scale.low, True), count, "")
+        return [round(1 - error, 12) for error in reversed(errors)]
     if scale.log:
         return _log_ticks(scale, count, axis.unit)
     return _linear_ticks(scale, count, axis.whole, axis.unit)
@@ -131,13 +133,13 @@ def _round_values(scale: Scale, axis: Axis, count: int) -> list[float]:
 def _linear_ticks(scale: Scale, count: int, whole: bool, unit: str) -> list[float]:
     raw = (scale.high - scale.low) / count
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999), 10 * power)
+    step = next((m * power for m in (1, 2, 5) if m * power >= raw * 0.999), 10 * power)
     if unit == "seconds" and step > MINUTE / 2:
         step = next((time for time in TIMES if time >= raw * 0.999), step)
     if unit == "bytes":
         step = 2.0 ** math.ceil(math.log2(raw))
     if whole:
-        step = max(1.0, math.ceil(step))
+        step = max(1.0, step)
     first = math.ceil(scale.low / step - 1e-9)
     last = math.floor(scale.high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)][: 4 * count + 4]
@@ -153,7 +155,7 @@ def _log_ticks(scale: Scale, count: int, unit: str) -> list[float]:
     if len(inside) > count + 1:
         return inside[:: math.ceil(len(inside) / count)]
     if len(inside) < 3 and scale.high - scale.low < 2:
-        equal = _linear_ticks(Scale(10**scale.low, 10**scale.high, False), min(count, 4), False, unit)
+        equal = _linear_ticks(Scale(10**scale.low, 10**scale.high, False), min(count, 6), False, unit)
         inside = max(inside, [value for value in equal if value > 0], key=len)
     return inside or [10.0 ** ((scale.low + scale.high) / 2)]
 

@@ -37,7 +37,7 @@ class Series:
     style: str = STYLES[0]
     glyph: str = GLYPHS[0]
     keys: Sequence[Key] = ()  # the run of each point, where a point is one of a run
-    marked: bool = False  # a line with its glyph along it, so that it can be told from others without colour
+    marks: Literal["", "end", "along"] = ""  # where a line has its glyph: it can be told from others without colour
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def draw(
     ys = scale(_heights(series, None if window == WHOLE else xs), y)
     if whole is None or xs is None or ys is None:
         return _sentence(figure.empty, width, height)
-    header = _legend(width, series) if legend and height >= 8 else []
+    header = _legend(width, series, 1 + (height >= 16)) if legend and height >= 8 else []
     if y.title and height >= 6:
         header = [[(cut(y.title, width), "dim")], *header]
     footer = 0 if height < 5 else 2 + bool(x.title and height >= 7)
@@ -231,7 +231,7 @@ def _draw_series(grid: Grid, series: Series, xs: Scale, ys: Scale) -> None:
         else:
             _segment(grid, before, place, series.style)
         before = place
-    if series.marked:
+    if series.marks:
         _draw_marks(grid, series, [place for place in places if place is not None and _inside(place)])
 
 
@@ -268,9 +268,9 @@ def _clipped(a: Place, b: Place) -> tuple[Place, Place] | None:
 
 
 def _draw_marks(grid: Grid, series: Series, places: Sequence[Place]) -> None:
-    """The glyph of a series at its last point and at some of those before, at other columns for every glyph."""
-    gap = max(8, grid.width // 5)
-    due = (GLYPHS.find(series.glyph) * gap) // len(GLYPHS)
+    """The glyph of a series at its last point, and "along" it at other columns for every glyph."""
+    gap = max(8, grid.width // 5) if series.marks == "along" else grid.width
+    due = (GLYPHS.find(series.glyph) * gap) // len(GLYPHS) if series.marks == "along" else grid.width
     for i, place in enumerate(places):
         column = column_of(place[0], grid.width)
         if column >= due or i == len(places) - 1:
@@ -322,22 +322,25 @@ def _draw_cursor(grid: Grid, cursor: Spot, xs: Scale, ys: Scale) -> None:
     grid.glyph(column, line, cursor.glyph, "cursor")
 
 
-def _legend(width: int, series: Sequence[Series]) -> list[list[Piece]]:
-    pieces: list[Piece] = []
-    used = 0
+def _legend(width: int, series: Sequence[Series], most: int) -> list[list[Piece]]:
+    """The names of the series on at most `most` lines."""
+    lines: list[list[Piece]] = []
+    used = width + 1
     for one in series:
         if not one.name:
             continue
-        mark = (
-            one.glyph if one.kind == "points" else "⣿" if one.kind == "band" else f"{one.glyph if one.marked else ''}━"
-        )
+        mark = one.glyph if one.kind == "points" else f"{one.glyph if one.marks else ''}━"
         size = cell_len(mark) + cell_len(one.name) + 3
         if used + size - 2 > width:
-            pieces.append(("…"[: width - used], "dim"))
-            break
-        pieces += [(f"{mark} ", one.style), (f"{one.name}  ", "")]
+            if len(lines) == most or size - 2 > width:
+                last = lines[-1] if lines else lines.append([]) or lines[-1]
+                last.append(("…"[: max(0, width - used)] if last else "…", "dim"))
+                break
+            lines.append([])
+            used = 0
+        lines[-1] += [(f"{mark} ", one.style), (f"{one.name}  ", "")]
         used += size
-    return [pieces] if pieces else []
+    return lines
 
 
 def _with_y_axis(grid: Grid, ys: Scale, marks: list[tuple[float, str]], gutter: int) -> list[list[Piece]]:

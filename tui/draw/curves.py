@@ -46,7 +46,7 @@ def effort(run: Run, name: str) -> tuple[Place | None, Axis]:
         flops, steps = (cost.training_flops, run.record.steps) if cost and run.record else (0, 0)
         place = (lambda p: flops * p.step / steps) if flops and steps else None
         return place, Axis("training FLOPs, in proportion to steps", text=COLUMNS["train_flops"].text)
-    return (lambda p: p.epoch), Axis("epoch", whole=False)
+    return (lambda p: p.epoch), Axis("epoch")
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
@@ -114,7 +114,7 @@ def overlay_figure(
         points: Sequence[Point] = getattr(detail, quantity)
         smoothing = weight if quantity in TRAINING else 0.0
         line = _points(points, place, smoothing)
-        series.append(Series(name, line, _kind(points), *look_of(i), keys=[run.key] * len(line), marked=True))
+        series.append(Series(name, line, _kind(points), *look_of(i), keys=[run.key] * len(line), marks="along"))
     y, below = _axis(quantity, [y for one in series for _, y in one.points], linear)
     return Figure(tuple(series), x, y, (*notes, *below), NOT_LOGGED)
 

@@ -143,9 +143,15 @@ def edf_figure(runs: Sequence[Run], *, arms: Sequence[str] = (), linear: bool = 
         ordered = sorted(members, key=lambda run: run.row.accuracy or 0.0)
         points = [(run.row.accuracy or 0.0, (i + 1) / len(ordered)) for i, run in enumerate(ordered)]
         keys = [run.key for run in ordered]
-        series.append(Series(arm, points, "steps", *look(arm, arms), keys=keys, marked=True))
-    y = Axis("share of an arm's finished trials up to this accuracy", text=percent, low=0.0, high=1.0)
-    return Figure(tuple(series), x, y, (*notes, "The further right a line, the better the arm."), NONE_YET)
+        series.append(Series(arm, points, "steps", *look(arm, arms), keys=keys, marks="along"))
+    y = Axis("share of finished trials", text=percent, low=0.0, high=1.0)
+    return Figure(
+        tuple(series),
+        x,
+        y,
+        (*notes, "The share of an arm's finished trials up to an accuracy: the further right, the better."),
+        NONE_YET,
+    )
 
 
 def intermediate_figure(
@@ -187,7 +193,9 @@ def _curve(members: Sequence[Run], name: str, style: tuple[str, str]) -> list[Se
         band = [(epoch, end) for epoch, values in common.items() for end in (min(values), max(values))]
     points = [(float(epoch), accuracy) for epoch, accuracy in points]
     keys = [members[0].key] * len(points)
-    line = Series(name, points, "line" if len(points) > 1 else "points", *style, keys=keys, marked=bool(name))
+    line = Series(
+        name, points, "line" if len(points) > 1 else "points", *style, keys=keys, marks="along" if name else "end"
+    )
     return [Series("", band, "band", *style), line] if band else [line]
 
 

@@ -94,10 +94,10 @@ def importance_lines(runs: Sequence[Run], width: int) -> list[str]:
     if not found:
         return ["At least three finished runs with differing tuned values are needed."]
     name = widest([title(one.key) for one in found])
-    room = max(4, min(50, width - name - 22))
+    room = max(4, min(50, width - name - 34))
     lines = []
     for one in found:
         sign = {True: "↑ more is better", False: "↓ less is better", None: "  by value"}[one.rising]
         bar = "█" * round(one.strength * room)
         lines.append(f"{right(title(one.key), name)} ▕{bar:<{room}}▏{one.strength:.2f}  n={one.n}  {sign}")
-    return [*lines, "", "Rank correlation with validation accuracy, one value at a time: no interactions, no cause."]
+    return [*lines, "", "Rank correlation with validation accuracy, one at a time; it shows no cause."]

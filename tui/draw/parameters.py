@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tui.model.snapshot import Run
 QUINTILES = "○◔◑◕●"  # of accuracy, the worst fifth first
 QUINTILE_STYLES = (STYLES[7], STYLES[3], STYLES[1], STYLES[0], STYLES[2])
 RASTER = (72, 30)  # columns and rows of the contour
+FEW = 5  # values of a hyperparameter that is hardly an axis
 NEAREST = 3  # trials that make the level of a cell of it
 MOST_SITES = 500  # trials behind the contour
 NOT_TUNED = "No trial with tuned values passes the filter. A sweep tunes what its experiment's space names."
@@ -50,10 +52,11 @@ def axis_of(key: str, values: Sequence[object]) -> tuple[Axis, Callable[[object]
 
 
 def pairs(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Pairs of hyperparameters, those that accuracy depends on most first."""
+    """Pairs of hyperparameters: those of more than FEW values first, then those that accuracy depends on most."""
     known = [one.key for one in importances(runs)]
     known += [key for key in tuned_keys(runs) if key not in known]
-    return sorted(combinations(known, 2), key=lambda pair: sum(map(known.index, pair)))
+    few = {key for key in known if len({str(run.row.tuned.get(key)) for run in runs}) <= FEW}
+    return sorted(combinations(known, 2), key=lambda p: (sum(key in few for key in p), sum(map(known.index, p))))
 
 
 def rank_figure(runs: Sequence[Run], pair: tuple[str, str] | None) -> Figure:
@@ -70,7 +73,13 @@ def rank_figure(runs: Sequence[Run], pair: tuple[str, str] | None) -> Figure:
             low = min(done[i].row.accuracy or 0.0 for i in members)
             keys = [done[i].key for i in members]
             series.append(Series(f"from {percent(low)}", [places[i] for i in members], "points", style, glyph, keys))
-    return Figure(tuple(series), x, y, ("Glyphs: fifths of the finished trials by accuracy.",), _needs(pair))
+    return Figure(
+        tuple(series),
+        x,
+        y,
+        ("Glyphs: fifths of the trials by accuracy; of pruned ones it is the best so far.",),
+        _needs(pair),
+    )
 
 
 def contour_figure(runs: Sequence[Run], pair: tuple[str, str] | None, *, arms: Sequence[str] = ()) -> Figure:
@@ -85,18 +94,18 @@ def contour_figure(runs: Sequence[Run], pair: tuple[str, str] | None, *, arms: S
     limits = [ordered[i * len(ordered) // len(SHADES)] for i in range(1, len(SHADES))] if ordered else []
     notes = (
         "  ".join(f"{shade} from {percent(limit)}" for shade, limit in zip(SHADES[1:], limits)),
-        f"Shades: mean of the {NEAREST} nearest trials, weighted by inverse distance on the axes as drawn; no model.",
+        f"Shades: mean of the {NEAREST} nearest trials, by inverse distance on these axes; no model.",
     )
     return Figure(tuple(series), x, y, notes, _needs(pair), _raster(places, accuracies, limits, x, y))
 
 
 def _needs(pair: tuple[str, str]) -> str:
-    return f"No finished trial that tuned both {title(pair[0])} and {title(pair[1])}. H chooses others."
+    return f"No trial with an accuracy that tuned both {title(pair[0])} and {title(pair[1])}. H chooses others."
 
 
 def _placed(runs: Sequence[Run], pair: tuple[str, str]) -> tuple[list[Run], Axis, Axis, list[tuple[float, float]]]:
-    """The finished runs that have both hyperparameters, the axes, and the runs' places on them."""
-    done = [run for run in finished(runs) if all(key in run.row.tuned for key in pair)]
+    """The runs with an accuracy and both hyperparameters, the axes, and the runs' places on them."""
+    done = [run for run in runs if run.row.accuracy is not None and all(key in run.row.tuned for key in pair)]
     axes = [axis_of(key, [run.row.tuned[key] for run in done]) for key in pair]
     (x, first), (y, second) = axes
     return done, x, y, [(first(run.row.tuned[pair[0]]), second(run.row.tuned[pair[1]])) for run in done]
@@ -109,11 +118,11 @@ def _raster(
     xs, ys = scale([a for a, _ in places], x), scale([b for _, b in places], y)
     if xs is None or ys is None:
         return ()
-    known = [
-        (xs.place(a), ys.place(b), value)
-        for (a, b), value in zip(places, values)
-        if drawable(a, x.log) and drawable(b, y.log)
-    ][-MOST_SITES:]
+    same: dict[tuple[float, float], list[float]] = {}  # trials at one place count as one
+    for (a, b), value in zip(places, values):
+        if drawable(a, x.log) and drawable(b, y.log):
+            same.setdefault((a, b), []).append(value)
+    known = [(xs.place(a), ys.place(b), fmean(found)) for (a, b), found in same.items()][-MOST_SITES:]
     if len(known) < NEAREST:
         return ()
     sites = np.array(known, dtype=float)
@@ -149,7 +158,7 @@ def parallel_figure(runs: Sequence[Run]) -> Figure:
         run_keys = [run.key] * len(points)
         if accuracy >= threshold:
             name = "" if best else "best quarter"
-            best.append(Series(name, points, "line", "strong", keys=run_keys, marked=True))
+            best.append(Series(name, points, "line", "strong", keys=run_keys, marks="along"))
         else:
             rest.append(Series("", points, "line", "dim", keys=run_keys))
     labels = (*((float(i), title(key)) for i, key in enumerate(keys)), (float(len(keys)), "accuracy"))

@@ -87,7 +87,7 @@ def highlighted(figure: Figure, key: Key | None) -> Figure:
     if not own:
         return figure
     others = [series for series in figure.series if series not in own]
-    return replace(figure, series=(*others, *(replace(one, style="strong", marked=True) for one in own)))
+    return replace(figure, series=(*others, *(replace(one, style="strong", marks="along") for one in own)))
 
 
 def share_of(figure: Figure, x: float) -> float | None:

@@ -26,10 +26,11 @@ def about(figure: Figure, spot: Spot | None, run: Run | None) -> str:
         words.append(text(run.row, "accuracy"))
     known = {words[-1], ""}
     for axis, value in ((figure.x, spot.x), (figure.y, spot.y)):
-        said = label(axis, value)
-        if said not in known and axis.title and not axis.title.startswith("validation accuracy"):
-            words.append(f"{axis.title} {said}")
-    words += [f"{title(key)}={value_text(value)}" for key, value in run.row.tuned.items()]
+        text_of = label(axis, value)
+        if text_of not in known and axis.title and not axis.title.startswith("validation accuracy"):
+            words.append(f"{axis.title} {text_of}")
+    said = {figure.x.title, figure.y.title}
+    words += [f"{title(key)}={value_text(value)}" for key, value in run.row.tuned.items() if title(key) not in said]
     return clean("  ".join(words))
 
 

@@ -10,6 +10,7 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
+from tui.draw.aligned import shortened
 from tui.draw.curves import overlay_figure
 from tui.draw.facts import differences
 from tui.draw.figures import look_of
@@ -64,7 +65,10 @@ class CompareScreen(CurvesScreen):
             return
         self._shown = wanted
         several = len({run.row.study for run in runs}) > 1
-        names = [f"{run.row.study}/{run.row.number:04d}" if several else f"{run.row.number:04d}" for run in runs]
+        names = [
+            f"{shortened(run.row.study, 12)}/{run.row.number:04d}" if several else f"{run.row.number:04d}"
+            for run in runs
+        ]
         self._show_table(runs, names)
         figure = overlay_figure(runs, shown, names, self.quantity, self.effort, self.smoothing, self.linear)
         self.query_one(Chart).show_figure(figure, self.window)

@@ -124,7 +124,8 @@ class RunScreen(CurvesScreen):
                 values = values_at(figure, self.at) if self.at is not None else []
                 chart.show_figure(figure, self.window, values[-1][1] if values else None)
                 notes += tuple(at_point(figure, quantity, values)) + figure.notes
-        words = f"x {self.effort} · y {'all' if many else self.quantity} · smoothing {self.smoothing:g}"
+        quantity = "all" if many else self.quantity
+        words = f"x {self.effort} · y {quantity} · smoothing {self.smoothing:g} · ← → values, + - zoom"
         if self.at is not None:
             _, x = effort(run, self.effort)
             words = f"{self.effort} {x.text(self.at)}"
