@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 LEAST_ERROR = 1e-5  # smaller errors are drawn as this one: no answer was wrong
 LIMIT = 1e100  # larger values are not drawn: arithmetic with them may overflow
@@ -74,6 +77,18 @@ class Scale:
             return None
         return (moved(value, self.log, self.error) - self.low) / (self.high - self.low)
 
+    def places(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The positions of many values; NaN for those that cannot be drawn."""
+        found = np.full(values.shape, np.nan)
+        usable = _drawable(values, self.log)
+        known = values[usable]
+        if self.error:
+            known = -np.log10(np.maximum(1 - known, LEAST_ERROR))
+        elif self.log:
+            known = np.log10(known)
+        found[usable] = (known - self.low) / (self.high - self.low)
+        return found
+
     def part(self, window: Window) -> Scale:
         """The scale of a window's part."""
         span = self.high - self.low
@@ -85,6 +100,11 @@ def drawable(value: float, log: bool) -> bool:
     return 1 / LIMIT < value < LIMIT if log else -LIMIT < value < LIMIT  # False for NaN, too
 
 
+def _drawable(values: NDArray[np.float64], log: bool) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return (values > (1 / LIMIT if log else -LIMIT)) & (values < LIMIT)
+
+
 def moved(value: float, log: bool, error: bool) -> float:
     """Where a value lies on an axis that is linear, logarithmic, or logarithmic in the error 1 - value."""
     if error:
@@ -92,12 +112,13 @@ def moved(value: float, log: bool, error: bool) -> float:
     return math.log10(value) if log else value
 
 
-def scale(values: Sequence[float], axis: Axis) -> Scale | None:
+def scale(values: ArrayLike, axis: Axis) -> Scale | None:
     """The scale that covers all values, with a margin; None if there are none."""
-    usable = [v for v in values if drawable(v, axis.log)]
-    if not usable:
+    known = np.asarray(values, dtype=float)
+    known = known[_drawable(known, axis.log)]
+    if not known.size:
         return None
-    usable += [v for v in (axis.low, axis.high) if v is not None]
+    usable = [float(known.min()), float(known.max()), *(v for v in (axis.low, axis.high) if v is not None)]
     low = moved(min(usable) if axis.low is None else axis.low, axis.log, axis.error)
     high = moved(max(usable) if axis.high is None else axis.high, axis.log, axis.error)
     if high - low < 1e-9 * max(1e-3, abs(low)):

@@ -10,9 +10,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.cells import cell_len
 
 from tui.draw.aligned import cut, right, widest
@@ -24,7 +25,7 @@ Place = tuple[float, float]  # of a point in the chart, 0 to 1 from the left and
 GLYPHS = "●◆■▲▼✚○◇"
 STYLES = tuple(f"series-{i}" for i in range(8))
 SHADES = " ░▒▓█"  # of the levels of a raster
-DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # braille bits by [x][y]
+BITS = np.array(((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80)), dtype=np.uint8)  # of braille, by [y, x]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +63,6 @@ class Spot:
     key: Key | None = None  # its run
 
 
-def thin(points: Sequence[tuple[float, float]], width: int) -> Sequence[tuple[float, float]]:
-    """Reduce a line to the first, lowest, highest and last point of each of `width` sections; it looks the same."""
-    if len(points) <= 4 * width or width < 1:
-        return points
-    kept: list[tuple[float, float]] = []
-    size = len(points) / width
-    for i in range(width):
-        part = points[int(i * size) : int((i + 1) * size)]
-        low = min(range(len(part)), key=lambda j: part[j][1])
-        high = max(range(len(part)), key=lambda j: part[j][1])
-        kept += [part[j] for j in sorted({0, low, high, len(part) - 1})]
-    return kept
-
-
 def column_of(place: float, width: int) -> int:
     """The column of a position between 0 and 1: that of its braille dot, so that glyphs, lines and ticks align."""
     return round(place * (2 * width - 1)) // 2
@@ -91,46 +78,31 @@ class Grid:
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
-        self.dots = [[0] * width for _ in range(height)]
+        self.dots = np.zeros((4 * height, 2 * width), dtype=bool)
         self.glyphs = [[""] * width for _ in range(height)]
-        self.styles = [[""] * width for _ in range(height)]
+        self.styles = np.full((height, width), "", dtype=object)
 
-    def dot(self, x: int, y: int, style: str) -> None:
-        """Set one dot; the origin is at the top left, 2 x 4 dots a cell."""
-        column, line = x // 2, y // 4
-        if 0 <= column < self.width and 0 <= line < self.height:
-            self.dots[line][column] |= DOTS[x % 2][y % 4]
-            self.styles[line][column] = style
+    def put(self, x: NDArray[np.int64], y: NDArray[np.int64], style: str) -> None:
+        """Set dots; the origin is at the top left, 2 x 4 dots a cell. Those outside are left out."""
+        inside = (x >= 0) & (x < 2 * self.width) & (y >= 0) & (y < 4 * self.height)
+        x, y = x[inside], y[inside]
+        self.dots[y, x] = True
+        self.styles[y // 4, x // 2] = style
 
     def glyph(self, column: int, line: int, text: str, style: str) -> None:
         if 0 <= column < self.width and 0 <= line < self.height:
             self.glyphs[line][column] = text
-            self.styles[line][column] = style
+            self.styles[line, column] = style
 
     def free(self, column: int, line: int) -> bool:
-        return not self.dots[line][column] and not self.glyphs[line][column]
-
-    def line(self, x0: int, y0: int, x1: int, y1: int, style: str) -> None:
-        """Draw a line of dots (Bresenham, 1965, https://doi.org/10.1147/sj.41.0025)."""
-        dx, dy = abs(x1 - x0), -abs(y1 - y0)
-        sx, sy = (1 if x0 < x1 else -1), (1 if y0 < y1 else -1)
-        error = dx + dy
-        while True:
-            self.dot(x0, y0, style)
-            if x0 == x1 and y0 == y1:
-                return
-            twice = 2 * error
-            if twice >= dy:
-                error += dy
-                x0 += sx
-            if twice <= dx:
-                error += dx
-                y0 += sy
+        dots = self.dots[4 * line : 4 * line + 4, 2 * column : 2 * column + 2]
+        return not self.glyphs[line][column] and not dots.any()
 
     def rows(self) -> list[list[Piece]]:
         """The cells as pieces, neighbours of one style joined."""
         lines: list[list[Piece]] = []
-        for dots, glyphs, styles in zip(self.dots, self.glyphs, self.styles):
+        cells = (self.dots.reshape(self.height, 4, self.width, 2) * BITS[:, None, :]).sum(axis=(1, 3))
+        for dots, glyphs, styles in zip(cells.tolist(), self.glyphs, self.styles.tolist()):
             pieces: list[Piece] = []
             for bits, glyph, style in zip(dots, glyphs, styles):
                 text = glyph or (chr(0x2800 + bits) if bits else " ")
@@ -154,15 +126,17 @@ def draw(
     """Draw a chart as exactly `height` lines of at most `width` cells; a sentence if there is nothing to draw.
 
     Args:
-        window: The part of the x axis that is shown. The y axis then covers what lies inside.
+        window: The part of the x axis that is shown. The y axis covers what lies inside, or all where it has a raster.
         cursor: Where a crosshair is drawn.
     """
     if width < 1 or height < 1:
         return []
     series, x, y = figure.series, figure.x, figure.y
-    whole = scale([p[0] for s in series for p in s.points], x)
+    arrays = [np.asarray(one.points, dtype=float).reshape(-1, 2) for one in series]
+    every = np.concatenate(arrays) if arrays else np.empty((0, 2))
+    whole = scale(every[:, 0], x)
     xs = whole.part(window) if whole else None
-    ys = scale(_heights(series, None if window == WHOLE else xs), y)
+    ys = scale(every[:, 1] if window == WHOLE or figure.raster or xs is None else _within(every, xs), y)
     if whole is None or xs is None or ys is None:
         return _sentence(figure.empty, width, height)
     header = _legend(width, series, 1 + (height >= 16)) if legend and height >= 8 else []
@@ -178,8 +152,8 @@ def draw(
     grid = Grid(room, inner)
     if figure.raster:
         _draw_raster(grid, figure.raster, window)
-    for one in series:
-        _draw_series(grid, one, xs, ys)
+    for one, points in zip(series, arrays):
+        _draw_series(grid, one, xs.places(points[:, 0]), ys.places(points[:, 1]))
     if cursor is not None:
         _draw_cursor(grid, cursor, xs, ys)
     lines = [*header, *_with_y_axis(grid, ys, marks, gutter)]
@@ -190,12 +164,12 @@ def draw(
     return _padded(lines, height)
 
 
-def _heights(series: Sequence[Series], xs: Scale | None) -> list[float]:
-    """The y values that the axis must cover: those within the scale of x."""
-    if xs is None:
-        return [p[1] for s in series for p in s.points]
-    inside = [p[1] for s in series for p in s.points if (place := xs.place(p[0])) is not None and 0 <= place <= 1]
-    return inside or [p[1] for s in series for p in s.points]
+def _within(points: NDArray[np.float64], xs: Scale) -> NDArray[np.float64]:
+    """The y values of the points within the scale of x; of all points if there are none."""
+    places = xs.places(points[:, 0])
+    with np.errstate(invalid="ignore"):
+        inside = points[(places >= 0) & (places <= 1), 1]
+    return inside if inside.size else points[:, 1]
 
 
 def _sentence(text: str, width: int, height: int) -> list[list[Piece]]:
@@ -206,51 +180,56 @@ def _sentence(text: str, width: int, height: int) -> list[list[Piece]]:
     return _padded([*([] for _ in range((height - len(lines)) // 2)), *lines], height)
 
 
-def _draw_series(grid: Grid, series: Series, xs: Scale, ys: Scale) -> None:
+def _draw_series(grid: Grid, series: Series, px: NDArray[np.float64], py: NDArray[np.float64]) -> None:
+    """Draw a series whose points lie at `px` and `py`, 0 to 1 from the left and from the bottom, or NaN."""
     if series.kind == "band":
-        _draw_band(grid, series, xs, ys)
+        _draw_band(grid, series, px[::2], py[::2], py[1::2])
         return
-    points = thin(series.points, grid.width) if series.kind == "line" else series.points
-    places = [None if (a := xs.place(x)) is None or (b := ys.place(y)) is None else (a, b) for x, y in points]
+    with np.errstate(invalid="ignore"):
+        inside = (px >= -1e-9) & (px <= 1 + 1e-9) & (py >= -1e-9) & (py <= 1 + 1e-9)
+    columns = np.rint(px[inside] * (2 * grid.width - 1)).astype(int) // 2  # as `column_of` and `row_of`
+    rows = np.rint((1 - py[inside]) * (4 * grid.height - 1)).astype(int) // 4
+    cells = list(zip(columns.tolist(), rows.tolist()))
     if series.kind == "points":
-        for place in places:
-            if place is not None and _inside(place):
-                grid.glyph(column_of(place[0], grid.width), row_of(place[1], grid.height), series.glyph, series.style)
+        for column, row in cells:
+            grid.glyph(column, row, series.glyph, series.style)
         return
-    before: Place | None = None
-    for place in places:
-        if place is None:
-            before = None
-            continue
-        if before is None:
-            _segment(grid, place, place, series.style)
-        elif series.kind == "steps":
-            corner = (place[0], before[1])
-            _segment(grid, before, corner, series.style)
-            _segment(grid, corner, place, series.style)
-        else:
-            _segment(grid, before, place, series.style)
-        before = place
+    if series.kind == "steps":
+        px, py = np.repeat(px, 2)[1:], np.repeat(py, 2)[: max(0, 2 * len(py) - 1)]
+    _draw_line(grid, px, py, series.style)
     if series.marks:
-        _draw_marks(grid, series, [place for place in places if place is not None and _inside(place)])
+        _draw_marks(grid, series, cells)
+
+
+def _draw_line(grid: Grid, px: NDArray[np.float64], py: NDArray[np.float64], style: str) -> None:
+    """Draw the line through these places, with a gap where one is NaN."""
+    if len(px) == 1:
+        px, py = np.repeat(px, 2), np.repeat(py, 2)
+    ends = np.stack((px[:-1], py[:-1], px[1:], py[1:]), axis=1)
+    ends = ends[np.isfinite(ends).all(axis=1)]
+    starts, stops = ends[:, :2], ends[:, 2:]
+    outside = ((np.maximum(starts, stops) < 0) | (np.minimum(starts, stops) > 1)).any(axis=1)
+    ends = ends[~outside]
+    inside = ((ends >= 0) & (ends <= 1)).all(axis=1)
+    clipped = [found for a, b, c, d in ends[~inside].tolist() if (found := _clipped((a, b), (c, d)))]
+    ends = np.concatenate((ends[inside], np.array(clipped, dtype=float).reshape(-1, 4)))
+    if not len(ends):
+        return
+    across, down = 2 * grid.width - 1, 4 * grid.height - 1
+    x0, y0, x1, y1 = np.rint(ends * (across, down, across, down)).T
+    counts = np.maximum(np.maximum(np.abs(x1 - x0), np.abs(y1 - y0)), 1).astype(int) + 1
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    share = (np.arange(counts.sum()) - first) / np.repeat(counts - 1, counts)
+    x = np.repeat(x0, counts) + share * np.repeat(x1 - x0, counts)
+    y = np.repeat(y0, counts) + share * np.repeat(y1 - y0, counts)
+    grid.put(np.rint(x).astype(int), (down - np.rint(y)).astype(int), style)
 
 
 def _inside(place: Place) -> bool:
     return -1e-9 <= place[0] <= 1 + 1e-9 and -1e-9 <= place[1] <= 1 + 1e-9
 
 
-def _segment(grid: Grid, a: Place, b: Place, style: str) -> None:
-    """Draw what lies inside of the line from `a` to `b`."""
-    if not (_inside(a) and _inside(b)):
-        clipped = _clipped(a, b)
-        if clipped is None:
-            return
-        a, b = clipped
-    across, down = 2 * grid.width - 1, 4 * grid.height - 1
-    grid.line(round(a[0] * across), round((1 - a[1]) * down), round(b[0] * across), round((1 - b[1]) * down), style)
-
-
-def _clipped(a: Place, b: Place) -> tuple[Place, Place] | None:
+def _clipped(a: Place, b: Place) -> tuple[float, float, float, float] | None:
     """The part of a line inside the unit square (Liang and Barsky, 1984, https://doi.org/10.1145/357332.357333)."""
     begin, end = 0.0, 1.0
     dx, dy = b[0] - a[0], b[1] - a[1]
@@ -264,35 +243,37 @@ def _clipped(a: Place, b: Place) -> tuple[Place, Place] | None:
             end = min(end, room / step)
     if begin > end:
         return None
-    return (a[0] + begin * dx, a[1] + begin * dy), (a[0] + end * dx, a[1] + end * dy)
+    return a[0] + begin * dx, a[1] + begin * dy, a[0] + end * dx, a[1] + end * dy
 
 
-def _draw_marks(grid: Grid, series: Series, places: Sequence[Place]) -> None:
+def _draw_marks(grid: Grid, series: Series, cells: Sequence[tuple[int, int]]) -> None:
     """The glyph of a series at its last point, and "along" it at other columns for every glyph."""
     gap = max(8, grid.width // 5) if series.marks == "along" else grid.width
     due = (GLYPHS.find(series.glyph) * gap) // len(GLYPHS) if series.marks == "along" else grid.width
-    for i, place in enumerate(places):
-        column = column_of(place[0], grid.width)
-        if column >= due or i == len(places) - 1:
-            grid.glyph(column, row_of(place[1], grid.height), series.glyph, series.style)
+    for column, row in cells:
+        if column >= due:
+            grid.glyph(column, row, series.glyph, series.style)
             due = column + gap
+    if cells:
+        grid.glyph(*cells[-1], series.glyph, series.style)
 
 
-def _draw_band(grid: Grid, series: Series, xs: Scale, ys: Scale) -> None:
+def _draw_band(
+    grid: Grid, series: Series, px: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> None:
     """Every other dot between the lower and the upper line."""
+    known = np.isfinite(px) & np.isfinite(low) & np.isfinite(high)
+    if not known.any():
+        return
     across, down = 2 * grid.width - 1, 4 * grid.height - 1
-    pairs: list[tuple[float, float, float]] = []
-    for (x, low), (_, high) in zip(series.points[::2], series.points[1::2]):
-        place, bottom, top = xs.place(x), ys.place(low), ys.place(high)
-        if place is not None and bottom is not None and top is not None:
-            pairs.append((place * across, bottom, top))
-    for (x0, low0, high0), (x1, low1, high1) in pairwise(pairs):
-        for x in range(max(0, round(x0)), min(across, round(x1)) + 1):
-            share = (x - x0) / (x1 - x0) if x1 > x0 else 0.0
-            low, high = (min(1.0, max(0.0, a + share * (b - a))) for a, b in ((low0, low1), (high0, high1)))
-            for y in range(round((1 - high) * down), round((1 - low) * down) + 1):
-                if (x + y) % 2 == 0:
-                    grid.dot(x, y, series.style)
+    x, y = np.meshgrid(np.arange(across + 1), np.arange(down + 1))
+    order = np.argsort(px[known], kind="stable")
+    at, outside = x[0] / across, {"left": -1.0, "right": -1.0}
+    bottom = np.interp(at, px[known][order], low[known][order], **outside)
+    top = np.interp(at, px[known][order], high[known][order], **outside)
+    height = 1 - y / down
+    filled = (height >= bottom) & (height <= top) & ((x + y) % 2 == 0)
+    grid.put(x[filled], y[filled], series.style)
 
 
 def _draw_raster(grid: Grid, raster: Sequence[Sequence[int]], window: Window) -> None:

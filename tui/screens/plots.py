@@ -121,7 +121,9 @@ class PlotsScreen(ChartScreen):
             words.append(f"filter {self.session.view.filter}")
         if len(within) < len(runs) and chosen:
             words[0] = one_of_several(chosen, groups, runs)
-        words.append("arrows choose, + - zoom, L linear or log")
+        hint = "arrows choose, + - zoom"
+        if len(" · ".join((*words, hint))) < self.size.width - 2:
+            words.append(hint)
         chart, lines, point = self.query_one(Chart), self.query_one("#lines", Static), self.query_one("#point", Static)
         text = self.figure == "importance"
         chart.display, lines.display, point.display = not text, text, not text
