@@ -22,7 +22,7 @@ from tui.model.snapshot import Key
 
 Piece = tuple[str, str]  # text, name of its style; "": the default style
 Place = tuple[float, float]  # of a point in the chart, 0 to 1 from the left and from the bottom
-GLYPHS = "●◆■▲▼✚○◇"
+GLYPHS = "●◆■▲▼✚○◇□△▽✖◉◈▣✦"
 STYLES = tuple(f"series-{i}" for i in range(8))
 SHADES = " ░▒▓█"  # of the levels of a raster
 BITS = np.array(((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80)), dtype=np.uint8)  # of braille, by [y, x]
@@ -183,7 +183,8 @@ def _sentence(text: str, width: int, height: int) -> list[list[Piece]]:
 def _draw_series(grid: Grid, series: Series, px: NDArray[np.float64], py: NDArray[np.float64]) -> None:
     """Draw a series whose points lie at `px` and `py`, 0 to 1 from the left and from the bottom, or NaN."""
     if series.kind == "band":
-        _draw_band(grid, series, px[::2], py[::2], py[1::2])
+        pairs = 2 * (len(px) // 2)
+        _draw_band(grid, series, px[:pairs:2], py[:pairs:2], py[1::2])
         return
     with np.errstate(invalid="ignore"):
         inside = (px >= -1e-9) & (px <= 1 + 1e-9) & (py >= -1e-9) & (py <= 1 + 1e-9)
@@ -306,21 +307,21 @@ def _draw_cursor(grid: Grid, cursor: Spot, xs: Scale, ys: Scale) -> None:
 def _legend(width: int, series: Sequence[Series], most: int) -> list[list[Piece]]:
     """The names of the series on at most `most` lines."""
     lines: list[list[Piece]] = []
-    used = width + 1
+    used = width
     for one in series:
         if not one.name:
             continue
         mark = one.glyph if one.kind == "points" else f"{one.glyph if one.marks else ''}━"
-        size = cell_len(mark) + cell_len(one.name) + 3
-        if used + size - 2 > width:
-            if len(lines) == most or size - 2 > width:
-                last = lines[-1] if lines else lines.append([]) or lines[-1]
-                last.append(("…"[: max(0, width - used)] if last else "…", "dim"))
+        size = cell_len(mark) + 1 + cell_len(one.name)
+        if used + 2 + size > width:
+            if len(lines) == most or size > width:
+                if used + 2 < width or not lines:
+                    lines = [*lines[:-1], [*(lines[-1] if lines else []), ("  …" if lines else "…", "dim")]]
                 break
             lines.append([])
-            used = 0
-        lines[-1] += [(f"{mark} ", one.style), (f"{one.name}  ", "")]
-        used += size
+            used = -2
+        lines[-1] += [("  " if used >= 0 else "", ""), (f"{mark} ", one.style), (one.name, "")]
+        used += 2 + size
     return lines
 
 

@@ -46,7 +46,7 @@ def look(arm: str, arms: Sequence[str]) -> tuple[str, str]:
 
 
 def look_of(place: int) -> tuple[str, str]:
-    """Style and glyph of the series at this place; no two among the first 64 have both in common."""
+    """Style and glyph of the series at this place; no two among the first 128 have both in common."""
     return STYLES[(place + place // len(GLYPHS)) % len(STYLES)], GLYPHS[place % len(GLYPHS)]
 
 

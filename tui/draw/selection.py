@@ -107,7 +107,7 @@ def values_at(figure: Figure, x: float) -> list[tuple[str, Spot]]:
     return found
 
 
-def beside(figure: Figure, x: float | None, by: int, width: int, window: Window = WHOLE) -> float | None:
+def along(figure: Figure, x: float | None, by: int, width: int, window: Window = WHOLE) -> float | None:
     """The x of a point that lies at least one of `width` columns to the right, or left, of `x`; None without points."""
     values = sorted({p[0] for s in figure.series for p in s.points if math.isfinite(p[0])})
     whole = scale(values, figure.x)

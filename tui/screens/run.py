@@ -16,7 +16,7 @@ from tui.draw.cells import GLYPHS
 from tui.draw.chart import Figure
 from tui.draw.curves import QUANTITIES, TOGETHER, effort, run_figure
 from tui.draw.images import confusion_heatmap, worst_digits
-from tui.draw.selection import beside, share_of, values_at
+from tui.draw.selection import along, share_of, values_at
 from tui.draw.spots import at_point
 from tui.keys import bindings
 from tui.model.detail import Detail
@@ -165,7 +165,7 @@ class RunScreen(CurvesScreen):
         if self.tab != "curves":
             self.action_tab(by)
         elif figure := self._main_figure():
-            self.at = beside(figure, self.at, by, self.size.width, self.window)
+            self.at = along(figure, self.at, by, self.size.width, self.window)
             self.redraw()
 
     def centre(self) -> float | None:
