@@ -186,20 +186,16 @@ def _draw_series(grid: Grid, series: Series, px: NDArray[np.float64], py: NDArra
         pairs = 2 * (len(px) // 2)
         _draw_band(grid, series, px[:pairs:2], py[:pairs:2], py[1::2])
         return
-    with np.errstate(invalid="ignore"):
-        inside = (px >= -1e-9) & (px <= 1 + 1e-9) & (py >= -1e-9) & (py <= 1 + 1e-9)
-    columns = np.rint(px[inside] * (2 * grid.width - 1)).astype(int) // 2  # as `column_of` and `row_of`
-    rows = np.rint((1 - py[inside]) * (4 * grid.height - 1)).astype(int) // 4
-    cells = list(zip(columns.tolist(), rows.tolist()))
     if series.kind == "points":
-        for column, row in cells:
-            grid.glyph(column, row, series.glyph, series.style)
+        for a, b in zip(px.tolist(), py.tolist()):
+            if _inside((a, b)):
+                grid.glyph(column_of(a, grid.width), row_of(b, grid.height), series.glyph, series.style)
         return
     if series.kind == "steps":
         px, py = np.repeat(px, 2)[1:], np.repeat(py, 2)[: max(0, 2 * len(py) - 1)]
     _draw_line(grid, px, py, series.style)
     if series.marks:
-        _draw_marks(grid, series, cells)
+        _draw_marks(grid, series, px, py)
 
 
 def _draw_line(grid: Grid, px: NDArray[np.float64], py: NDArray[np.float64], style: str) -> None:
@@ -247,16 +243,26 @@ def _clipped(a: Place, b: Place) -> tuple[float, float, float, float] | None:
     return a[0] + begin * dx, a[1] + begin * dy, a[0] + end * dx, a[1] + end * dy
 
 
-def _draw_marks(grid: Grid, series: Series, cells: Sequence[tuple[int, int]]) -> None:
-    """The glyph of a series at its last point, and "along" it at other columns for every glyph."""
-    gap = max(8, grid.width // 5) if series.marks == "along" else grid.width
-    due = (GLYPHS.find(series.glyph) * gap) // len(GLYPHS) if series.marks == "along" else grid.width
-    for column, row in cells:
-        if column >= due:
-            grid.glyph(column, row, series.glyph, series.style)
-            due = column + gap
-    if cells:
-        grid.glyph(*cells[-1], series.glyph, series.style)
+def _draw_marks(grid: Grid, series: Series, px: NDArray[np.float64], py: NDArray[np.float64]) -> None:
+    """The glyph of a series at its end, and "along" it at other columns for every glyph, in cells without another."""
+    known = np.isfinite(px) & np.isfinite(py)
+    if not known.any():
+        return
+    order = np.argsort(px[known], kind="stable")
+    px, py = px[known][order], py[known][order]
+    first, last = (column_of(min(1.0, max(0.0, float(end))), grid.width) for end in (px[0], px[-1]))
+    gap = max(8, grid.width // 5)
+    begin = first + (1 + GLYPHS.find(series.glyph)) * gap // (len(GLYPHS) + 1)
+    along = range(begin, last - 2, gap) if series.marks == "along" else ()
+    columns = np.arange(grid.width)
+    heights = np.interp((columns + 0.5) / grid.width, px, py)
+    for wanted in (last, *along):
+        for column in range(wanted, max(first, wanted - 3) - 1, -1):
+            height = float(heights[column])
+            row = row_of(height, grid.height) if 0 <= height <= 1 else -1
+            if row >= 0 and not grid.glyphs[row][column]:
+                grid.glyph(column, row, series.glyph, series.style)
+                break
 
 
 def _draw_band(

@@ -64,10 +64,14 @@ def _points(points: Sequence[Point], place: Place, weight: float = 0.0) -> list[
     return [(place(p), value) for p, value in zip(points, values)]
 
 
-def _axis(quantity: str, values: Sequence[float], linear: bool) -> tuple[Axis, tuple[str, ...]]:
-    """The axis of a quantity, and notes on what it leaves out. `linear` gives one that is not logarithmic."""
+def _axis(quantity: str, series: Sequence[Series], linear: bool) -> tuple[Axis, tuple[str, ...]]:
+    """The axis of a quantity, and notes on what it leaves out, which is never a whole curve.
+
+    `linear` gives one that is not logarithmic.
+    """
+    values = [y for one in series for _, y in one.points]
     if quantity == "accuracy":
-        return accuracy_axis(values, linear)
+        return accuracy_axis(values, linear, [one.points[-1][1] for one in series if one.points])
     name, text = TITLES.get(quantity, (quantity.replace("_", " "), COLUMNS["flops"].text))
     wide = "loss" in quantity and bool(values) and min(values) > 0 and max(values) / min(values) > 20
     return Axis(name, log=wide and not linear, text=text), ()
@@ -89,7 +93,7 @@ def run_figure(run: Run, detail: Detail, quantity: str, against: str, weight: fl
     else:
         points: Sequence[Point] = getattr(detail, quantity)
         series = [Series("", _points(points, place, weight if quantity in TRAINING else 0.0), _kind(points))]
-    y, notes = _axis(quantity, [y for one in series for _, y in one.points], linear)
+    y, notes = _axis(quantity, series, linear)
     return Figure(tuple(series), x, y, notes, NOT_LOGGED)
 
 
@@ -115,7 +119,7 @@ def overlay_figure(
         smoothing = weight if quantity in TRAINING else 0.0
         line = _points(points, place, smoothing)
         series.append(Series(name, line, _kind(points), *look_of(i), keys=[run.key] * len(line), marks="along"))
-    y, below = _axis(quantity, [y for one in series for _, y in one.points], linear)
+    y, below = _axis(quantity, series, linear)
     return Figure(tuple(series), x, y, (*notes, *below), NOT_LOGGED)
 
 

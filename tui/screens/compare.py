@@ -10,6 +10,7 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Footer, Static
 
+from suite.ranking.leaderboard import COLUMNS
 from tui.draw.aligned import shortened
 from tui.draw.curves import overlay_figure
 from tui.draw.facts import differences
@@ -81,7 +82,8 @@ class CompareScreen(CurvesScreen):
             return
         self.first = min(self.first, len(runs) - 1)
         marked = [f"{look_of(i)[1]} {name}" for i, name in enumerate(names)]
-        rows = [("", marked), *differences(runs)]
+        facts = sorted(differences(runs), key=lambda fact: fact[0] != COLUMNS["accuracy"].title)  # the result first
+        rows = [("", marked), *facts]
         lines, self._fitting = side_by_side(rows, self.first, max(20, self.size.width - 4))
         body.update(Text("\n".join(lines), no_wrap=True))
 

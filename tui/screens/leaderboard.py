@@ -376,5 +376,5 @@ def summary(board: Board, view: View, marked: int, replay: int | None) -> str:
     if marked:
         words.append(f"{marked} marked")
     if board.splits > 1:
-        words.append(f"{board.splits} validation splits: compare within one (data:NAME)")
+        words.append(f"{board.splits} validation sets: compare within one (2 names its filter)")
     return " · ".join(words)

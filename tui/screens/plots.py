@@ -12,7 +12,7 @@ from textual.binding import BindingType
 from textual.widgets import Footer, Static
 
 from suite.ranking.leaderboard import ValidationSet, name_of
-from tui.draw.axes import WHOLE
+from tui.draw.axes import WHOLE, Axis
 from tui.draw.cells import title
 from tui.draw.chart import Figure, Spot
 from tui.draw.figures import (
@@ -40,6 +40,8 @@ from tui.widgets.chart import Chart
 from tui.widgets.status_line import StatusLine
 
 FIGURES = ("pareto", "history", "curves", "slice", "rank", "contour", "importance", "parallel", "edf", "timeline")
+NOTHING = Figure((), Axis(), Axis())
+Groups = dict[ValidationSet, list[Run]]
 OF_PARAMETERS = ("slice", "rank", "contour")
 
 
@@ -63,8 +65,9 @@ class PlotsScreen(ChartScreen):
         super().__init__()
         self.figure = FIGURES[0]
         self.parameter = 0  # of the hyperparameters, or of their pairs
-        self._runs: tuple[object, list[Run]] = ((), [])  # what pass the filter, and what they depend on
-        self._drawn: tuple[object, Figure] = ((), history_figure([]))  # the figure likewise
+        self._groups: tuple[object, Groups] = ((), {})  # the runs that pass the filter, and what they depend on
+        self._drawn: tuple[object, Figure, str] = ((), NOTHING, "")  # the figure and its first note likewise
+        self._spots: tuple[object, list[list[Spot]]] = ((), [])  # its points likewise
         self._at: Spot | None = None  # the point under the cursor
 
     def compose(self) -> ComposeResult:
@@ -88,10 +91,10 @@ class PlotsScreen(ChartScreen):
         if wanted == self._shown:
             return
         self._shown = wanted
-        if self._runs[0] != of_runs:
-            self._runs = (of_runs, self._arranged(snapshot))
+        if self._groups[0] != of_runs:
+            self._groups = (of_runs, by_set(self._arranged(snapshot)))
         self.query_one("#figures", Static).update(self._names())
-        self._show(self._runs[1], snapshot, of_figure)
+        self._show(snapshot, of_figure)
 
     def _arranged(self, snapshot: Snapshot) -> list[Run]:
         """The runs that pass the filter; where seeds are grouped, the first of each group with the group's means."""
@@ -112,37 +115,52 @@ class PlotsScreen(ChartScreen):
             line.append("  " if self.size.width >= 90 else " ")
         return line
 
-    def _show(self, runs: list[Run], snapshot: Snapshot, of_figure: tuple[object, ...]) -> None:
-        groups = by_set(runs)
+    def _show(self, snapshot: Snapshot, of_figure: tuple[object, ...]) -> None:
+        groups = self._groups[1]
         chosen = chosen_set(groups, self.session.focus_key)
+        runs = [run for group in groups.values() for run in group]
         within = groups[chosen] if chosen and self.figure != "timeline" else runs
-        words = [f"{len(within)} trials", *self._words(within)]
-        if self.session.view.filter:
-            words.append(f"filter {self.session.view.filter}")
-        if len(within) < len(runs) and chosen:
-            words[0] = one_of_several(chosen, groups, runs)
-        hint = "arrows choose, + - zoom"
-        if len(" · ".join((*words, hint))) < self.size.width - 2:
-            words.append(hint)
+        state = (of_figure, chosen)
+        if self._drawn[0] != state:
+            first = (
+                one_of_several(chosen, groups, runs) if chosen and len(within) < len(runs) else f"{len(runs)} trials"
+            )
+            figure = NOTHING if self.figure == "importance" else self._figure(within, snapshot)
+            self._drawn = (state, figure if within else replace(figure, empty=self._advice(snapshot)), first)
+        _, figure, first = self._drawn
+        if self._spots[0] != (state, self.window):
+            self._spots = ((state, self.window), spots(figure, self.window))
+        self._at = find(self._spots[1], self.session.focus_key, self._at.x if self._at else None)
         chart, lines, point = self.query_one(Chart), self.query_one("#lines", Static), self.query_one("#point", Static)
-        text = self.figure == "importance"
+        text = self.figure == "importance" and bool(within)
         chart.display, lines.display, point.display = not text, text, not text
-        notes: tuple[str, ...] = ()
         if text:
             lines.update("\n".join(importance_lines(within, self.size.width)))
         else:
-            figure = self._figure(within, snapshot, (of_figure, chosen))
-            self._at = find(spots(figure, self.window), self.session.focus_key, self._at.x if self._at else None)
             chart.show_figure(highlighted(figure, self.session.focus_key), self.window, self._at)
             point.update(about(figure, self._at, snapshot.find(self.session.focus_key)))
-            notes = figure.notes
+        self._note([first, *self._words(within)], figure.notes)
+
+    def _note(self, words: list[str], notes: tuple[str, ...]) -> None:
+        hint = "arrows choose, + - zoom"
+        if len(" · ".join((*words, hint))) < self.size.width - 2:
+            words.append(hint)
         room = max(1, self.size.height // 4)
         if len(notes) > room:
             notes = (*notes[: room - 1], f"… and {len(notes) - room + 1} more steps")
         self.query_one("#notes", Static).update("\n".join((" · ".join(words), *notes)))
 
+    def _advice(self, snapshot: Snapshot) -> str:
+        """What to do where there is no trial to draw."""
+        if snapshot.problem:
+            return f"{snapshot.problem} 1 shows the board, where n launches a sweep."
+        if self.session.view.filter:
+            return f"No trial passes the filter {self.session.view.filter}. 1 shows the board, where esc clears it."
+        return "No trial yet. 1 shows the board, where n launches a sweep."
+
     def _words(self, runs: list[Run]) -> list[str]:
-        words = ["seeds grouped"] if self.session.view.grouped else []
+        words = [f"filter {self.session.view.filter}"] if self.session.view.filter else []
+        words += ["seeds grouped"] if self.session.view.grouped else []
         if self.figure == "slice" and tuned_keys(runs):
             words.append(f"parameter {self._parameter(runs)}")
         if self.figure in ("rank", "contour") and (pair := self._pair(runs)):
@@ -151,13 +169,7 @@ class PlotsScreen(ChartScreen):
             words.append(f"{100 * (self.window.high - self.window.low):.3g}% of the x axis; 0 shows all")
         return words
 
-    def _figure(self, runs: list[Run], snapshot: Snapshot, state: object) -> Figure:
-        """The figure, made again only after a change of what it depends on."""
-        if self._drawn[0] != state:
-            self._drawn = (state, self._made(runs, snapshot))
-        return self._drawn[1]
-
-    def _made(self, runs: list[Run], snapshot: Snapshot) -> Figure:
+    def _figure(self, runs: list[Run], snapshot: Snapshot) -> Figure:
         arms = all_arms(snapshot.runs)
         match self.figure:
             case "pareto":
@@ -197,7 +209,7 @@ class PlotsScreen(ChartScreen):
 
     def action_choose(self, figure: str) -> None:
         self.figure = figure
-        self.window, self._at, self._runs = WHOLE, None, ((), [])
+        self.window, self._at, self._groups = WHOLE, None, ((), {})
         self.redraw()
 
     def action_figure(self, by: int) -> None:
@@ -207,7 +219,7 @@ class PlotsScreen(ChartScreen):
         """Move the cursor to the next point in a direction; the run under it is that of all screens."""
         if self.figure == "importance":
             return
-        found = neighbour(spots(self._drawn[1], self.window), self._at, dx, dy)
+        found = neighbour(self._spots[1], self._at, dx, dy)
         if found is not None:
             self._at, self.session.focus_key = found, found.key
             self.redraw()
@@ -230,7 +242,7 @@ class PlotsScreen(ChartScreen):
         self.action_choose(self.figure if same else "slice")
 
 
-def one_of_several(chosen: ValidationSet, groups: dict[ValidationSet, list[Run]], runs: list[Run]) -> str:
+def one_of_several(chosen: ValidationSet, groups: Groups, runs: list[Run]) -> str:
     """Which of several validation sets is drawn, and a filter for another one."""
     other = next(group for name, group in groups.items() if name != chosen)
     words = filter_of(other, runs)
