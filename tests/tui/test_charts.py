@@ -284,7 +284,7 @@ def test_on_curves_arrows_go_along_and_across(runs) -> None:
     assert before.key == top.key and before.x < top.x
     below = neighbour(groups, before, 0, -1)
     assert below.key != top.key and below.x == before.x
-    assert find(groups, top.key, before.x) == before and find(groups, ("no", "run"), None) is None
+    assert find(figure, top.key, before.x) == before and find(figure, ("no", "run"), None) is None
     assert highlighted(figure, top.key).series[-1].style == "strong"
     assert 0 < share_of(figure, before.x) < share_of(figure, top.x) <= 1
 

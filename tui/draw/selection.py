@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tui.draw.axes import WHOLE, Window, moved, scale
+import numpy as np
+
+from tui.draw.axes import WHOLE, Scale, Window, moved, scale
 from tui.draw.chart import Figure, Series, Spot
 from tui.model.snapshot import Key
 
@@ -18,23 +20,14 @@ def spots(figure: Figure, window: Window = WHOLE) -> list[list[Spot]]:
 
     Curves are in the order of their last values, points and the points of a curve in the order of x.
     """
-    xs = scale([p[0] for s in figure.series for p in s.points], figure.x)
+    xs = _scale(figure, window)
     if xs is None:
         return []
-    xs = xs.part(window)
     single: list[Spot] = []
     curves: list[list[Spot]] = []
     any_curve = any(_curve(series) for series in figure.series)
     for series in figure.series:
-        found = [
-            Spot(a, b, series.glyph, key)
-            for (a, b), key in zip(series.points, series.keys)
-            if (place := xs.place(a)) is not None
-            and 0 <= place <= 1
-            and math.isfinite(b)
-            and (figure.y.low is None or b >= figure.y.low)
-            and (figure.x.low is None or a >= figure.x.low)
-        ]
+        found = [Spot(*series.points[i], series.glyph, series.keys[i]) for i in _within(figure, series, xs)]
         if any_curve and len(set(series.keys)) == 1:  # a single point of a run stands for its curve there
             curves += [found] if found else []
         else:
@@ -44,14 +37,39 @@ def spots(figure: Figure, window: Window = WHOLE) -> list[list[Spot]]:
     return [*([single] if single else []), *curves]
 
 
+def _scale(figure: Figure, window: Window) -> Scale | None:
+    whole = scale([p[0] for s in figure.series for p in s.points], figure.x)
+    return whole.part(window) if whole else None
+
+
+def _within(figure: Figure, series: Series, xs: Scale) -> list[int]:
+    """The indices of the points of runs that lie on both axes."""
+    if not series.keys:
+        return []
+    points = np.asarray(series.points, dtype=float).reshape(-1, 2)
+    places = xs.places(points[:, 0])
+    with np.errstate(invalid="ignore"):
+        inside = (places >= 0) & (places <= 1) & np.isfinite(points[:, 1])
+        for axis, values in ((figure.x, points[:, 0]), (figure.y, points[:, 1])):
+            if axis.low is not None:
+                inside &= values >= axis.low
+    return np.flatnonzero(inside).tolist()
+
+
 def _curve(series: Series) -> bool:
     """Whether a series is the curve of one run."""
     return series.kind in LINES and len(series.keys) > 1 and len(set(series.keys)) == 1
 
 
-def find(groups: Sequence[Sequence[Spot]], key: Key | None, x: float | None) -> Spot | None:
-    """The point of a run: that next to `x`, or its last one; None if the run is not in the figure."""
-    own = [spot for group in groups for spot in group if spot.key == key]
+def find(figure: Figure, key: Key | None, x: float | None, window: Window = WHOLE) -> Spot | None:
+    """The point of a run: that next to `x`, or its last one; None if none is in what is shown."""
+    series = [one for one in figure.series if key in one.keys]
+    xs = _scale(figure, window) if series else None
+    if xs is None:
+        return None
+    own = [
+        Spot(*one.points[i], one.glyph, key) for one in series for i in _within(figure, one, xs) if one.keys[i] == key
+    ]
     if not own or x is None:
         return own[-1] if own else None
     return min(own, key=lambda spot: abs(spot.x - x))

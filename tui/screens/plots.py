@@ -68,6 +68,7 @@ class PlotsScreen(ChartScreen):
         self._groups: tuple[object, Groups] = ((), {})  # the runs that pass the filter, and what they depend on
         self._drawn: tuple[object, Figure, str] = ((), NOTHING, "")  # the figure and its first note likewise
         self._spots: tuple[object, list[list[Spot]]] = ((), [])  # its points likewise
+        self._pair: tuple[str, str] | None = None  # of hyperparameters, which rank and contour show
         self._at: Spot | None = None  # the point under the cursor
 
     def compose(self) -> ComposeResult:
@@ -128,9 +129,7 @@ class PlotsScreen(ChartScreen):
             figure = NOTHING if self.figure == "importance" else self._figure(within, snapshot)
             self._drawn = (state, figure if within else replace(figure, empty=self._advice(snapshot)), first)
         _, figure, first = self._drawn
-        if self._spots[0] != (state, self.window):
-            self._spots = ((state, self.window), spots(figure, self.window))
-        self._at = find(self._spots[1], self.session.focus_key, self._at.x if self._at else None)
+        self._at = find(figure, self.session.focus_key, self._at.x if self._at else None, self.window)
         chart, lines, point = self.query_one(Chart), self.query_one("#lines", Static), self.query_one("#point", Static)
         text = self.figure == "importance" and bool(within)
         chart.display, lines.display, point.display = not text, text, not text
@@ -163,8 +162,8 @@ class PlotsScreen(ChartScreen):
         words += ["seeds grouped"] if self.session.view.grouped else []
         if self.figure == "slice" and tuned_keys(runs):
             words.append(f"parameter {self._parameter(runs)}")
-        if self.figure in ("rank", "contour") and (pair := self._pair(runs)):
-            words.append(f"parameters {title(pair[0])} and {title(pair[1])}")
+        if self.figure in ("rank", "contour") and self._pair is not None:
+            words.append(f"parameters {title(self._pair[0])} and {title(self._pair[1])}")
         if self.window != WHOLE:
             words.append(f"{100 * (self.window.high - self.window.low):.3g}% of the x axis; 0 shows all")
         return words
@@ -181,9 +180,11 @@ class PlotsScreen(ChartScreen):
             case "slice":
                 return slice_figure(runs, self._parameter(runs), arms=arms, linear=self.linear)
             case "rank":
-                return rank_figure(runs, self._pair(runs))
+                self._pair = self._chosen_pair(runs)
+                return rank_figure(runs, self._pair)
             case "contour":
-                return contour_figure(runs, self._pair(runs), arms=arms)
+                self._pair = self._chosen_pair(runs)
+                return contour_figure(runs, self._pair, arms=arms)
             case "edf":
                 return edf_figure(runs, arms=arms, linear=self.linear)
             case "parallel":
@@ -195,7 +196,7 @@ class PlotsScreen(ChartScreen):
         keys = tuned_keys(runs) or ["accuracy"]
         return keys[self.parameter % len(keys)]
 
-    def _pair(self, runs: list[Run]) -> tuple[str, str] | None:
+    def _chosen_pair(self, runs: list[Run]) -> tuple[str, str] | None:
         known = pairs(runs)
         return known[self.parameter % len(known)] if known else None
 
@@ -219,6 +220,9 @@ class PlotsScreen(ChartScreen):
         """Move the cursor to the next point in a direction; the run under it is that of all screens."""
         if self.figure == "importance":
             return
+        state = (self._drawn[0], self.window)
+        if self._spots[0] != state:
+            self._spots = (state, spots(self._drawn[1], self.window))
         found = neighbour(self._spots[1], self._at, dx, dy)
         if found is not None:
             self._at, self.session.focus_key = found, found.key
