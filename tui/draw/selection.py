@@ -83,12 +83,13 @@ def neighbour(groups: Sequence[Sequence[Spot]], at: Spot | None, dx: int, dy: in
     every = [spot for group in groups for spot in group]
     if at is None:
         return max(every, key=lambda spot: spot.y, default=None)
+    here = at.x
     group = next((group for group in groups if at in group), None)
     if group is None:
-        return min(every, key=lambda spot: abs(spot.x - at.x), default=None)
+        return min(every, key=lambda spot: abs(spot.x - here), default=None)
     several_runs = len({spot.key for spot in group}) > 1
     if dy and not several_runs:
-        others = [min(one, key=lambda spot: abs(spot.x - at.x)) for one in groups]
+        others = [at if one is group else min(one, key=lambda spot: abs(spot.x - here)) for one in groups]
         others.sort(key=lambda spot: spot.y)
         return _stepped(others, at, dy)
     ordered = sorted(group, key=lambda spot: (spot.y, spot.x)) if dy else list(group)
