@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from suite.ranking.leaderboard import COLUMNS
 from tui.draw.aligned import shortened
@@ -21,6 +21,7 @@ from tui.model.detail import Detail
 from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.curves import CurvesScreen
 from tui.widgets.chart import Chart
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 MOST = 16  # trials at a time: the complete log of each is read

@@ -9,7 +9,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from suite.ranking.leaderboard import ValidationSet, name_of
 from tui.draw.axes import WHOLE, Axis
@@ -37,6 +37,7 @@ from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.charts import ChartScreen
 from tui.screens.run import RunScreen
 from tui.widgets.chart import Chart
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 FIGURES = ("pareto", "history", "curves", "slice", "rank", "contour", "importance", "parallel", "edf", "timeline")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.widgets import Static
 
 from suite.ranking.leaderboard import COLUMNS, text
 from tui.draw.aligned import right, widest
@@ -14,6 +13,7 @@ from tui.draw.figures import epochs, percent
 from tui.model.board import BoardLine
 from tui.model.detail import clean
 from tui.widgets.chart import Chart
+from tui.widgets.static import Static
 
 KEYS = (
     "state",
