@@ -24,7 +24,7 @@ from textual.widgets import Input
 from suite.errors import WorkError
 from suite.store.files import scratch_dir
 from suite.store.study import StudyDir
-from tui import commands
+from tui import ascii, commands
 from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
 from tui.messages import Polled
@@ -92,11 +92,14 @@ class Dashboard(App[None]):
         results: Path,
         *,
         readonly: bool = False,
+        plain: bool = False,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.environment = dict(os.environ)  # copied first: Textual removes NO_COLOR, which child processes need
         super().__init__()
+        if plain:
+            self._filters.insert(0, ascii.Ascii())  # before colours are changed: pictures are drawn by brightness
         self.results = results
         self.readonly = readonly
         self.clock = clock
@@ -322,19 +325,19 @@ if TYPE_CHECKING:
         return app
 
 
-def run(results: Path, readonly: bool | None, web: bool) -> int:
+def run(results: Path, readonly: bool | None, web: bool, plain: bool | None = None) -> int:
     """Show the dashboard until the user quits or a signal ends it; returns the exit code.
 
     Raises WorkError where a fault of its own ends it.
 
     `web` serves it to browsers on this machine instead. `readonly` disables every action that writes or starts
-    something; None: only with `web`.
+    something; None: only with `web`. `plain` draws in ASCII; None: where the terminal cannot show more.
     """
     readonly = web if readonly is None else readonly
     if web:
         return serve(results, readonly)
     collect_less_often()
-    app = Dashboard(results, readonly=readonly)
+    app = Dashboard(results, readonly=readonly, plain=ascii.needed(os.environ) if plain is None else plain)
     with by_signal(app.exit) as received:
         app.run()
     if app.fault is not None:
@@ -355,7 +358,7 @@ def serve(results: Path, readonly: bool, port: int = 8000) -> int:
     """Start one dashboard process for every browser tab. There is no password, so only this machine is served."""
     from textual_serve.server import Server
 
-    words = [*commands.PROGRAM, "tui", "--results", str(results), *(["--readonly"] if readonly else [])]
+    words = [*commands.PROGRAM, "tui", "--results", str(results), "--no-ascii", *(["--readonly"] if readonly else [])]
     server = Server(
         shlex.join(words), host="localhost", port=port, title="mnist-suite", public_url=f"http://localhost:{port}"
     )

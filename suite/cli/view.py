@@ -258,6 +258,14 @@ def tui(
         typer.Option("--readonly/--read-write", help="Change nothing; the default with --web.", show_default=False),
     ] = None,
     web: Annotated[bool, typer.Option("--web", help="Serve it to a browser on this machine.")] = False,
+    ascii: Annotated[
+        bool | None,
+        typer.Option(
+            "--ascii/--no-ascii",
+            help="Draw in ASCII; the default on the Linux console and where the locale is not UTF-8.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Open the dashboard: live leaderboards, plots, launching and stopping. Closing it stops no training.
 
@@ -271,7 +279,7 @@ def tui(
         _need_terminal()
     from tui.app import run
 
-    raise typer.Exit(run(results_dir(results), readonly, web))
+    raise typer.Exit(run(results_dir(results), readonly, web, ascii))
 
 
 def _need_terminal() -> None:

@@ -67,7 +67,7 @@ def paint_and_quit(results: Path) -> tuple[float, float]:
     environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
     begin = time.perf_counter()
     process = subprocess.Popen(
-        command("tui", "--results", str(results), "--read-write"),
+        command("tui", "--results", str(results), "--read-write", "--no-ascii"),
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -108,8 +108,8 @@ def _read_until(master: int, wanted: bytes, deadline: float) -> float:
 class ManualDashboard(Dashboard):
     """A dashboard without the feed's thread: it polls only when `poll` is called, and its clock stands still."""
 
-    def __init__(self, results: Path, *, readonly: bool = False) -> None:
-        super().__init__(results, readonly=readonly, clock=lambda: NOW)
+    def __init__(self, results: Path, *, readonly: bool = False, plain: bool = False) -> None:
+        super().__init__(results, readonly=readonly, plain=plain, clock=lambda: NOW)
         self.feed.start = lambda: None  # type: ignore[method-assign]
 
     def poll(self) -> None:
