@@ -35,16 +35,16 @@ from tui.widgets.status_line import StatusLine
 
 class LeaderboardScreen(LiveScreen):
     BINDINGS: ClassVar[list[BindingType]] = bindings(
-        ("open", "open"),
+        ("open", "open"),  # eight of them have room in 80 cells
         ("filter", "filter"),
-        ("sort", "sort"),
-        ("cost", "cost"),
-        ("columns", "columns"),
+        ("launch", "launch"),
+        ("stop", "stop"),
         ("mark", "mark"),
         ("compare", "compare"),
         ("export", "export"),
-        ("launch", "launch"),
-        ("stop", "stop"),
+        ("cost", "cost"),
+        ("sort", "sort"),
+        ("columns", "columns"),
         hidden=(
             ("back", "clear_filter", "Clear filter"),
             ("sort-before", "shift_sort(-1)"),
