@@ -28,6 +28,7 @@ from tui.themes import THEMES
 
 CELL = (10, 20)  # pixels of a cell
 FONT_SIZE = 16
+MISSING = "\uffff"  # no font has it: drawn as the picture for what is missing
 PAUSE = 0.3  # seconds, enough for the feed to read and the screen to be drawn
 SIZES = ("80x24", "120x40", "200x60")
 SCREENS = {  # keys that lead there from the board
@@ -118,8 +119,8 @@ def glyph(text: str, bold: bool, italic: bool) -> Image.Image | None:
     kind = {(True, False): "-Bold", (False, True): "-Oblique", (True, True): "-BoldOblique"}.get((bold, italic), "")
     for name in (f"DejaVuSansMono{kind}", "DejaVuSansMono", "DejaVuSans"):
         face = font(name)
-        if text != "\uffff" and drawn(face, text).tobytes() == drawn(face, "\uffff").tobytes():
-            continue  # the picture for what the font lacks
+        if text != MISSING and bytes(face.getmask(text)) == bytes(face.getmask(MISSING)):
+            continue
         return drawn(face, text)
     return None
 
@@ -165,7 +166,7 @@ def put(image: Image.Image, column: int, row: int, char: str, front: Colour, bac
     elif (parts := boxes(char)) is not None:
         for box in parts:
             image.paste(front, area(column, row, box))
-    elif (mask := glyph(char, bool(style.bold), bool(style.italic)) or glyph("\uffff", False, False)) is not None:
+    elif (mask := glyph(char, bool(style.bold), bool(style.italic)) or glyph(MISSING, False, False)) is not None:
         image.paste(front, area(column, row, (0, 0, 0, 0))[:2], mask)
 
 
