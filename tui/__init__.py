@@ -7,5 +7,6 @@ It reads files and starts commands of `mnist-suite`; it trains nothing and loads
     screens/        one file a screen; widgets/ are the parts that screens are made of
     model/          what is known: reading the results directory, filtering and sorting. No Textual.
     draw/           from the model to text: cells, charts, figures, images. No Textual.
-    testing/        for tests, benchmarks and documentation only: synthetic studies, screenshots, timings
+    ascii.py        the same in ASCII, for terminals that lack the glyphs
+    testing/        for tests, benchmarks and documentation only: synthetic studies, pictures, timings
 """
