@@ -221,9 +221,10 @@ def vocabulary(subjects: Iterable[Subject]) -> dict[str, list[str]]:
             if value:
                 found.add(value)
         tuned.update(path.rpartition(".")[2] for path in row.tuned)
-    words = {field: sorted(found) for field, found in values.items()}
+    words: dict[str, list[str]] = {field: sorted(found) for field, found in values.items()}
     numbers = (key for key in COLUMNS if key not in TEXT_FIELDS and key not in ("rank", "curve", "tuned"))
-    words |= {key: [] for key in (*sorted(tuned), *numbers)} | {"is": list(PROPERTIES)}
+    words |= {key: [] for key in (*sorted(tuned), *numbers)}
+    words["is"] = [*PROPERTIES]
     return words | {short: words[field] for short, field in ALIASES.items() if field in words}
 
 

@@ -119,14 +119,13 @@ def glyph(text: str, bold: bool, italic: bool) -> Image.Image | None:
     kind = {(True, False): "-Bold", (False, True): "-Oblique", (True, True): "-BoldOblique"}.get((bold, italic), "")
     for name in (f"DejaVuSansMono{kind}", "DejaVuSansMono", "DejaVuSans"):
         face = font(name)
-        if text != MISSING and bytes(face.getmask(text)) == bytes(face.getmask(MISSING)):
-            continue
-        return drawn(face, text)
+        if text == MISSING or drawn(face, text, 1).tobytes() != drawn(face, MISSING, 1).tobytes():
+            return drawn(face, text, cell_len(text))
     return None
 
 
-def drawn(face: ImageFont.FreeTypeFont, text: str) -> Image.Image:
-    width = CELL[0] * max(1, cell_len(text))
+def drawn(face: ImageFont.FreeTypeFont, text: str, cells: int) -> Image.Image:
+    width = CELL[0] * max(1, cells)
     mask = Image.new("L", (width, CELL[1]))
     left = (width - face.getlength(text)) / 2
     ImageDraw.Draw(mask).text((left, 15), text, fill=255, font=face, anchor="ls")
