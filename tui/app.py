@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,42 +15,44 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.css.query import NoMatches
+from textual.events import DescendantFocus
 from textual.screen import Screen
 from textual.widgets import Input
 
 from suite.errors import WorkError
 from suite.store.files import scratch_dir
 from suite.store.study import StudyDir
-from tui import ascii, commands
+from tui import ascii
+from tui.alerting import Alerting, Hook
 from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
 from tui.messages import Polled
+from tui.model.alerts import FAILURES
 from tui.model.board import ACTIVE, Board
-from tui.model.detail import Detail, tail
+from tui.model.detail import Detail
 from tui.model.feed import INTERVAL, Feed
+from tui.model.jobs import Task
 from tui.model.snapshot import Key, Snapshot
-from tui.model.view import View
 from tui.screens.base import LiveScreen
 from tui.screens.confirm import ConfirmScreen, PromptScreen, StopScreen
 from tui.screens.help import HelpScreen
-from tui.screens.launch import LaunchScreen, form_from
+from tui.screens.launch import LaunchScreen
 from tui.screens.leaderboard import LeaderboardScreen
+from tui.screens.log import LogScreen
 from tui.screens.pad import PadScreen
 from tui.screens.plots import PlotsScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
 from tui.session import Session
+from tui.settings import Alerts, Remembered, load_settings, recall, remember, settings_path
 from tui.themes import SERIES, THEMES
+from tui.upkeep import Upkeep
+from tui.widgets.options import Palette
+from tui.work import commands
+from tui.work.children import Children
+from tui.work.form import new_form
 
-
-@dataclass(frozen=True)
-class Child:
-    """A command that was started here. It is never ended here; its result is shown in a notification."""
-
-    process: subprocess.Popen[bytes]
-    words: list[str]  # after `mnist-suite`
-    log: Path  # its output
-    done: str  # what is shown when it has succeeded
+RESUMED = ("plots", "studies", "system")  # screens that are shown again at the next start; the pad starts a process
 
 
 class Dashboard(App[None]):
@@ -84,6 +83,7 @@ class Dashboard(App[None]):
             ("theme", "next_theme"),
             ("screenshot", "screenshot"),
             ("interrupt", "interrupt"),
+            ("undo", "undo"),
         ),
     )
 
@@ -95,6 +95,7 @@ class Dashboard(App[None]):
         plain: bool = False,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.time,
+        last: Remembered = Remembered(),  # noqa: B008
     ) -> None:
         self.environment = dict(os.environ)  # copied first: Textual removes NO_COLOR, which child processes need
         super().__init__()
@@ -106,14 +107,17 @@ class Dashboard(App[None]):
         self.snapshot = Snapshot()
         self.details: dict[Key, Detail] = {}
         self.problem: str | None = None
-        self.view = View()
+        self.view = last.view
+        self._last = last
         self.marked: set[Key] = set()
         self.pinned: set[Key] = set()
         self.focus_key: Key | None = None
         self.board = Board()
         self.fault: Exception | None = None  # of the application itself, which has ended it
-        self._children: list[Child] = []
+        self.launched = Children()
+        self._started_by = os.getppid()
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
+        self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
 
     def _publish(self, snapshot: Snapshot, details: dict[Key, Detail], problem: str | None) -> None:
         self.post_message(Polled(snapshot, details, problem))
@@ -124,18 +128,26 @@ class Dashboard(App[None]):
     def on_mount(self) -> None:
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = "suite"
-        self._choose_keys()
+        last = self._last
+        self.theme = last.theme if last.theme in {theme.name for theme in THEMES} else THEMES[0].name
+        if last.screen in RESUMED:
+            self.call_later(self.switch_mode, last.screen)
+        self._configure()
         self.feed.start()
 
-    def _choose_keys(self) -> None:
+    def _configure(self) -> None:
+        """Take in the user's files and what was remembered. What is wrong with a file is told."""
+        self.alerting = Alerting(Alerts(), None)
         try:
             keys, wrong = chosen_keys(keys_path())
-        except RuntimeError:  # no home directory is known
+            settings, problem = load_settings(settings_path())
+        except (RuntimeError, OSError):  # no home directory is known
             return
         self.set_keymap(keys)
-        for text in wrong:
-            self.notify(text, title="Keys", severity="warning", timeout=15, markup=False)
+        for text in [*wrong, *([problem] if problem else [])]:
+            self.notify(text, title="Settings", severity="warning", timeout=15, markup=False)
+        hook = None if self.readonly else Hook(settings.alerts.command, self.results, self.environment)
+        self.alerting = Alerting(settings.alerts, hook)
 
     def on_unmount(self) -> None:
         self.feed.stop()
@@ -154,8 +166,21 @@ class Dashboard(App[None]):
         self.problem = message.problem
         if message.problem is None:  # otherwise the last known state stays
             self.snapshot, self.details = message.snapshot, message.details
+            self._tell_news(message.snapshot)
         self._report_ended_children()
         self.refresh_screen()
+        if self.is_web and os.getppid() != self._started_by:  # the server was killed
+            self.exit()
+
+    def _tell_news(self, snapshot: Snapshot) -> None:
+        found = self.alerting.news(snapshot)
+        for alert in found:
+            severity = "error" if alert.kind in FAILURES else "information"
+            self.notify(alert.text, title=alert.kind.replace("-", " "), severity=severity, timeout=15, markup=False)
+        if found and self.alerting.bell:
+            self.bell()
+        if problem := self.alerting.tend():
+            self.notify(problem, title="Command of the alerts", severity="warning", timeout=15, markup=False)
 
     def refresh_screen(self) -> None:
         """Update the topmost live screen; a dialogue may lie above it."""
@@ -167,19 +192,23 @@ class Dashboard(App[None]):
                 return
 
     def _report_ended_children(self) -> None:
-        """Notify about every command that has ended: success, or the exit code and the last line of its log."""
-        for child in list(self._children):
-            code = child.process.poll()
-            if code is None:
-                continue
-            self._children.remove(child)
-            title = commands.typed(child.words[:2])
-            if code == 0:
-                self.notify(child.done, title=title, timeout=10, markup=False)
+        """Say how commands have ended. A failure at the start shows its log at once."""
+        for child in self.launched.ended():
+            task = child.task
+            if task.ending == "done":
+                self.notify(child.done, title=task.name, timeout=10, markup=False)
+            elif task.ending == "stopped":
+                self.notify("Stopped." + (" R resumes it." if task.study else ""), title=task.name, markup=False)
+            elif child.young and type(self.screen) in self.MODES.values():
+                self._show_log(task.name, task.log)
             else:
-                last = next((line for line in reversed(tail(child.log)) if line.strip()), "no output")
-                text = f"ended with code {code}: {last}\n{child.log}"
-                self.notify(text, title=title, severity="error", timeout=15, markup=False)
+                text = f"failed: {task.said}\nO shows its log."
+                self.notify(text, title=task.name, severity="error", timeout=15, markup=False)
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """A cursor that blinks would be paid for by those who sit at the end of a slow line."""
+        if isinstance(event.widget, Input):
+            event.widget.cursor_blink = False
 
     # --- actions of keys ---
 
@@ -194,16 +223,27 @@ class Dashboard(App[None]):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
 
+    def action_command_palette(self) -> None:
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette(id="--command-palette"))
+
     def action_next_theme(self) -> None:
         names = [theme.name for theme in THEMES]
         after = names.index(self.theme) + 1 if self.theme in names else 0
         self.theme = names[after % len(names)]
         self.notify(f"Theme: {self.theme}")
 
+    def action_undo(self) -> None:
+        self.upkeep.undo()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (self.readonly and action == "undo")
+
     async def action_interrupt(self) -> None:
-        """Quit, unless a field has the focus: there this key copies, and arrives here when nothing is selected."""
+        """Quit, unless a field has the focus: there this key copies what is selected, else all of the field."""
         if isinstance(self.focused, Input):
-            self.notify("Nothing is selected to copy. Escape leaves the field; then q quits.")
+            self.copy_to_clipboard(self.focused.value)
+            self.notify("Copied." if self.focused.value else "Escape leaves the field; then q quits.")
         else:
             await self.action_quit()
 
@@ -234,20 +274,58 @@ class Dashboard(App[None]):
 
     # --- commands, each after a dialogue ---
 
-    def start(self, words: list[str], log: Path, begun: str, done: str) -> bool:
+    @property
+    def tasks(self) -> list[Task]:
+        return self.launched.tasks
+
+    def start(self, words: list[str], log: Path, begun: str, done: str, study: str = "", trials: int = 0) -> bool:
+        task = Task(study or " ".join(words[:2]), log, study, trials, self.clock())
         try:
-            process = commands.start(words, log, self.environment)
+            self.launched.start(words, task, done, self.environment)
         except OSError as error:
             self.notify(f"Not started: {error.strerror or error}", severity="error", timeout=10, markup=False)
             return False
-        self._children.append(Child(process, words, log, done))
         self.notify(begun, markup=False)
+        self.refresh_screen()
         self.feed.wake()
         return True
 
+    def open_log(self, study: str | None = None) -> None:
+        task = self.launched.newest(study)
+        if task is not None:
+            self._show_log(task.name, task.log)
+            return
+        study = study or (self.focus_key[0] if self.focus_key else None)
+        log = StudyDir(self.results, study).path / "console.log" if study else None
+        if study and log and log.exists():
+            self._show_log(study, log)
+        else:
+            self.notify(f"No log{f' of {study}' if study else ''}: no command was started from a dashboard.")
+
+    def _show_log(self, name: str, log: Path) -> None:
+        self.launched.seen(log)
+        self.push_screen(LogScreen(name, log))
+
     def ask_launch(self, study: str | None) -> None:
-        view = self.snapshot.study(study) if study is not None else None
-        self.push_screen(LaunchScreen(form_from(view, self.results)))
+        self.push_screen(LaunchScreen(new_form(self.results, self.snapshot.studies, study)))
+
+    def ask_final(self, study: str) -> None:
+        view = self.snapshot.study(study)
+        if view is not None and view.state in ("running", "stopping"):
+            self.notify(f"{study} is at work: the test images are read once, when the search is over.", markup=False)
+            return
+        words = commands.final_words(study, self.results)
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                log = scratch_dir("logs") / f"evaluate-{study}.log"
+                self.start(words, log, f"Final evaluation of {study} started.", f"{study} is evaluated.")
+
+        text = (
+            "The best 3 of each arm are trained with 5 new seeds each; then the test images are read. "
+            "The launch form sets other numbers."
+        )
+        self.push_screen(ConfirmScreen(f"Final evaluation of {study}?", text, commands.typed(words)), answer)
 
     def ask_export(self, key: Key) -> None:
         study, trial = key
@@ -308,12 +386,11 @@ class Dashboard(App[None]):
             self.notify(f"{study} is at work: pid {view.status.pid} on {view.status.host}.", markup=False)
             return
         words = commands.resume_words(study, view.status.workers if view.status else 1, self.results)
+        log = StudyDir(self.results, study).path / "console.log"
 
         def answer(yes: bool | None) -> None:
             if yes:
-                self.start(
-                    words, StudyDir(self.results, study).path / "console.log", f"Resuming {study}.", f"{study} is over."
-                )
+                self.start(words, log, f"Resuming {study}.", f"{study} is over.", study, view.planned)
 
         text = "Unfinished trials go on from their last checkpoint; what is finished stays."
         self.push_screen(ConfirmScreen(f"Resume study {study}?", text, commands.typed(words)), answer)
@@ -325,21 +402,21 @@ if TYPE_CHECKING:
         return app
 
 
-def run(results: Path, readonly: bool | None, web: bool, plain: bool | None = None) -> int:
+def run(results: Path, readonly: bool, plain: bool | None = None) -> int:
     """Show the dashboard until the user quits or a signal ends it; returns the exit code.
 
     Raises WorkError where a fault of its own ends it.
 
-    `web` serves it to browsers on this machine instead. `readonly` disables every action that writes or starts
-    something; None: only with `web`. `plain` draws in ASCII; None: where the terminal cannot show more.
+    `readonly` disables every action that writes or starts something. `plain` draws in ASCII; None: where the terminal
+    cannot show more.
     """
-    readonly = web if readonly is None else readonly
-    if web:
-        return serve(results, readonly)
     collect_less_often()
-    app = Dashboard(results, readonly=readonly, plain=ascii.needed(os.environ) if plain is None else plain)
+    plain = ascii.needed(os.environ) if plain is None else plain
+    app = Dashboard(results, readonly=readonly, plain=plain, last=recall())
     with by_signal(app.exit) as received:
         app.run()
+    if not readonly:
+        remember(Remembered(theme=app.theme, screen=app.current_mode, view=app.view))
     if app.fault is not None:
         raise WorkError(by_fault(app.fault))
     if received:
@@ -352,16 +429,3 @@ def run(results: Path, readonly: bool | None, web: bool, plain: bool | None = No
 def collect_less_often() -> None:
     """Raise the thresholds of the cycle collector: with 10,000 runs in memory, a collection takes tens of ms."""
     gc.set_threshold(50_000, 20, 50)
-
-
-def serve(results: Path, readonly: bool, port: int = 8000) -> int:
-    """Start one dashboard process for every browser tab. There is no password, so only this machine is served."""
-    from textual_serve.server import Server
-
-    words = [*commands.PROGRAM, "tui", "--results", str(results), "--no-ascii", *(["--readonly"] if readonly else [])]
-    server = Server(
-        shlex.join(words), host="localhost", port=port, title="mnist-suite", public_url=f"http://localhost:{port}"
-    )
-    sys.stderr.write(f"The dashboard is at http://localhost:{port} (this machine only); Ctrl+C ends it.\n")
-    server.serve()
-    return 0

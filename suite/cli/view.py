@@ -258,6 +258,10 @@ def tui(
         typer.Option("--readonly/--read-write", help="Change nothing; the default with --web.", show_default=False),
     ] = None,
     web: Annotated[bool, typer.Option("--web", help="Serve it to a browser on this machine.")] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of --web; 0: any free one.", show_default="8000"),
+    ] = None,
     ascii: Annotated[
         bool | None,
         typer.Option(
@@ -272,14 +276,28 @@ def tui(
     \b
     Examples: mnist-suite tui
               mnist-suite tui --results /shared/results --readonly
+              mnist-suite tui --web --port 8080
     """
     from suite.store.files import results_dir
 
-    if not web:
-        _need_terminal()
+    if web:
+        raise typer.Exit(_serve(results_dir(results), readonly is not False, port))
+    if port is not None:
+        raise InputError("--port is the port of --web: give both.")
+    _need_terminal()
     from tui.app import run
 
-    raise typer.Exit(run(results_dir(results), readonly, web, ascii))
+    raise typer.Exit(run(results_dir(results), bool(readonly), ascii))
+
+
+def _serve(results: Path, readonly: bool, port: int | None) -> int:
+    try:
+        from tui.web import PORT, serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("textual_serve", "aiohttp"):
+            raise
+        raise InputError("`tui --web` needs textual-serve: pip install 'mnist-suite[web]'.") from None
+    return serve(results, readonly, PORT if port is None else port)
 
 
 def _need_terminal() -> None:

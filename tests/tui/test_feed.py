@@ -1,5 +1,7 @@
 import os
 import shutil
+import socket
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +10,15 @@ import pytest
 from suite.spec import Evaluated, Progress, Started
 from suite.store.events import EventWriter
 from suite.store.files import write_model
-from suite.store.liveness import STALE_SECONDS
+from suite.store.liveness import STALE_SECONDS, process_id
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir
-from tui.model.detail import POINTS, Follower, clean, read_validation, tail
+from tui.model.detail import POINTS, Follower, read_validation
 from tui.model.feed import Feed, Watcher
+from tui.model.logs import clean, tail
 from tui.model.snapshot import Run
 from tui.testing.synthetic import NOW, make_record, make_trial, write_status, write_study, write_trial
+from tui.widgets.budget import budget_line
 
 STATES = {0: "finished", 3: "pruned", 4: "running", 5: "failed", 6: "stale", 7: "stopped", 8: "waiting", 9: "paused"}
 
@@ -145,11 +149,39 @@ def test_removed_studies_and_trials_disappear(results: Path) -> None:
     first = sorted((results / "mnist" / "trials").iterdir())[0]
     shutil.rmtree(first)
     assert first.name not in {run.row.trial for run in watcher.poll().runs}
-    shutil.rmtree(results)
-    snapshot = watcher.poll()
-    assert not snapshot.studies and "There is no directory" in (snapshot.problem or "")
-    write_study(results)
-    assert len(watcher.poll().runs) == 10
+
+
+def test_the_last_state_stays_while_the_results_are_gone(results: Path, tmp_path: Path) -> None:
+    watcher = Watcher(results, lambda: NOW)
+    before = watcher.poll()
+    results.rename(tmp_path / "elsewhere")
+    gone = watcher.poll()
+    assert gone.studies == before.studies and "are gone" in (gone.problem or "") and gone.version > before.version
+    assert watcher.poll() is gone
+    (tmp_path / "elsewhere").rename(results)
+    back = watcher.poll()
+    assert back.studies == before.studies and back.problem is None and back.version > gone.version
+    shutil.rmtree(results / "mnist")
+    assert not watcher.poll().studies  # one study that is deleted is no lost directory
+
+
+def test_a_killed_controller_is_called_dead_at_the_next_look(results: Path) -> None:
+    """Its process is looked for, on this host; its heartbeat may be as fresh as it likes."""
+    study = StudyDir(results, "mnist")
+    status = study.status()
+    assert status is not None
+    with subprocess.Popen(["sleep", "100"]) as process:
+        mine = {"host": socket.gethostname(), "pid": process.pid, "process": process_id(process.pid)}
+        write_model(study.status_path, status.model_copy(update=mine))
+        watcher = Watcher(results, lambda: NOW)
+        assert not watcher.poll().studies[0].died and by_number(watcher.poll().runs)[4].row.state == "running"
+        process.kill()
+        process.wait()
+    view = watcher.poll().studies[0]
+    assert view.died and view.state == "stale" and by_number(list(view.runs))[4].row.state == "stale"
+    assert "has died" in budget_line(view, NOW, 120)
+    write_model(study.status_path, status)  # of another host: by its rule
+    assert not watcher.poll().studies[0].died
 
 
 def test_a_study_started_anew_under_its_old_name(results: Path) -> None:
@@ -201,8 +233,12 @@ def test_following_a_trial(results: Path) -> None:
     follower = Follower(directory)
     detail = follower.poll()
     assert len(detail.loss) == 20 and len(detail.accuracy) == 5 and detail.validation is not None
-    assert detail.console[:1] == ("epoch 1",) and "finished" in detail.log[-1]
-    assert follower.poll() is detail
+    assert detail.console[:1] == ((1, "epoch 1"),) and "finished" in detail.log[-1][1]
+    assert follower.poll() is detail and not detail.memory  # of a version that did not read it
+    update = {"watts": 60.5, "memory_bytes": 2**30, "gpu_busy": 0.5}
+    EventWriter(directory.events).append(progress(500).model_copy(update=update))
+    found = follower.poll()
+    assert [curve[-1].value for curve in (found.power, found.memory, found.gpu)] == [60.5, 2**30, 0.5]
 
 
 def test_curves_stay_bounded_and_rewind(tmp_path: Path) -> None:

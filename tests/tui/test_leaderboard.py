@@ -67,6 +67,23 @@ def test_the_cursor_stays_on_its_trial_while_rows_move(results, drive, screen_te
     drive(results, script, size=(80, 16))
 
 
+@pytest.mark.parametrize("hide", ["filter", "replay"])
+def test_what_hides_a_trial_for_a_while_does_not_move_the_selection(results, drive, hide: str) -> None:
+    async def script(app, pilot) -> None:
+        chosen = next(key for key in reversed(app.board.keys) if app.snapshot.find(key).row.state == "finished")
+        table(app)._go(app.board.place(chosen))
+        if hide == "replay":
+            await pilot.press("w", "[")  # as it was at the first start
+        else:
+            await pilot.press("slash", *"state:failed", "enter")
+        assert chosen not in app.board.keys and table(app).current_key in (None, *app.board.keys)
+        await pilot.press("w" if hide == "replay" else "escape")
+        await pilot.press("e")
+        assert app.focus_key == chosen and "/".join(chosen) in app.screen.question
+
+    drive(results, script)
+
+
 def test_columns_scroll_by_whole_ones_and_no_number_is_cut(results, drive, screen_text) -> None:
     async def script(app, pilot) -> None:
         for _ in range(20):
@@ -334,7 +351,7 @@ def test_ctrl_c_copies_and_never_closes_a_field(results, drive) -> None:
             app.copy_to_clipboard("")
             await pilot.press("end", "ctrl+c")
             assert isinstance(app.screen, screen) and app.focused is field and field.value == value
-            assert app.clipboard == "" and app.return_code is None
+            assert app.clipboard == value and app.return_code is None  # nothing is selected: all of it
             await pilot.press("escape")
         await pilot.press("ctrl+c")
         assert app.return_code == 0

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from suite.ranking.leaderboard import Row
-from suite.spec import Record, Started, Status, StudyFile, Trial
+from suite.spec import Progress, Record, Started, Status, StudyFile, Trial
+from suite.store.notes import NO_NOTE, Note
 
 Key = tuple[str, str]  # (study, trial id): identifies a run for cursor, marks and pins
 
@@ -22,6 +23,7 @@ class Run:
     record: Record | None = None
     started: Started | None = None
     step: int = 0
+    progress: Progress | None = None  # the newest one, while it is not over
     began: float = 0.0  # first event, seconds since 1970; 0: not started
     last: float = 0.0  # newest event, seconds since 1970
     bad_lines: int = 0  # lines of its event log that could not be read
@@ -49,6 +51,8 @@ class StudyView:
     stopping: bool  # a stop has been requested
     runs: tuple[Run, ...]
     stale: bool = False  # the status is "running", but the controller is silent or has died (`store.liveness`)
+    died: bool = False  # it is known to have died
+    note: Note = NO_NOTE  # of the study itself
 
     @property
     def planned(self) -> int:
@@ -81,9 +85,36 @@ class StudyView:
 
     @cached_property
     def best(self) -> Run | None:
-        """The finished run with the highest validation accuracy, the first of equal ones."""
-        done = [run for run in self.runs if run.row.state == "finished" and run.row.accuracy is not None]
+        """The finished run with the highest validation accuracy, the first of equal ones. None that is archived."""
+        done = [
+            run
+            for run in self.runs
+            if run.row.state == "finished" and run.row.accuracy is not None and not run.row.archived
+        ]
         return max(done, key=lambda run: (run.row.accuracy or 0.0, -run.row.number), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A study whose controller prepares: it holds controller.lock and has not written study.json yet."""
+
+    study: str
+    pid: int
+    host: str
+    since: float = 0.0  # when the lock was taken, by the clock that stamps files
+
+    @property
+    def holder(self) -> tuple[int, str]:
+        return self.pid, self.host
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the records of one host tell."""
+
+    trials: int = 0
+    last: float = 0.0  # when the last one ended, seconds since 1970
+    hardware: str = ""  # of that one
 
 
 @dataclass(frozen=True)
@@ -94,7 +125,8 @@ class Snapshot:
     time: float = 0.0  # when it was read, seconds since 1970
     studies: tuple[StudyView, ...] = ()
     loading: int = 0  # trials that are listed, but not read yet
-    problem: str | None = None  # why there is no study
+    problem: str | None = None  # why there is no study, or why this is an earlier state
+    openings: tuple[Opening, ...] = ()
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -108,6 +140,22 @@ class Snapshot:
     @cached_property
     def bad_lines(self) -> int:
         return sum(run.bad_lines for run in self.runs)
+
+    @cached_property
+    def ended(self) -> dict[str, Ended]:
+        """The trials that have ended, by host."""
+        found: dict[str, Ended] = {}
+        for run in self.runs:
+            record = run.record
+            if record is not None and record.provenance is not None:
+                was = found.get(record.provenance.host, Ended())
+                newest = record.ended >= was.last
+                found[record.provenance.host] = Ended(
+                    was.trials + 1,
+                    record.ended if newest else was.last,
+                    record.provenance.hardware if newest else was.hardware,
+                )
+        return found
 
     def find(self, key: Key | None) -> Run | None:
         if key is None:

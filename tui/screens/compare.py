@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from tui.draw.aligned import right, widest
 from tui.draw.chart import STYLES
@@ -19,6 +19,7 @@ from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
 from tui.screens.curves import CurvesScreen
 from tui.widgets.chart import Chart
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 MOST = len(STYLES)  # trials at a time, one style each

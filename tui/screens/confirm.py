@@ -9,10 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input, Label, OptionList, Static
+from textual.widgets import Input, Label, OptionList
 from textual.widgets.option_list import Option
 
 from tui.keys import bindings
+from tui.widgets.options import Options
+from tui.widgets.static import Static
 
 
 class StopScreen(ModalScreen[Literal["study", "trial"] | None]):
@@ -128,7 +130,7 @@ class ChooseScreen(ModalScreen[str | None]):
         with Vertical(classes="dialogue"):
             yield Label(self.question, classes="question", markup=False)
             yield Input(placeholder="type to narrow", id="narrow")
-            yield OptionList(markup=False)
+            yield Options(markup=False)
 
     def on_mount(self) -> None:
         self._fill("")

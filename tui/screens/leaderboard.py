@@ -9,14 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.timer import Timer
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Footer, Input
 
-from tui import commands
 from tui.draw.cells import title
 from tui.keys import bindings
 from tui.model.board import Board, arrange, known_columns
 from tui.model.detail import Detail
 from tui.model.filters import FilterError, Subject
+from tui.model.jobs import jobs
 from tui.model.replay import Replay
 from tui.model.snapshot import Key, Snapshot
 from tui.model.view import UNSORTABLE, View
@@ -28,9 +28,12 @@ from tui.screens.confirm import ChooseScreen, PromptScreen
 from tui.screens.run import RunScreen
 from tui.widgets.budget import Budget
 from tui.widgets.filter_field import FilterField
+from tui.widgets.jobs import Jobs
 from tui.widgets.preview import Preview
 from tui.widgets.run_table import RunTable
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
+from tui.work import commands
 
 
 class LeaderboardScreen(LiveScreen):
@@ -61,6 +64,11 @@ class LeaderboardScreen(LiveScreen):
             ("draw", "draw"),
             ("clone", "clone"),
             ("resume", "resume"),
+            ("note", "note"),
+            ("archive", "archive"),
+            ("delete", "delete"),
+            ("final", "final"),
+            ("jobs-log", "jobs_log"),
             ("replay", "replay"),
             ("previous", "wind(-5)", "Replay: back"),
             ("next", "wind(5)", "Replay: forward"),
@@ -82,6 +90,7 @@ class LeaderboardScreen(LiveScreen):
         with Horizontal():
             yield RunTable(id="table")
             yield Preview(id="preview")
+        yield Jobs()
         yield Budget(id="budget")
         yield Footer()
 
@@ -102,7 +111,9 @@ class LeaderboardScreen(LiveScreen):
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
         self.query_one(StatusLine).show("Board", snapshot, session.problem, session.readonly)
-        self.query_one(Budget).show(snapshot, session.view.study)
+        self.query_one(Budget).show(snapshot, session.view.study, session.clock())
+        shown = [view.name for view in snapshot.studies if session.view.study in (None, view.name)]
+        self.query_one(Jobs).show(jobs(snapshot, session.tasks, shown))
         state = (
             snapshot.version,
             session.view,
@@ -301,6 +312,20 @@ class LeaderboardScreen(LiveScreen):
             self.session.focus_key = key
             self.session.action_mode("pad")
 
+    # --- notes, archive, trash ---
+
+    def action_note(self) -> None:
+        if key := self.table.current_key:
+            self.session.upkeep.ask_note(*key)
+
+    def action_archive(self) -> None:
+        if keys := self._keys():
+            self.session.upkeep.archive(keys[0][0], [trial for _, trial in keys])
+
+    def action_delete(self) -> None:
+        if key := self.table.current_key:
+            self.session.upkeep.ask_delete(*key)
+
     # --- commands, after a dialogue ---
 
     def _study(self) -> str | None:
@@ -325,6 +350,13 @@ class LeaderboardScreen(LiveScreen):
     def action_resume(self) -> None:
         if study := self._study():
             self.session.ask_resume(study)
+
+    def action_final(self) -> None:
+        if study := self._study():
+            self.session.ask_final(study)
+
+    def action_jobs_log(self) -> None:
+        self.session.open_log()
 
     def action_export(self) -> None:
         if key := self.table.current_key:
@@ -379,6 +411,8 @@ def summary(board: Board, view: View, marked: int, replay: int | None) -> str:
         words.append("seeds grouped: mean ± 95 %")
     if marked:
         words.append(f"{marked} marked")
+    if board.archived:
+        words.append(f"{board.archived} archived (filter is:archived)")
     if board.splits > 1:
         words.append(f"{board.splits} validation splits: compare within one (data:NAME)")
     return " · ".join(words)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from tui.draw.cells import title
 from tui.draw.figures import (
@@ -28,6 +28,7 @@ from tui.model.filters import FilterError
 from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.base import LiveScreen
 from tui.widgets.chart import Chart
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 FIGURES = ("pareto", "history", "intermediate", "slice", "importance", "parallel", "timeline")

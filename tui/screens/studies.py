@@ -6,15 +6,18 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Footer
 
 from suite.ranking.leaderboard import text
-from tui.draw.cells import GLYPHS, duration, joules
+from tui.draw.cells import GLYPHS, ago, duration, joules, measured
 from tui.keys import bindings
 from tui.model.detail import Detail, clean
+from tui.model.jobs import jobs
 from tui.model.snapshot import Key, Snapshot, StudyView
 from tui.screens.base import LiveScreen
 from tui.widgets.budget import bar, projected
+from tui.widgets.jobs import Jobs
+from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
 COLUMNS = (
@@ -23,8 +26,11 @@ COLUMNS = (
     "done",
     "",
     "best",
+    "test acc",
+    "gain",
     "trial",
     "arm",
+    "tags",
     "energy",
     "at the end",
     "eta",
@@ -41,13 +47,23 @@ class StudiesScreen(LiveScreen):
         ("clone", "clone"),
         ("stop", "stop"),
         ("resume", "resume"),
-        hidden=(("down", "cursor(1)"), ("up", "cursor(-1)"), ("back", "app.mode('board')")),
+        ("jobs-log", "jobs_log", "Log"),
+        hidden=(
+            ("final", "final"),
+            ("down", "cursor(1)"),
+            ("up", "cursor(-1)"),
+            ("back", "app.mode('board')"),
+            ("note", "note"),
+            ("archive", "archive"),
+            ("delete", "delete"),
+        ),
     )
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
         yield DataTable(id="studies", cursor_type="row", zebra_stripes=True)
         yield Static(id="question", markup=False)
+        yield Jobs()
         yield Footer()
 
     def on_mount(self) -> None:
@@ -65,6 +81,7 @@ class StudiesScreen(LiveScreen):
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
         self.query_one(StatusLine).show("Studies", snapshot, session.problem, session.readonly)
+        self.query_one(Jobs).show(jobs(snapshot, session.tasks, [view.name for view in snapshot.studies]))
         table = self.query_one(DataTable)
         known = {key.value: key for key in table.rows}
         there = {view.name for view in snapshot.studies}
@@ -85,6 +102,8 @@ class StudiesScreen(LiveScreen):
         words = self.session.snapshot.problem or ""
         if view is not None:
             words = view.file.experiment.question if view.file else "study.json cannot be read."
+            if view.note.text:
+                words += f"\nNote: {view.note.text}"
             if view.status and view.status.message:
                 words += f"\n{view.status.message}"
         self.query_one("#question", Static).update(clean(words))
@@ -122,6 +141,27 @@ class StudiesScreen(LiveScreen):
         if view := self.current:
             self.session.ask_stop(view.name)
 
+    def action_note(self) -> None:
+        if view := self.current:
+            self.session.upkeep.ask_note(view.name)
+
+    def action_archive(self) -> None:
+        if view := self.current:
+            self.session.upkeep.archive(view.name)
+
+    def action_delete(self) -> None:
+        if view := self.current:
+            self.session.upkeep.ask_delete(view.name)
+
+    def action_final(self) -> None:
+        if view := self.current:
+            self.session.ask_final(view.name)
+
+    def action_jobs_log(self) -> None:
+        newest = self.session.tasks[-1:]
+        waiting = newest and self.session.snapshot.study(newest[0].study) is None  # its study has no row yet
+        self.session.open_log(None if waiting or not self.current else self.current.name)
+
     def action_resume(self) -> None:
         if view := self.current:
             self.session.ask_resume(view.name)
@@ -133,16 +173,19 @@ def study_cells(view: StudyView, now: float) -> tuple[str, ...]:
     eta = status.eta_seconds if status and status.state == "running" and not view.stale else None
     return (
         view.name,
-        f"{GLYPHS.get(view.state, '?')} {view.state}",
+        f"{GLYPHS.get(view.state, '?')} {view.state}{' archived' if view.note.archived else ''}",
         f"{view.done}/{view.planned}",
         bar(view.done / max(1, view.planned), 10),
         text(best.row, "accuracy") if best else "-",
+        measured(best.row, "test") if best else "-",
+        measured(best.row, "gain") if best else "-",
         f"{best.row.number:04d}" if best else "-",
         best.row.arm if best else "-",
+        " ".join(view.note.tags) or "-",
         joules(view.energy),
         joules(projected(view)),
         duration(eta),
-        duration(now - status.heartbeat) + " ago" if status else "-",
+        ago(now - status.heartbeat) if status else "-",
         view.file.experiment.name if view.file else "-",
         view.file.experiment.dataset if view.file else "-",
     )

@@ -7,6 +7,7 @@ read what is new on disk, arrange the board, draw the screen.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import pty
@@ -18,6 +19,7 @@ import tempfile
 import termios
 import time
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 from suite.interpreter import command
@@ -26,6 +28,7 @@ from suite.store.events import EventWriter
 from suite.store.study import StudyDir
 from tui.app import Dashboard, collect_less_often
 from tui.messages import Polled
+from tui.settings import Remembered
 from tui.testing.synthetic import NOW, write_study
 
 LIVE = 200  # running trials that write at every tick
@@ -39,6 +42,7 @@ BUDGETS = {  # upper limits
     "quit": 1.0,
     "memory_growth_mib": 16.0,
 }
+SETTLING = 3.0  # seconds until nothing is drawn any more
 SIZE = (160, 50)  # of the terminal, in cells
 
 
@@ -60,12 +64,13 @@ def bench(ticks: int = LONG, live: int = LIVE, records: int = RECORDS) -> dict[s
         }
 
 
-def paint_and_quit(results: Path) -> tuple[float, float]:
-    """Seconds from the start of Python to the first trial on the screen, and from `q` to the end, in a terminal."""
+@contextlib.contextmanager
+def in_terminal(results: Path, size: tuple[int, int]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The dashboard in a terminal of `size` cells: its process, and the descriptor of what it draws and reads."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", SIZE[1], SIZE[0], 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    begin = time.perf_counter()
+    environment |= {"XDG_STATE_HOME": str(results.parent / "state")}  # nothing is remembered
     process = subprocess.Popen(
         command("tui", "--results", str(results), "--read-write", "--no-ascii"),
         stdin=slave,
@@ -76,16 +81,42 @@ def paint_and_quit(results: Path) -> tuple[float, float]:
     )
     os.close(slave)
     try:
+        yield process, master
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def paint_and_quit(results: Path) -> tuple[float, float]:
+    """Seconds from the start of Python to the first trial on the screen, and from `q` to the end, in a terminal."""
+    begin = time.perf_counter()
+    with in_terminal(results, SIZE) as (process, master):
         painted = _read_until(master, "✓".encode(), begin + 30) - begin
         os.write(master, b"q")
         begin = time.perf_counter()
         while process.poll() is None and time.perf_counter() < begin + 30:
             _read(master, 0.01)
         return painted, time.perf_counter() - begin
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
+
+
+def idle(results: Path, seconds: float, keys: str = "") -> float:
+    """Bytes a second that the dashboard sends to a terminal while nothing changes, on the screen that `keys` opens."""
+    with in_terminal(results, (120, 40)) as (_, master):
+        _read_until(master, "✓".encode(), time.perf_counter() + 30)
+        for key in keys:
+            os.write(master, key.encode())
+            _count(master, 1.0)
+        _count(master, SETTLING)
+        return _count(master, seconds) / seconds
+
+
+def _count(master: int, seconds: float) -> int:
+    """Number of bytes that arrive within so many seconds."""
+    count, end = 0, time.perf_counter() + seconds
+    while (rest := end - time.perf_counter()) > 0:
+        count += len(_read(master, rest))
+    return count
 
 
 def _read(master: int, timeout: float) -> bytes:
@@ -108,8 +139,10 @@ def _read_until(master: int, wanted: bytes, deadline: float) -> float:
 class ManualDashboard(Dashboard):
     """A dashboard without the feed's thread: it polls only when `poll` is called, and its clock stands still."""
 
-    def __init__(self, results: Path, *, readonly: bool = False, plain: bool = False) -> None:
-        super().__init__(results, readonly=readonly, plain=plain, clock=lambda: NOW)
+    def __init__(
+        self, results: Path, *, readonly: bool = False, plain: bool = False, last: Remembered | None = None
+    ) -> None:
+        super().__init__(results, readonly=readonly, plain=plain, clock=lambda: NOW, last=last or Remembered())
         self.feed.start = lambda: None  # type: ignore[method-assign]
 
     def poll(self) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 from rich.text import Text
-from textual.widgets import Static
 
-from tui.draw.cells import GLYPHS, duration, joules
+from tui.draw.cells import GLYPHS, ago, duration, joules
 from tui.model.snapshot import Snapshot, StudyView
+from tui.widgets.static import Static
 
 MOST = 3  # bars at a time
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -16,12 +16,12 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 class Budget(Static):
     """Bars of the studies that are shown on the leaderboard."""
 
-    def show(self, snapshot: Snapshot, study: str | None) -> None:
+    def show(self, snapshot: Snapshot, study: str | None, now: float) -> None:
         """Show a bar for each study that is not done; if there is only one study, in any state."""
         views = [view for view in snapshot.studies if study in (None, view.name)]
         if len(views) > 1:
             views = [view for view in views if view.state not in ("done", "unknown")]
-        lines = [budget_line(view, snapshot.time, max(20, self.size.width or 80)) for view in views[:MOST]]
+        lines = [budget_line(view, now, max(20, self.size.width or 80)) for view in views[:MOST]]
         if len(views) > MOST:
             lines.append(f"… and {len(views) - MOST} more; key 3 shows all studies")
         self.display = bool(lines)
@@ -41,7 +41,9 @@ def budget_line(view: StudyView, now: float, width: int) -> str:
         if status.state == "running" and status.eta_seconds is not None:
             words.append(f"eta {duration(status.eta_seconds)}")
         if view.stale:
-            words.append(f"silent for {duration(now - status.heartbeat)}")
+            words.append(
+                "its process has died: R resumes it" if view.died else f"last sign {ago(now - status.heartbeat)}"
+            )
     energy = projected(view)
     if view.energy is not None:
         words.append(joules(view.energy) + (f" → ~{joules(energy)}" if energy is not None and done < planned else ""))

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from textual.binding import BindingType
 from textual.message import Message
-from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from tui.keys import bindings
+from tui.widgets.options import Options
 
 
-class Checklist(OptionList):
+class Checklist(Options):
     """Space chooses an item or not, J and K move it."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Container
-from textual.widgets import Static
 
 from suite.ranking.leaderboard import COLUMNS, text
 from tui.draw.aligned import left, widest
@@ -15,6 +14,7 @@ from tui.draw.figures import epochs, percent
 from tui.model.board import BoardLine
 from tui.model.detail import clean
 from tui.widgets.chart import Chart
+from tui.widgets.static import Static
 
 COSTS = ("flops", "params", "train_flops", "seconds", "speed", "memory", "energy", "latency")
 

@@ -84,6 +84,7 @@ class RunTable(ScrollView, can_focus=True):
         self.marked: Collection[Key] = ()
         self.pinned: Collection[Key] = ()
         self._cursor_key: Key | None = None  # the run under the cursor
+        self._chosen: Key | None = None  # the run that it was put on; a filter or a replay may hide it for a while
         self.empty = ""  # shown in place of lines
         self._widths: dict[str, int] = {}
 
@@ -98,7 +99,8 @@ class RunTable(ScrollView, can_focus=True):
         before = self.cursor if self._cursor_key is not None else board.active  # at first on the best
         self.board, self.view, self.marked, self.pinned, self.empty = board, view, marked, pinned, empty
         self._measure()
-        place = board.place(self._cursor_key)
+        places = (board.place(self._chosen), board.place(self._cursor_key))
+        place = next((place for place in places if place is not None), None)
         cursor = place if place is not None else max(0, min(before, len(board.lines) - 1))
         if cursor != before and place is not None:
             offset = max(0, min(before - self.scroll_offset.y, self._room.height - 2))
@@ -107,6 +109,7 @@ class RunTable(ScrollView, can_focus=True):
         else:
             self.set_reactive(RunTable.cursor, cursor)
         self._report_move()
+        self._chosen = self._chosen or self.current_key
         self.refresh()
 
     def _report_move(self) -> None:
@@ -158,6 +161,7 @@ class RunTable(ScrollView, can_focus=True):
 
     def _go(self, place: int) -> None:
         self.cursor = max(0, min(place, len(self.board.lines) - 1))
+        self._chosen = self.current_key or self._chosen
 
     def watch_cursor(self) -> None:
         self._report_move()

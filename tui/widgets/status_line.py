@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich.style import Style
 from rich.text import Text
-from textual.widgets import Static
 
 from suite.ranking.leaderboard import text
 from tui.draw.cells import GLYPHS, STATES
 from tui.model.snapshot import Snapshot
+from tui.widgets.static import Static
 
 ROOM = 132  # cells; in wider terminals states are named beside their glyphs
 SCREENS = ("Board", "Plots", "Studies", "System", "Pad")  # a mode of the application each, and their keys 1 to 5
@@ -26,7 +26,7 @@ class StatusLine(Static):
         for key, name in enumerate(SCREENS, 1):
             style = Style(reverse=name == screen, bold=name == screen)
             line.append(f" {key} {name} ", style + Style(meta={"@click": f"app.mode('{name.lower()}')"}))
-        if problem:
+        if problem := problem or (snapshot.problem if snapshot.studies else None):
             line.append(f"  {problem}", style="bold")
         if readonly:
             line.append("  read-only", style="italic")
