@@ -23,7 +23,7 @@ class ColumnsScreen(ModalScreen[tuple[str, ...] | None]):
     """A list of all columns, the chosen ones first and in their order."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(
-        ("reset", "reset", "Default columns"), ("back", "cancel", "Cancel")
+        ("reset", "reset", "Default columns"), ("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt"),)
     )
 
     def __init__(self, chosen: Sequence[str], known: Sequence[str]) -> None:

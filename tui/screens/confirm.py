@@ -24,7 +24,7 @@ class StopScreen(ModalScreen[Literal["study", "trial"] | None]):
         ("yes", "answer('study')"),
         ("only-trial", "answer('trial')"),
         ("no", "answer('')"),
-        hidden=(("back", "answer('')"), ("quit", "answer('')")),
+        hidden=(("back", "answer('')"), ("quit", "answer('')"), ("interrupt", "app.interrupt")),
     )
 
     def __init__(self, study: str, trial: str | None, command: str) -> None:
@@ -52,7 +52,9 @@ class ConfirmScreen(ModalScreen[bool]):
     """A yes-or-no question with its consequences and the equivalent command. Only 'y' is yes."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(
-        ("yes", "answer(True)"), ("no", "answer(False)"), hidden=(("back", "answer(False)"), ("quit", "answer(False)"))
+        ("yes", "answer(True)"),
+        ("no", "answer(False)"),
+        hidden=(("back", "answer(False)"), ("quit", "answer(False)"), ("interrupt", "app.interrupt")),
     )
 
     def __init__(self, question: str, text: str, command: str) -> None:
@@ -73,7 +75,9 @@ class ConfirmScreen(ModalScreen[bool]):
 class PromptScreen(ModalScreen[str | None]):
     """A line of text. `check` returns what is wrong with it, or None; `preview` the command of a valid one."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(("back", "cancel", "Cancel"))
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt"),)
+    )
 
     def __init__(
         self,
@@ -117,7 +121,7 @@ class ChooseScreen(ModalScreen[str | None]):
     """A choice from a list, which typing narrows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings(("back", "cancel", "Cancel")),
+        *bindings(("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt"),)),
         Binding("down", "move(1)", "Down", show=False),  # letters narrow the list
         Binding("up", "move(-1)", "Up", show=False),
     ]

@@ -27,7 +27,7 @@ class HelpScreen(ModalScreen[None]):
     """The help for the screen `about`, made from its bindings."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings(("back", "dismiss", "Close")),
+        *bindings(("back", "dismiss", "Close"), hidden=(("interrupt", "app.interrupt"),)),
         Binding("down", "scroll(2)", "Down", show=False),  # letters narrow the list
         Binding("up", "scroll(-2)", "Up", show=False),
         Binding("pagedown", "scroll(12)", "Page down", show=False),

@@ -19,7 +19,9 @@ from tui.keys import bindings
 class NoteScreen(ModalScreen[Note | None]):
     """A line for the note and one for the tags; returns what was written, None where it was cancelled."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings(("back", "cancel", "Cancel"), ("start", "save", "Save"))
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("back", "cancel", "Cancel"), ("start", "save", "Save"), hidden=(("interrupt", "app.interrupt"),)
+    )
 
     def __init__(self, about: str, note: Note) -> None:
         super().__init__()
