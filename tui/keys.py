@@ -72,13 +72,13 @@ MEANINGS: dict[str, Meaning] = {
     "clone": Meaning("N", "Clone with edits", STUDIES),
     "stop": Meaning("x", "Stop", STUDIES),
     "resume": Meaning("R", "Resume study", STUDIES),
+    "final": Meaning("F", "Final evaluation", STUDIES),
+    "jobs-log": Meaning("O", "Log of the newest job", STUDIES),
     # --- trials and studies ---
     "note": Meaning("quotation_mark", "Note and tags", TRIALS),
     "archive": Meaning("A", "Archive, or out of the archive", TRIALS),
     "delete": Meaning("D", "Delete", TRIALS),
     "undo": Meaning("ctrl+z", "Take back a note, archiving or deleting", TRIALS),
-    "final": Meaning("F", "Final evaluation", STUDIES),
-    "jobs-log": Meaning("O", "Log of the newest job", STUDIES),
     # --- charts ---
     "axis": Meaning("X", "X axis", CHART),
     "metric": Meaning("m", "Metric", CHART),

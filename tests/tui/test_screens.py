@@ -277,7 +277,7 @@ def test_studies(results, drive, screen_text, monkeypatch) -> None:
     started = []
 
     async def script(app, pilot) -> None:
-        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        monkeypatch.setattr(app.launching, "start", lambda *a: started.append(a))
         await pilot.press("3")
         await look(app, pilot)
         assert app.screen.current.name == app.focus_key[0] == "mnist"  # not the first, "leaving"
@@ -417,7 +417,7 @@ def test_a_file_is_run_on_request_and_not_before(tmp_path: Path, results, drive,
             await pilot.pause(0.05)
 
     async def script(app, pilot) -> None:
-        monkeypatch.setattr(app, "start", lambda *a: started.append(a) or True)
+        monkeypatch.setattr(app.launching, "start", lambda *a: started.append(a) or True)
         await pilot.press("n")
         form, field = app.screen, app.focused
         field.value = ""
@@ -460,7 +460,7 @@ def test_launch_form(results, drive, screen_text, monkeypatch) -> None:
     started = []
 
     async def script(app, pilot) -> None:
-        monkeypatch.setattr(app, "start", lambda *a: started.append(a) or True)
+        monkeypatch.setattr(app.launching, "start", lambda *a: started.append(a) or True)
         await pilot.press("n")
         await pilot.pause()
         form = app.screen
@@ -516,7 +516,7 @@ def test_the_form_of_each_command(results, drive, screen_text, monkeypatch) -> N
     started = []
 
     async def script(app, pilot) -> None:
-        monkeypatch.setattr(app, "start", lambda *a: started.append(a) or True)
+        monkeypatch.setattr(app.launching, "start", lambda *a: started.append(a) or True)
         await pilot.press("n")
         app.screen.query_one("#limit", Input).value = "200"
         await pilot.press("shift+tab", "right")
@@ -557,7 +557,7 @@ def test_the_final_evaluation_waits_until_the_search_is_over(results, drive, mon
     started = []
 
     async def script(app, pilot) -> None:
-        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        monkeypatch.setattr(app.launching, "start", lambda *a: started.append(a))
         await pilot.press("F")
         assert isinstance(app.screen, LeaderboardScreen)
         write_status(StudyDir(results, "mnist"), ["finished"] * 10, running=False)
@@ -581,10 +581,10 @@ def test_how_a_command_ends(results, drive, screen_text, tmp_path: Path, monkeyp
     ending = PROGRAMS[program]
 
     async def script(app, pilot) -> None:
-        assert app.start(["sweep", "mnist"], tmp_path / "new.log", "begun", "It is done.", "new", 5)
+        assert app.launching.start(["sweep", "mnist"], tmp_path / "new.log", "begun", "It is done.", "new", 5)
         await pilot.pause()
         assert "● new: starting, then 5 trials" in screen_text(app)  # from the first second
-        next(iter(app.launched)).process.wait()
+        next(iter(app.launching.children)).process.wait()
         await look(app, pilot)
         said = " ".join(n.message for n in app._notifications)
         severities = {n.severity for n in app._notifications}
@@ -607,8 +607,8 @@ def test_a_late_failure_is_a_line_until_its_log_is_read(results, drive, screen_t
     monkeypatch.setattr(children, "AT_ONCE", 0.0)
 
     async def script(app, pilot) -> None:
-        assert app.start(["export", "mnist/7"], tmp_path / "export.log", "begun", "done")
-        next(iter(app.launched)).process.wait()
+        assert app.launching.start(["export", "mnist/7"], tmp_path / "export.log", "begun", "done")
+        next(iter(app.launching.children)).process.wait()
         await look(app, pilot)
         await pilot.press("3")
         assert "✗ export mnist/7: O its log · failed: too bad (code 1)" in screen_text(app)
@@ -618,7 +618,7 @@ def test_a_late_failure_is_a_line_until_its_log_is_read(results, drive, screen_t
         await look(app, pilot)
         assert "export mnist/7:" not in screen_text(app)
         (tmp_path / "file").write_text("")
-        assert not app.start(["x"], tmp_path / "file" / "console.log", "begun", "done")
+        assert not app.launching.start(["x"], tmp_path / "file" / "console.log", "begun", "done")
 
     drive(results, script)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -82,13 +81,3 @@ def test_stale_and_damaged(tmp_path: Path, monkeypatch, drive, screen_text, snap
             assert screen_text(app) == snapshot(name=f"{width}x{height}")
 
     drive(Path("results"), script, size=LOW)
-
-
-def test_a_screenshot_needs_no_network(results: Path) -> None:
-    import asyncio
-
-    from tui.testing.screenshot import screenshot
-
-    svg = asyncio.run(screenshot(results, ["2"], (60, 20), "suite"))
-    links = set(re.findall(r"https?://[^\"' )]+", svg))
-    assert "PARETO" in svg and all("w3.org" in link or "textualize" in link for link in links), links

@@ -230,7 +230,7 @@ class RunScreen(CurvesScreen):
         self.notify("Marked." if self.key in self.session.marked else "Unmarked.")
 
     def action_export(self) -> None:
-        self.session.ask_export(self.key)
+        self.session.launching.ask_export(self.key)
 
     def action_draw(self) -> None:
         self.session.focus_key = self.key
@@ -247,7 +247,7 @@ class RunScreen(CurvesScreen):
         self.session.upkeep.ask_delete(*self.key)
 
     def action_stop(self) -> None:
-        self.session.ask_stop(*self.key)
+        self.session.launching.ask_stop(*self.key)
 
 
 def table(pairs: list[facts.Fact]) -> str:
