@@ -50,8 +50,11 @@ def test_run_screen(results, drive, screen_text) -> None:
         for effort in (*EFFORTS[1:], EFFORTS[0]):
             await pilot.press("X")
             assert app.screen.effort == effort
-        for _ in QUANTITIES:
+        seen = []
+        while app.screen.quantity not in seen:
+            seen.append(app.screen.quantity)
             await pilot.press("m")
+        assert seen == [*QUANTITIES[:5]]  # what the trial has logged, and no more
         await pilot.press("b", "m")
         assert "smoothed 0.9" in screen_text(app)
         await pilot.press("l", "l", "plus", "shift+right")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 
 from suite.ranking.leaderboard import COLUMNS
 from tui.draw.cells import duration
 from tui.draw.chart import STYLES, Axis, Figure, Series
 from tui.draw.figures import accuracy_axis, look_of
-from tui.model.detail import Detail, Point
+from tui.model.detail import CURVES, Detail, Point
 from tui.model.snapshot import Run
 
 EFFORTS = ("epoch", "step", "seconds", "energy", "FLOPs")
@@ -19,9 +18,12 @@ TITLES: dict[str, tuple[str, Callable[[float], str]]] = {
     "lr": ("learning rate", lambda v: f"{v:.3g}"),
     "speed": ("images/s", COLUMNS["speed"].text),
     "validation_loss": ("validation loss", lambda v: f"{v:.3g}"),
-}  # of what is logged: the axis and the format; whatever else a `Detail` has curves of has its own name
-QUANTITIES = (*TITLES, *(f.name for f in fields(Detail) if "Point" in str(f.type) and f.name not in TITLES))
-TOGETHER = tuple(name for name in QUANTITIES if name != "validation_loss")  # where there is room; it is with the loss
+    "power": ("power", lambda v: f"{v:.4g} W"),
+    "memory": ("memory", COLUMNS["memory"].text),
+    "gpu": ("GPU busy", lambda v: f"{100 * v:.4g}%"),
+}  # of what is logged: the axis and the format; whatever else `CURVES` holds has its own name
+QUANTITIES = (*TITLES, *(name for name in CURVES if name not in TITLES))
+TOGETHER = QUANTITIES[:4]  # shown beside each other where there is room
 TRAINING = ("loss", "speed")  # what training reports, and is smoothed
 NOT_LOGGED = "Nothing logged yet: points come with the first evaluation. m shows another metric."
 SMOOTHINGS = (0.0, 0.6, 0.9, 0.97)  # weights of the moving average
@@ -74,7 +76,7 @@ def _axis(quantity: str, series: Sequence[Series], linear: bool) -> tuple[Axis, 
         return accuracy_axis(values, linear, [one.points[-1][1] for one in series if one.points])
     name, text = TITLES.get(quantity, (quantity.replace("_", " "), COLUMNS["flops"].text))
     wide = "loss" in quantity and bool(values) and min(values) > 0 and max(values) / min(values) > 20
-    return Axis(name, log=wide and not linear, text=text), ()
+    return Axis(name, log=wide and not linear, text=text, unit="bytes" if quantity == "memory" else ""), ()
 
 
 def run_figure(run: Run, detail: Detail, quantity: str, against: str, weight: float, linear: bool = False) -> Figure:

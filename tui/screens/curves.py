@@ -24,7 +24,11 @@ class CurvesScreen(ChartScreen):
         self.redraw()
 
     def action_quantity(self) -> None:
-        self.quantity = QUANTITIES[(QUANTITIES.index(self.quantity) + 1) % len(QUANTITIES)]
+        """Select the next quantity that one of the trials has logged."""
+        details = [self.session.details.get(key) for key in self.followed]
+        at = QUANTITIES.index(self.quantity) + 1
+        following = (*QUANTITIES[at:], *QUANTITIES[:at])
+        self.quantity = next((q for q in following if any(getattr(detail, q, ()) for detail in details)), following[0])
         self.redraw()
 
     def action_smooth(self) -> None:

@@ -127,7 +127,7 @@ class RunScreen(CurvesScreen):
             pane.update("\n".join(facts.lineage(run, snapshot)))
 
     def _curves(self, run: Run, detail: Detail) -> None:
-        many = self.size.width >= 120 and self.size.height >= 36
+        many = self.size.width >= 120 and self.size.height >= 36 and self.quantity in TOGETHER
         self.query_one("#charts").set_class(many, "-many")
         notes: tuple[str, ...] = ()
         for quantity in QUANTITIES:
