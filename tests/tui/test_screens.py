@@ -112,7 +112,7 @@ def test_a_run_that_is_deleted_while_its_screen_is_open(results, drive, screen_t
         assert "not there" in screen_text(app)
         await pilot.press("escape")
         await pilot.pause()
-        assert "There is no directory" in screen_text(app)
+        assert "No study in" in screen_text(app)
 
     drive(results, script)
 
