@@ -92,7 +92,7 @@ def draw(count: int, seed: int) -> list[Event]:
     rng = Random(seed)
     kinds: dict[str, Callable[[], Any]] = {
         "key": lambda: rng.choice(KEYS),
-        "way": lambda: rng.choice(WAYS),
+        "way": lambda: rng.choice(("", "escape escape 1 ")) + rng.choice(WAYS),
         "another key": lambda: rng.choice(MORE_KEYS),
         "text": lambda: rng.choice(TEXTS),
         "click": lambda: (rng.random(), rng.random(), rng.choice((1, 1, 2))),
