@@ -25,16 +25,17 @@ from suite.errors import WorkError
 from suite.store.files import scratch_dir
 from suite.store.study import StudyDir
 from tui import commands
+from tui.alerting import Alerting, Hook
 from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
 from tui.messages import Polled
-from tui.model.board import Board
+from tui.model.alerts import FAILURES
+from tui.model.board import ACTIVE, Board
 from tui.model.detail import Detail, tail
 from tui.model.feed import INTERVAL, Feed
 from tui.model.snapshot import Key, Snapshot
-from tui.model.view import View
 from tui.screens.base import LiveScreen
-from tui.screens.confirm import ConfirmScreen, PromptScreen
+from tui.screens.confirm import ConfirmScreen, PromptScreen, StopScreen
 from tui.screens.help import HelpScreen
 from tui.screens.launch import LaunchScreen, form_from
 from tui.screens.leaderboard import LeaderboardScreen
@@ -43,8 +44,12 @@ from tui.screens.plots import PlotsScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.system import SystemScreen
 from tui.session import Session
+from tui.settings import Alerts, Remembered, load_settings, recall, remember, settings_path
 from tui.themes import SERIES, THEMES
+from tui.upkeep import Upkeep
 from tui.widgets.options import Palette
+
+RESUMED = ("plots", "studies", "system")  # screens that are shown again at the next start; the pad starts a process
 
 STOPPED = (130, 143)  # exit codes of commands that were asked to stop and have stopped cleanly
 
@@ -87,6 +92,7 @@ class Dashboard(App[None]):
             ("theme", "next_theme"),
             ("screenshot", "screenshot"),
             ("interrupt", "interrupt"),
+            ("undo", "undo"),
         ),
     )
 
@@ -97,6 +103,7 @@ class Dashboard(App[None]):
         readonly: bool = False,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.time,
+        last: Remembered = Remembered(),  # noqa: B008
     ) -> None:
         self.environment = dict(os.environ)  # copied first: Textual removes NO_COLOR, which child processes need
         super().__init__()
@@ -106,7 +113,8 @@ class Dashboard(App[None]):
         self.snapshot = Snapshot()
         self.details: dict[Key, Detail] = {}
         self.problem: str | None = None
-        self.view = View()
+        self.view = last.view
+        self._last = last
         self.marked: set[Key] = set()
         self.pinned: set[Key] = set()
         self.focus_key: Key | None = None
@@ -115,6 +123,7 @@ class Dashboard(App[None]):
         self._children: list[Child] = []
         self._started_by = os.getppid()
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
+        self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
 
     def _publish(self, snapshot: Snapshot, details: dict[Key, Detail], problem: str | None) -> None:
         self.post_message(Polled(snapshot, details, problem))
@@ -125,18 +134,26 @@ class Dashboard(App[None]):
     def on_mount(self) -> None:
         for theme in THEMES:
             self.register_theme(theme)
-        self.theme = "suite"
-        self._choose_keys()
+        last = self._last
+        self.theme = last.theme if last.theme in {theme.name for theme in THEMES} else THEMES[0].name
+        if last.screen in RESUMED:
+            self.call_later(self.switch_mode, last.screen)
+        self._configure()
         self.feed.start()
 
-    def _choose_keys(self) -> None:
+    def _configure(self) -> None:
+        """Take in the user's files and what was remembered. What is wrong with a file is told."""
+        self.alerting = Alerting(Alerts(), None)
         try:
             keys, wrong = chosen_keys(keys_path())
-        except RuntimeError:  # no home directory is known
+            settings, problem = load_settings(settings_path())
+        except (RuntimeError, OSError):  # no home directory is known
             return
         self.set_keymap(keys)
-        for text in wrong:
-            self.notify(text, title="Keys", severity="warning", timeout=15, markup=False)
+        for text in [*wrong, *([problem] if problem else [])]:
+            self.notify(text, title="Settings", severity="warning", timeout=15, markup=False)
+        hook = None if self.readonly else Hook(settings.alerts.command, self.results, self.environment)
+        self.alerting = Alerting(settings.alerts, hook)
 
     def on_unmount(self) -> None:
         self.feed.stop()
@@ -155,10 +172,21 @@ class Dashboard(App[None]):
         self.problem = message.problem
         if message.problem is None:  # otherwise the last known state stays
             self.snapshot, self.details = message.snapshot, message.details
+            self._tell_news(message.snapshot)
         self._report_ended_children()
         self.refresh_screen()
         if self.is_web and os.getppid() != self._started_by:  # the server was killed
             self.exit()
+
+    def _tell_news(self, snapshot: Snapshot) -> None:
+        found = self.alerting.news(snapshot)
+        for alert in found:
+            severity = "error" if alert.kind in FAILURES else "information"
+            self.notify(alert.text, title=alert.kind.replace("-", " "), severity=severity, timeout=15, markup=False)
+        if found and self.alerting.bell:
+            self.bell()
+        if problem := self.alerting.tend():
+            self.notify(problem, title="Command of the alerts", severity="warning", timeout=15, markup=False)
 
     def refresh_screen(self) -> None:
         """Update the topmost live screen; a dialogue may lie above it."""
@@ -213,6 +241,12 @@ class Dashboard(App[None]):
         after = names.index(self.theme) + 1 if self.theme in names else 0
         self.theme = names[after % len(names)]
         self.notify(f"Theme: {self.theme}")
+
+    def action_undo(self) -> None:
+        self.upkeep.undo()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return not (self.readonly and action == "undo")
 
     async def action_interrupt(self) -> None:
         """Quit, unless a field has the focus: there this key copies, and arrives here when nothing is selected."""
@@ -283,26 +317,35 @@ class Dashboard(App[None]):
         preview = lambda to: f"$ {commands.typed(words(to))}"  # noqa: E731
         self.push_screen(PromptScreen(f"Export {study}/{trial} to", default, check=check, preview=preview), answer)
 
-    def ask_stop(self, study: str) -> None:
+    def ask_stop(self, study: str, trial: str | None = None) -> None:
         view = self.snapshot.study(study)
         if view is None or view.state not in ("running", "stale", "stopping"):
             self.notify(f"Study {study} is not running.", markup=False)
             return
 
-        def answer(yes: bool | None) -> None:
-            if not yes:
+        run = self.snapshot.find((study, trial)) if trial is not None else None
+        trial = trial if run is not None and run.row.state in (*ACTIVE, "paused") else None
+        directory = StudyDir(self.results, study)
+
+        def answer(what: str | None) -> None:
+            if what is None:
                 return
+            reason = "asked for in the dashboard"
             try:
-                StudyDir(self.results, study).request_stop("asked for in the dashboard")
+                if what == "trial" and trial is not None:
+                    directory.trial(trial).request_stop(reason)
+                    said = f"Trial {trial} ends at its next evaluation."
+                else:
+                    directory.request_stop(reason)
+                    said = f"Stop requested: {study} ends after its next checkpoints."
             except OSError as error:
                 self.notify(f"Not stopped: {error.strerror or error}", severity="error", timeout=10, markup=False)
                 return
-            self.notify(f"Stop requested: {study} ends after its next checkpoints.", markup=False)
+            self.notify(said, markup=False)
             self.feed.wake()
 
         words = commands.stop_words(study, self.results)
-        text = "Its trials save a checkpoint and end; `resume` goes on from there."
-        self.push_screen(ConfirmScreen(f"Stop study {study}?", text, commands.typed(words)), answer)
+        self.push_screen(StopScreen(study, trial, commands.typed(words)), answer)
 
     def ask_resume(self, study: str) -> None:
         view = self.snapshot.study(study)
@@ -338,9 +381,11 @@ def run(results: Path, readonly: bool) -> int:
     `readonly` disables every action that writes or starts something.
     """
     collect_less_often()
-    app = Dashboard(results, readonly=readonly)
+    app = Dashboard(results, readonly=readonly, last=recall())
     with by_signal(app.exit) as received:
         app.run()
+    if not readonly:
+        remember(Remembered(theme=app.theme, screen=app.current_mode, view=app.view))
     if app.fault is not None:
         raise WorkError(by_fault(app.fault))
     if received:

@@ -70,8 +70,13 @@ MEANINGS: dict[str, Meaning] = {
     # --- studies ---
     "launch": Meaning("n", "Launch", STUDIES),
     "clone": Meaning("N", "Clone with edits", STUDIES),
-    "stop": Meaning("x", "Stop study", STUDIES),
+    "stop": Meaning("x", "Stop", STUDIES),
     "resume": Meaning("R", "Resume study", STUDIES),
+    # --- trials and studies ---
+    "note": Meaning("quotation_mark", "Note and tags", TRIALS),
+    "archive": Meaning("A", "Archive, or out of the archive", TRIALS),
+    "delete": Meaning("D", "Delete", TRIALS),
+    "undo": Meaning("ctrl+z", "Take back a note, archiving or deleting", TRIALS),
     # --- charts ---
     "axis": Meaning("X", "X axis", CHART),
     "metric": Meaning("m", "Metric", CHART),
@@ -96,8 +101,11 @@ MEANINGS: dict[str, Meaning] = {
     "start": Meaning("ctrl+s,f5", "Start", PROGRAM),
     "yes": Meaning("y", "Yes", PROGRAM),
     "no": Meaning("n", "No", PROGRAM),
+    "only-trial": Meaning("t", "Only this trial", PROGRAM),
 }
-DIALOGUES = frozenset({"yes", "no", "start"})  # meanings in dialogues, where a key of the screen below may mean this
+DIALOGUES = frozenset(
+    {"yes", "no", "start", "only-trial"}
+)  # meanings in dialogues, where a key of the screen below may mean this
 
 
 Has = tuple[str, str] | tuple[str, str, str]  # a meaning, the action that does it here, and its text here

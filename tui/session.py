@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +10,22 @@ from tui.model.board import Board
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
 from tui.model.view import View
+
+
+class Upkeep(Protocol):
+    """Notes, archive and trash. `tui.upkeep` implements it."""
+
+    def ask_note(self, study: str, trial: str = "") -> None:
+        """Edit the note and the tags of a trial, or of the study itself."""
+        ...
+
+    def archive(self, study: str, trials: Sequence[str] = ("",)) -> None:
+        """Put trials or the study itself out of sight, or back."""
+        ...
+
+    def ask_delete(self, study: str, trial: str | None = None) -> None:
+        """Move a study or trial to the trash after a confirmation."""
+        ...
 
 
 class Session(Protocol):
@@ -28,7 +44,10 @@ class Session(Protocol):
     board: Board  # as the leaderboard shows it
     marked: set[Key]
     pinned: set[Key]
-    focus_key: Key | None  # the run under the leaderboard's cursor
+    focus_key: Key | None  # the run under the cursor, on whichever screen
+
+    @property
+    def upkeep(self) -> Upkeep: ...
 
     def follow(self, keys: Iterable[Key]) -> None:
         """Read the complete logs of these trials, and of no others."""
@@ -57,8 +76,8 @@ class Session(Protocol):
         """Export a trial's model to a directory that the user is asked for."""
         ...
 
-    def ask_stop(self, study: str) -> None:
-        """Request a clean stop of a study after a confirmation."""
+    def ask_stop(self, study: str, trial: str | None = None) -> None:
+        """Request a clean stop of a study, or the end of one of its trials, after a confirmation."""
         ...
 
     def ask_resume(self, study: str) -> None:

@@ -19,7 +19,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from suite import interpreter
-from suite.cli import completion, data, evaluate, machine, models, sweep, train, view
+from suite.cli import completion, data, evaluate, keep, machine, models, sweep, train, view
 from suite.cli.signals import cleaning_up
 from suite.errors import InputError, WorkError, printable
 from suite.hardware.openmp import bound_spinning
@@ -68,6 +68,8 @@ for command in (  # in the order of --help
     view.report,
     view.convert,
     view.tui,
+    keep.note,
+    keep.trash,
     evaluate.evaluate,
     evaluate.rerun,
     models.export,

@@ -217,20 +217,25 @@ def _declared(options: SweepOptions, root: Path) -> Experiment:
 
 
 def stop(
-    study: str,
+    study: Annotated[str, typer.Argument(help="STUDY, or STUDY/TRIAL for one trial.")],
     results: Results = None,
     reason: Annotated[str, typer.Option(help="A note on why, kept with the request.")] = "asked by `mnist-suite stop`",
 ) -> None:
-    """Ask a running study to stop cleanly. Works from any host that sees the results directory.
+    """Ask a running study to stop cleanly, or one of its trials to end. Works from any host that sees the results.
+
+    A trial ends at its next evaluation and counts as pruned; the search goes on.
 
     \b
-    Example: mnist-suite stop mnist
+    Examples:
+      mnist-suite stop mnist
+      mnist-suite stop mnist/12
     """
     from suite.cli import console
     from suite.store.files import results_dir
     from suite.store.liveness import has_died
-    from suite.store.study import finalists_of, open_study
+    from suite.store.study import finalists_of, find_trial, open_study, split_reference
 
+    study, trial = split_reference(study)
     directory = open_study(results_dir(results), study)
     if not directory.live() and finalists_of(directory).live():  # the search is over
         directory = finalists_of(directory)
@@ -242,6 +247,14 @@ def stop(
         console.out.print(
             f"Study '{study}' is not running: its controller, pid {status.pid}, has died. Continue with --resume."
         )
+        return
+    if trial is not None:
+        state = find_trial(directory, trial)
+        if state.record is not None:
+            console.out.print(f"Trial {state.id} is over: {state.state}.")
+            return
+        directory.trial(state.id).request_stop(printable(reason))
+        console.out.print(f"Asked trial {state.id} to end at its next evaluation; it counts as pruned.")
         return
     directory.request_stop(printable(reason))
     stale = ""

@@ -25,6 +25,7 @@ from suite.store.trial import TrialState
 from suite.training.checkpoint import clear, passed, paused_record
 
 POLL_SECONDS = 0.2
+REQUEST_SECONDS = 1.0  # between looks for requests to stop single trials
 
 
 class TrialSource(Protocol):
@@ -83,7 +84,7 @@ class Controller:
         try:
             self._judge(None)
             yield self.status.write("running", self._message)
-            beat = time.monotonic()
+            beat = looked = time.monotonic()
             while True:
                 if self.stop.reason is None and self.directory.stop_path.exists():
                     self.stop.reason = "stop.request"
@@ -94,6 +95,9 @@ class Controller:
                 if self.executor.free() == self.executor.slots:
                     break
                 changed = False
+                if time.monotonic() - looked > REQUEST_SECONDS:
+                    looked = time.monotonic()
+                    changed = self._stop_single_trials()
                 for message in self.executor.poll(POLL_SECONDS):
                     changed |= self._handle(message)
                 if changed or time.monotonic() - beat > HEARTBEAT_SECONDS:
@@ -140,6 +144,23 @@ class Controller:
         if self.executor.slots > 1:
             for trial_id in self.ledger.running:
                 self.executor.reply(trial_id, "stop")
+
+    def _stop_single_trials(self) -> bool:
+        """End the trials that a user asked to end: paused ones at once, running ones at their next evaluation.
+
+        Returns whether one has ended.
+        """
+        for trial_id in self.ledger.running:
+            if self.directory.trial(trial_id).stop_request() is not None:
+                self.executor.reply(trial_id, "prune")
+        ended = False
+        for trial_id in self.ledger.paused:
+            if (reason := self.directory.trial(trial_id).stop_request()) is not None:
+                state = self.ledger.states[trial_id]
+                if self._prune(state, f"stopped: {reason}"):
+                    self._judge(state)
+                    ended = True
+        return ended
 
     def _handle(self, message: Message) -> bool:
         """Process one message; returns whether the status has to be written anew."""
@@ -195,15 +216,23 @@ class Controller:
             if reason is None:
                 self.ledger.promote(state)
                 continue
-            place = self.directory.trial(state.id)
-            record = paused_record(place.path)
-            if record is None:  # the checkpoint is damaged; or it is a later one, and the log has lost the promotion
-                state.rungs = passed(place.path)[: len(state.rungs)]
-                self.ledger.promote(state)
-                continue
-            record = record.model_copy(update={"reason": reason, "ended": time.time()})
-            place.conclude(record)
-            self._conclude(state, record)
+            self._prune(state, reason)
+
+    def _prune(self, state: TrialState, reason: str) -> bool:
+        """End a paused trial with the record of its last short training; returns whether there is one.
+
+        Without one it goes on: the checkpoint is damaged, or is a later one and the log has lost the promotion.
+        """
+        place = self.directory.trial(state.id)
+        record = paused_record(place.path)
+        if record is None:
+            state.rungs = passed(place.path)[: len(state.rungs)]
+            self.ledger.promote(state)
+            return False
+        record = record.model_copy(update={"reason": reason, "ended": time.time()})
+        place.conclude(record)
+        self._conclude(state, record)
+        return True
 
     def _lost(self, state: TrialState, message: Message) -> None:
         """The attempt's worker is gone: another attempt, or the end of the trial."""

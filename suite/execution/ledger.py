@@ -138,8 +138,9 @@ class Ledger:
         return state.id in self._paused
 
     @property
-    def paused(self) -> int:
-        return len(self._paused)
+    def paused(self) -> tuple[str, ...]:
+        """Ids of the paused trials."""
+        return tuple(self._paused)
 
     def abandon(self) -> None:
         """No attempt is under way any more."""

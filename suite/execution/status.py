@@ -60,7 +60,7 @@ class StatusWriter:
             finished=outcomes["finished"],
             pruned=outcomes["pruned"],
             failed=outcomes["failed"],
-            paused=self.ledger.paused,
+            paused=len(self.ledger.paused),
             running=self.ledger.running,
             best_trial=best.id if best else None,
             best_accuracy=best.best if best else None,

@@ -13,6 +13,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(device)
         else:
             reset_resident_peak()
-        self._counters, self._read_at = _energy_counters(device), time.monotonic()
+        self._counters, self._read_at = energy_counters(device), time.monotonic()
         self._joules, self._processor_seconds = 0.0, _processor_seconds()
 
     def memory(self) -> tuple[int, str]:
@@ -76,7 +77,7 @@ class Meter:
         before, elapsed = self._counters, time.monotonic() - self._read_at
         if isinstance(before, str):
             return
-        now = _energy_counters(self.device)
+        now = energy_counters(self.device)
         self._counters, self._read_at = now, time.monotonic()
         if isinstance(now, str):
             return
@@ -115,7 +116,7 @@ def resident_peak() -> int:
 Counter = tuple[float, float]  # joules counted so far, and the number of joules at which the counter wraps to 0
 
 
-def _energy_counters(device: torch.device) -> list[Counter] | str:
+def energy_counters(device: torch.device) -> list[Counter] | str:
     """One counter per processor package, or that of the GPU; the reason if they cannot be read."""
     if device.type == "cuda":
         return _nvml_counters(device)
@@ -131,13 +132,17 @@ def _joules(file: Path) -> float:
     return int(file.read_text()) / 1e6  # the file has microjoules
 
 
+def gpu_handle(device: torch.device) -> tuple[Any, Any]:
+    """The module pynvml and its handle of a GPU. Raises exceptions of several kinds where there is none."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+
+
 def _nvml_counters(device: torch.device) -> list[Counter] | str:
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        pynvml, handle = gpu_handle(device)
         others = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)} - {os.getpid()}
         if others:
             return "unattributable (the GPU is shared)"

@@ -38,6 +38,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}%"
 
 
+def points(value: float) -> str:
+    """A difference of shares in percentage points: 0.0012 -> '+0.12'."""
+    return f"{100 * value:+.2f}"
+
+
 def hyperparameters(values: Mapping[str, Any]) -> str:
     """{'recipe.lr': 0.05} -> 'lr=0.05'; '-' where nothing was tuned."""
     shown = [(path.rpartition(".")[2], f"{v:.3g}" if isinstance(v, float) else str(v)) for path, v in values.items()]

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from suite.ranking.annotations import Annotations, tests
 from suite.ranking.formats import duration, hyperparameters, percent
 from suite.ranking.leaderboard import Row, row
 from suite.ranking.statistics import Sample, newcombe, paired_t, sample
 from suite.ranking.study_costs import Total, total
 from suite.spec import Arm, Params
 from suite.store.finalists import Finalist, best_of, confirmed, default_of
+from suite.store.notes import read_notes
 from suite.store.study import StudyDir, finalists_of, repeats
 from suite.store.trial import TrialState
 
@@ -116,7 +118,14 @@ def board(study: StudyDir, now: float | None = None) -> list[Row]:
     states = study.states()
     found = study_gains(study, states)
     spreads = {one.winner: one.spread for one in found if one.trials > 1 or one.fresh}
-    return [row(study.name, state, now=now)._replace(best=spreads.get(state.id)) for state in states]
+    rows = {state.id: row(study.name, state, now=now)._replace(best=spreads.get(state.id)) for state in states}
+    defaults = {one.arm: rows[one.default] for one in found if one.default}
+    beside = Annotations(
+        tests=tests(study, dict.fromkeys(state.trial.arm for state in states)),
+        defaults={arm: default for arm, default in defaults.items() if default.state == "finished"},
+        notes=read_notes(study),
+    )
+    return [beside.on(one) for one in rows.values()]
 
 
 # --- for the terminal ---------------------------------------------------------------------------------------------

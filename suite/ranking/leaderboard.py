@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from suite.errors import InputError, printable
-from suite.ranking.formats import count, duration, hyperparameters, percent, size
+from suite.ranking.formats import count, duration, hyperparameters, percent, points, size
 from suite.ranking.statistics import wilson
 from suite.spec import Trial
 from suite.store.liveness import STALE_SECONDS
@@ -100,6 +100,15 @@ class Row(NamedTuple):
     low: Annotated[float | None, Column("95% low", percent, "high")] = None
     high: Annotated[float | None, Column("95% high", percent, "high")] = None
     balanced: Annotated[float | None, Column("balanced", percent, "high", read=_balanced)] = None  # mean recall
+    # On test after `evaluate --final`, with a 95 % interval: over fresh seeds, or of the images of one seed.
+    test: Annotated[float | None, Column("test acc", percent, "high")] = None
+    test_low: float | None = None
+    test_high: float | None = None
+    # Validation accuracy less that of the arm's default recipe, with a 95 % interval where both have finished. The
+    # default recipe itself has a gain of 0 and no interval.
+    gain: Annotated[float | None, Column("gain", points, "high")] = None
+    gain_low: float | None = None
+    gain_high: float | None = None
     loss: Annotated[float | None, Column("val loss", "{:.4f}".format, "low", read=_loss)] = None
     epoch: Annotated[float | None, Column("epoch", "{:g}".format, read=_epoch)] = None
     curve: tuple[float, ...] = ()  # validation accuracies
@@ -122,6 +131,9 @@ class Row(NamedTuple):
     tuned: Annotated[Mapping[str, Any], Column("tuned", hyperparameters, read=_tuned)] = NOTHING
     reason: Annotated[str | None, Column("reason", read=lambda s: s.reason)] = None
     dataset: Annotated[str, Column("data set", read=lambda s: s.trial.dataset)] = ""
+    tags: Annotated[str | None, Column("tags")] = None  # what people noted, see `store.notes`; separated by blanks
+    note: Annotated[str | None, Column("note")] = None
+    archived: bool = False
     best: Annotated[str | None, Column("best of arm")] = None  # of the best of its arm: see `gains.board`
     seed: Annotated[int, Column("seed", read=lambda s: s.trial.seed)] = 0
     validation: ValidationSet = ("", "", None)  # accuracies can be compared only where this is the same
@@ -333,7 +345,8 @@ def as_dict(row: Row) -> dict[str, Any]:
 
 def as_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Values by column, and a column a tuned hyperparameter; None where a row lacks it. For CSV and Parquet."""
-    keys = ["trial", *COLUMNS, "energy_source", "latency_256", "pareto"]
+    bounds = ("test_low", "test_high", "gain_low", "gain_high")
+    keys = ["trial", *COLUMNS, *bounds, "energy_source", "latency_256", "archived", "pareto"]
     found = {"trial_id" if key == "trial" else key: [getattr(r, key) for r in rows] for key in keys if key != "tuned"}
     found |= {"data_hash": [r.validation[1] for r in rows], "limit": [r.validation[2] for r in rows]}
     return found | {name: [r.tuned.get(name) for r in rows] for name in sorted({k for r in rows for k in r.tuned})}

@@ -44,9 +44,20 @@ def newcombe(first: float, second: float, n: int) -> tuple[float, float]:
     Source: method 10 of Newcombe, 1998, Stat. Med. 17:873,
     https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I
     """
-    (low1, high1), (low2, high2) = wilson(first, n), wilson(second, n)
-    difference = first - second
-    return difference - math.hypot(first - low1, high2 - second), difference + math.hypot(high1 - first, second - low2)
+    return difference_interval(first, wilson(first, n), second, wilson(second, n))
+
+
+def difference_interval(
+    first: float, first_bounds: tuple[float, float], second: float, second_bounds: tuple[float, float]
+) -> tuple[float, float]:
+    """The interval of a difference of two independent figures, first minus second, from the intervals of both.
+
+    Source: Zou and Donner, 2008, Stat. Med. 27:1693, https://doi.org/10.1002/sim.3095; of two Wilson intervals it is
+    `newcombe`.
+    """
+    (low1, high1), (low2, high2) = first_bounds, second_bounds
+    value = first - second
+    return value - math.hypot(first - low1, high2 - second), value + math.hypot(high1 - first, second - low2)
 
 
 # --- over seeds -----------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -26,6 +26,8 @@ class Started(Spec):
 class Progress(Spec):
     """Training goes on; sent a few times per epoch."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"watts", "memory_bytes", "gpu_busy"})
+
     kind: Literal["progress"] = "progress"
     step: Count
     epoch: float  # completed, fractional
@@ -33,6 +35,10 @@ class Progress(Spec):
     lr: float
     images_per_second: float
     seconds: float  # of training so far, without evaluation
+    # Read with the event, see `suite.hardware.load`; None where that is not possible, and with --population.
+    watts: float | None = None  # of the GPU, or of all processor packages
+    memory_bytes: Count | None = None  # of the process: resident, or allocated on the GPU
+    gpu_busy: Unit | None = None
 
 
 class Evaluated(Spec):

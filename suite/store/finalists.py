@@ -47,8 +47,12 @@ def best_of(states: Sequence[TrialState]) -> TrialState | None:
 
 def default_of(states: Sequence[TrialState], arm: Arm) -> TrialState | None:
     """The trial of the arm's default recipe as `by_recipe` takes it, from the arm's trials, or None."""
-    default = [s for s in states if is_default(arm, s.trial.params)]
-    return min(default, key=_representing, default=None)
+    return representative([s for s in states if is_default(arm, s.trial.params)])
+
+
+def representative(states: Sequence[TrialState]) -> TrialState | None:
+    """The best finished trial among those of one recipe; where none finished, the first one."""
+    return min(states, key=_representing, default=None)
 
 
 def by_recipe(states: Sequence[TrialState]) -> dict[Recipe, TrialState]:

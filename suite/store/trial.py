@@ -18,6 +18,7 @@ checkpoint.json             trial       which of the two is the newest, with SHA
 best.safetensors            trial       of a finished trial: the weights after the epoch with the best accuracy on
                                         validation.
 validation.json             trial       of a finished trial: how it errs on the validation images.
+stop.request                anyone      a user asks that the trial ends at its next evaluation, as pruned; holds why.
 SHA256SUMS                  trial       SHA-256 of the files above that stay, and of result.json, for `sha256sum -c`.
 result.json                 trial       `spec.Record`. Written last: it is the commit marker, which makes a trial
                                         finished, pruned or failed.
@@ -40,7 +41,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from suite.errors import WorkError
+from suite.errors import WorkError, printable
 from suite.spec import (
     Line,
     Progress,
@@ -57,6 +58,7 @@ CONSOLE = "console.log"
 BEST = "best.safetensors"
 SUMS = "SHA256SUMS"
 RESULT = "result.json"
+STOP = "stop.request"
 
 # waiting: no attempt has begun. running: an attempt has begun, and its log tells of no end; its process may be dead.
 # stopped: ended on request, to be resumed. paused: a short training is over, and the search has not decided yet. The
@@ -89,6 +91,17 @@ class TrialDir:
     @property
     def result(self) -> Path:
         return self.path / RESULT
+
+    def request_stop(self, reason: str) -> None:
+        """Ask that the trial ends at its next evaluation, as pruned, while the search goes on."""
+        write_atomic(self.path / STOP, reason + "\n")
+
+    def stop_request(self) -> str | None:
+        """Why a user asked to end the trial; None where nobody did."""
+        try:
+            return printable(read_bytes(self.path / STOP).decode(errors="replace").strip())
+        except OSError:
+            return None
 
     def create(self, trial: Trial) -> None:
         """Make the directory and write trial.json."""

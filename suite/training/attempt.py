@@ -181,9 +181,9 @@ def train_with_checkpoints(
         _check_finite(event)
         verdict = yield event
         if verdict == "prune" and isinstance(event, Evaluated):
-            raise TrialPruned(
-                f"{event.accuracy:.4f} on validation after epoch {event.epoch:g} is not good enough for the pruner"
-            )
+            asked = attempt.directory.stop_request()
+            why = "is not good enough for the pruner" if asked is None else f"stopped: {asked}"
+            raise TrialPruned(f"{event.accuracy:.4f} on validation after epoch {event.epoch:g} {why}")
         if verdict == "stop" or time.monotonic() - saved_at > interval:
             yield _save(account, attempt, training)
             saved_at = time.monotonic()

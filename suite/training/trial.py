@@ -24,7 +24,8 @@ from suite.hardware.budget import share
 from suite.hardware.energy import Meter
 from suite.hardware.flops import count
 from suite.hardware.latency import LEAST_SECONDS, measure
-from suite.spec import Event, Failed, Finished, HeadOnly, Paused, Pruned, Record, Stopped, Trial, Verdict
+from suite.hardware.load import Gauge
+from suite.spec import Event, Failed, Finished, HeadOnly, Paused, Progress, Pruned, Record, Stopped, Trial, Verdict
 from suite.store.events import EventWriter
 from suite.store.files import DISK_FAULTS, disk_fault, write_atomic
 from suite.store.trial import Overtaken, TrialDir
@@ -180,6 +181,7 @@ def _relay(
 ) -> Events[T]:
     """Write and yield what `work` yields, and send it the verdicts: the one place where they are received."""
     verdict: Verdict | None = None
+    gauge = Gauge(meter.device)
     while True:
         try:
             item = work.send(verdict)
@@ -191,6 +193,8 @@ def _relay(
             verdict, own = None, item.seconds or 0.0
         else:
             meter.tick()
+            if isinstance(item, Progress) and not together:
+                item = item.model_copy(update=gauge.read())
             verdict, own = (yield writer.append(item).event), 0.0
         if together:  # meanwhile other trials of this process ran
             clock.excluded += time.perf_counter() - asked - own

@@ -94,3 +94,21 @@ def test_a_controller_elsewhere_is_called_silent_not_dead(tmp_path: Path) -> Non
     status = status_of(write_study(tmp_path, "s", ["running"]))
     assert "may be dead" in lost_controller(status, "silent", None)
     assert lost_controller(status, "working", None) == lost_controller(status, "ended", None) == ""
+
+
+def test_one_trial_is_asked_to_end(suite: Suite, tmp_path: Path) -> None:
+    import os
+    import socket
+    import time
+
+    results = tmp_path / "results"
+    study = write_study(results, "live", ["finished", "running"])
+    done, running = study.states()
+    here = {"state": "running", "pid": os.getpid(), "host": socket.gethostname(), "heartbeat": time.time()}
+    write_model(study.status_path, status_of(study, **here))
+    said = suite("stop", "live/1", "--reason", "enough")
+    assert f"Asked trial {running.id} to end" in said.stdout, said.stderr
+    assert study.trial(running.id).stop_request() == "enough" and not study.stop_path.exists()
+    assert "is over: finished" in suite("stop", f"live/{done.id}").stdout
+    wrong = suite("stop", "live/77")
+    assert wrong.returncode == 2 and "no trial" in wrong.stderr

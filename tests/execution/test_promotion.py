@@ -172,3 +172,23 @@ def test_it_comes_out_the_same_with_any_workers_and_after_any_loss(
                 if path.exists():
                     hurt(path, chance.choice(["truncate", "flip"]), chance)
         assert fingerprint(tmp_path) == wanted
+
+
+def test_a_user_ends_single_trials_and_the_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suite.execution.controller.REQUEST_SECONDS", 0.0)
+    directory = StudyDir(tmp_path, "small")
+    asked: dict[str, str] = {}  # trials by the state in which they are asked to end
+    for _ in sweep(question(8), tmp_path, options=Options(device="cpu"), stop=Stop()):
+        for state in directory.states():
+            if state.state in ("running", "paused") and state.state not in asked and state.id not in asked.values():
+                asked[state.state] = state.id
+                directory.trial(state.id).request_stop(f"enough of what is {state.state}")
+    records = {state.id: state.record for state in directory.states()}
+    for was, trial_id in asked.items():
+        record = records[trial_id]
+        assert record is not None and record.state == "pruned" and record.reason is not None
+        assert record.reason.endswith(f"stopped: enough of what is {was}")
+        assert record.cost is not None and record.accuracy is not None
+        assert not (directory.trial(trial_id).path / "checkpoint.json").exists()
+    assert set(asked) == {"running", "paused"} and None not in records.values()
+    assert Counter(record.state for record in records.values() if record)["finished"] == 2

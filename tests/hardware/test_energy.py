@@ -13,6 +13,7 @@ import torch
 
 from suite.hardware import energy
 from suite.hardware.energy import Meter
+from suite.hardware.load import Gauge
 
 CPU = torch.device("cpu")
 RANGE = 262_143_328_850  # microjoules at which one of Intel's counters wraps
@@ -78,6 +79,22 @@ def test_joules_are_the_difference_of_the_counters_also_across_a_wrap(
     assert drawn(package, 250_000_000_000) == (None, "unavailable")  # more than the limit: the counter restarted
     monkeypatch.setattr(energy, "MAX_WATTS", 1e9)  # a limit at which it can wrap between two readings
     assert drawn(package, 250_000_000_001) == (None, "unavailable")
+
+
+def test_power_is_that_between_two_readings(package: Path) -> None:
+    gauge = Gauge(CPU)
+    for began, now in ((100_000_000, 100_500_000), (RANGE - 250_000, 250_000)):  # also across a wrap
+        (package / "energy_uj").write_text(f"{began}\n")
+        gauge.read()
+        gauge._read_at = time.monotonic() - 0.01
+        (package / "energy_uj").write_text(f"{now}\n")
+        watts = gauge.read()["watts"]
+        assert watts is not None and 1 < watts <= 50.1
+    (package / "energy_uj").write_text("90000000\n")  # it restarted
+    assert gauge.read()["watts"] is None
+    (package / "energy_uj").unlink()
+    found = gauge.read()
+    assert found["watts"] is None and found["gpu_busy"] is None and (found["memory_bytes"] or 0) > 2**20
 
 
 def test_energy_of_a_shared_processor_or_an_unknown_attempt_is_unknown(

@@ -91,9 +91,10 @@ def test_a_head_on_bfloat16_features_says_so_and_is_measured_in_float32(
     recipe = {"epochs": 2, "batch_size": 50, "lr": 0.05, "precision": "bf16"}
     changes = {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "head", "head": {"kind": kind}}}
     trial = planned(recipe=recipe, **changes)
-    _, record = run(trial, tmp_path)
+    events, record = run(trial, tmp_path)
     assert record.state == "finished", record.reason
     assert record.provenance.precision == "bf16"
+    assert all(event.memory_bytes > 2**20 for event in events if event.kind == "progress")
     assert record.accuracy_fp32 == pytest.approx(whole_in_fp32(trial, tmp_path), abs=1e-9)
 
 

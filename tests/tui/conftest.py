@@ -47,6 +47,7 @@ Script = Callable[[ManualDashboard, Pilot], Awaitable[None]]
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Saved views are kept in a folder of the test, times are in UTC, and no model is loaded."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr("tui.screens.pad.Predictor", FakePredictor)
     monkeypatch.delenv("NO_COLOR", raising=False)
     with monkeypatch.context() as patch:

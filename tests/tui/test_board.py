@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from suite.ranking import gains
 from suite.ranking import leaderboard as ranking_leaderboard
-from suite.ranking.leaderboard import COSTS
-from suite.ranking.statistics import sample
-from suite.store.study import StudyDir
+from suite.ranking.final import FinalEvaluation, Finalist, Reading
+from suite.ranking.leaderboard import COLUMNS, COSTS
+from suite.ranking.statistics import difference_interval, newcombe, sample, sample_of_shares, wilson
+from suite.store.notes import NOTES_FILE, write_note
+from suite.store.study import StudyDir, final_of
 from tui.draw.aligned import shortened
 from tui.draw.cells import cell, counted, sparkline
 from tui.model import replay
@@ -160,12 +164,142 @@ def test_seeds_are_grouped_as_mean_and_interval(tmp_path: Path) -> None:
     assert "±" in cell(merged, "accuracy", place, board=board, view=View(), marked=(), pinned=())
 
 
-def test_overlapping_intervals_are_flagged(runs: list[Run]) -> None:
-    board = arrange(runs, View())
-    texts = [
-        cell(line, "rank", i, board=board, view=View(), marked=(), pinned=()) for i, line in enumerate(board.lines)
+def shown(board, key: str, view: View | None = None) -> list[str]:
+    """The texts of a column, from the top."""
+    view = view or View()
+    return [cell(line, key, i, board=board, view=view, marked=(), pinned=()) for i, line in enumerate(board.lines)]
+
+
+def test_lines_that_cannot_be_told_from_the_best_are_flagged(runs: list[Run]) -> None:
+    """Whatever the order is; the line above plays no part."""
+    ranks = shown(arrange(runs, View()), "rank")
+    assert ranks[0] == "-" and "1" in ranks and "~2" in ranks and ranks[-1] == "-"
+    done = [run for run in runs if run.row.state == "finished"]
+    accuracies = (0.99, 0.95, 0.949)  # the last one is as good as the second, and worse than the best
+    rows = [
+        run.row._replace(accuracy=a, low=wilson(a, 5000)[0], high=wilson(a, 5000)[1])
+        for run, a in zip(done, accuracies)
     ]
-    assert texts[0] == "-" and "1" in texts and "~2" in texts and texts[-1] == "-"
+    apart = [replace(run, row=row) for run, row in zip(done, rows)]
+    for view in (View(), View(sort="flops"), View(reverse=True)):
+        assert not any("~" in rank for rank in shown(arrange(apart, view), "rank", view))
+    other = replace(apart[2], row=apart[2].row._replace(validation=("other", "", None)))
+    assert not any("~" in rank for rank in shown(arrange([*apart[:2], other], View()), "rank"))
+    near = replace(apart[2], row=apart[2].row._replace(accuracy=0.989, low=0.986, high=0.9915))
+    assert shown(arrange([*apart[:2], near], View()), "rank") == ["1", "~2", "3"]
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 10**5))
+def test_a_tie_is_an_interval_of_the_difference_that_holds_zero(first: float, second: float, images: int) -> None:
+    first, second = max(first, second), min(first, second)
+    low, high = difference_interval(first, wilson(first, images), second, wilson(second, images))
+    assert (low, high) == newcombe(first, second, images)
+    assert low - 1e-9 <= first - second <= high + 1e-9
+    assert (low <= 0) or wilson(first, images)[
+        0
+    ] > second  # what is told apart: the other figure is out of its interval
+
+
+# --- what is known beside the trials ---------------------------------------------------------------------------------
+
+
+def write_evaluation(study: StudyDir, trial: str, accuracies: Sequence[float] = (0.991, 0.993)) -> None:
+    """The outcome of a final evaluation of one trial, as `evaluate --final` writes it."""
+    reading = Reading(time=1.0, dataset="mnist", models=("0000-aaaaaaaa",), earlier_in_other_studies=0)
+    one = Finalist(
+        arm="cnn",
+        trial=trial,
+        params={},
+        search_accuracy=0.99,
+        represents_arm=True,
+        runs=tuple(f"{i:04d}-aaaaaaaa" for i in range(len(accuracies))),
+        seeds=tuple(range(len(accuracies))),
+        images=10_000,
+        accuracies=tuple(accuracies),
+        test=sample(accuracies),
+        validation=sample(accuracies),
+        wilson=wilson(accuracies[0], 10_000),
+        ece=sample((0.01,)),
+    )
+    found = FinalEvaluation(
+        study=study.name, dataset="mnist", top=1, seeds=2, finalists=(one,), comparisons=(), readings=(reading,)
+    )
+    place = final_of(study).path
+    place.mkdir(exist_ok=True)
+    (place / "readings.jsonl").write_text(reading.model_dump_json() + "\n")
+    (place / "evaluation.json").write_text(found.model_dump_json())
+
+
+@pytest.mark.parametrize("accuracies", [(0.991, 0.993), (0.991,)])
+def test_test_accuracies_show_up_with_their_interval(results: Path, accuracies: tuple[float, ...]) -> None:
+    watcher, study = Watcher(results, lambda: NOW), StudyDir(results, "mnist")
+    first = watcher.poll().runs[0]
+    assert first.row.test is None and "test" not in View().fitted(1, arrange([first], View()).known(COLUMNS)).columns
+    write_evaluation(study, first.row.trial, accuracies)
+    runs = watcher.poll().runs
+    row = runs[0].row
+    interval = sample_of_shares(accuracies)
+    low, high = (interval.low, interval.high) if len(accuracies) > 1 else wilson(accuracies[0], 10_000)
+    assert (row.test, row.test_low, row.test_high) == (interval.mean, low, high)
+    board = arrange(runs, View())
+    assert f"{100 * interval.mean:.2f}% ±" in shown(board, "test")[board.place(runs[0].key) or 0]
+    assert "test" in View().fitted(1, board.known(View().columns)).columns
+    assert [line.key for line in arrange(runs, View(filter="test>.99")).lines] == [runs[0].key]
+    assert rows_of_the_command_line(study)[row.trial] == row._replace(
+        best=rows_of_the_command_line(study)[row.trial].best
+    )
+    (final_of(study).path / "evaluation.json").write_text("{")
+    assert watcher.poll().runs[0].row.test is None
+
+
+def rows_of_the_command_line(study: StudyDir) -> dict[str, ranking_leaderboard.Row]:
+    return {row.trial: row for row in gains.board(study, now=NOW)}
+
+
+def test_gains_are_over_the_default_recipe_of_the_arm(tmp_path: Path) -> None:
+    study = write_study(tmp_path, "mnist", ["finished", "finished", "finished", "finished", "pruned", "running"])
+    default = make_trial("mnist", 6).model_copy(update={"params": {}})  # of the arm "cnn", with its own values
+    watcher = Watcher(tmp_path, lambda: NOW)
+    assert all(run.row.gain is None for run in watcher.poll().runs)
+    write_trial(study, 6, "finished", trial=default)
+    rows = {run.row.number: run.row for run in watcher.poll().runs}
+    base, other = rows[6], rows[3]
+    assert base.gain == 0 and base.gain_low is None
+    assert other.gain == pytest.approx((other.accuracy or 0) - (base.accuracy or 0))
+    assert (other.gain_low, other.gain_high) == pytest.approx(newcombe(other.accuracy or 0, base.accuracy or 0, 5000))
+    assert rows[1].gain is None, "another arm"
+    texts = dict(
+        zip(
+            (n.row.number for n in arrange(watcher.poll().runs, View()).lines),
+            shown(arrange(watcher.poll().runs, View()), "gain"),
+        )
+    )
+    assert texts[6] == "default" and texts[1] == "-" and texts[3][0] in "+-" and "±" in texts[3]
+    assert {number: row.gain for number, row in rows.items()} == {
+        row.number: row.gain for row in rows_of_the_command_line(study).values()
+    }
+
+
+def test_notes_and_tags_are_columns_and_archived_trials_are_left_out(results: Path) -> None:
+    watcher, study = Watcher(results, lambda: NOW), StudyDir(results, "mnist")
+    first, second, *_ = watcher.poll().runs
+    write_note(study, first.row.trial, text="loses colour", tag=("good", "later"))
+    write_note(study, second.row.trial, archived=True)
+    runs = watcher.poll().runs
+    board = arrange(runs, View())
+    assert "good later" in shown(board, "tags") and second.key not in board.keys and board.archived == 1
+    for text, keys in {
+        "tag:GOOD": [first.key],
+        "note:colour": [first.key],
+        "tag:goo": [],
+        "is:archived": [second.key],
+    }.items():
+        assert [line.key for line in arrange(runs, View(filter=text)).lines] == keys, text
+    assert first.key not in arrange(runs, View(filter="-tag:good")).keys
+    write_note(study, archived=True)
+    assert not arrange(watcher.poll().runs, View()).lines and watcher.poll().studies[0].note.archived
+    (study.path / NOTES_FILE).unlink()
+    assert len(arrange(watcher.poll().runs, View(folded=False)).lines) == len(runs)
 
 
 def test_a_pinned_line_above_the_trials_at_work_keeps_a_rank(runs: list[Run]) -> None:

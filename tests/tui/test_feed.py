@@ -233,7 +233,11 @@ def test_following_a_trial(results: Path) -> None:
     detail = follower.poll()
     assert len(detail.loss) == 20 and len(detail.accuracy) == 5 and detail.validation is not None
     assert detail.console[:1] == ("epoch 1",) and "finished" in detail.log[-1]
-    assert follower.poll() is detail
+    assert follower.poll() is detail and not detail.memory  # of a version that did not read it
+    update = {"watts": 60.5, "memory_bytes": 2**30, "gpu_busy": 0.5}
+    EventWriter(directory.events).append(progress(500).model_copy(update=update))
+    found = follower.poll()
+    assert [curve[-1].value for curve in (found.power, found.memory, found.gpu)] == [60.5, 2**30, 0.5]
 
 
 def test_curves_stay_bounded_and_rewind(tmp_path: Path) -> None:

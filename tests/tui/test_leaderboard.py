@@ -14,7 +14,7 @@ from tui.draw.cells import title
 from tui.model.view import DEFAULT_COLUMNS
 from tui.saved_views import load_views
 from tui.screens.compare import CompareScreen
-from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
+from tui.screens.confirm import ChooseScreen, PromptScreen, StopScreen
 from tui.screens.help import HelpScreen
 from tui.screens.launch import LaunchScreen
 from tui.screens.leaderboard import LeaderboardScreen
@@ -270,9 +270,14 @@ def test_stop_and_resume_ask_first(results, drive, monkeypatch) -> None:
     async def script(app, pilot) -> None:
         monkeypatch.setattr(app, "start", lambda *a: started.append(a))
         await pilot.press("x")
-        assert isinstance(app.screen, ConfirmScreen) and "mnist-suite stop mnist" in app.screen.command
+        assert isinstance(app.screen, StopScreen) and "mnist-suite stop mnist" in app.screen.command
         await pilot.press("n")
         assert not StudyDir(results, "mnist").stop_path.exists()
+        await pilot.press("x", "t")  # the trial under the cursor is over, so that only the study can be stopped
+        assert isinstance(app.screen, StopScreen)
+        await pilot.press("n", "g", "x", "t")
+        assert StudyDir(results, "mnist").trial(table(app).current_key[1]).stop_request() is not None
+        assert isinstance(app.screen, LeaderboardScreen) and not StudyDir(results, "mnist").stop_path.exists()
         await pilot.press("x", "y")
         assert StudyDir(results, "mnist").stop_path.exists()
         await pilot.press("R")  # it is running
@@ -323,7 +328,7 @@ def test_readonly_changes_nothing(results, drive) -> None:
             await pilot.press(key)
             assert isinstance(app.screen, LeaderboardScreen)
         descriptions = {b.binding.description for b in app.screen.active_bindings.values() if b.enabled}
-        assert not descriptions & {"Launch", "Clone with edits", "Stop study", "Resume study", "Export"}
+        assert not descriptions & {"Launch", "Clone with edits", "Stop", "Resume study", "Export"}
         await pilot.press("3", "n", "N", "x", "R", "1", "enter", "e", "x")
         assert isinstance(app.screen, RunScreen)
         await pilot.press("d")
@@ -357,7 +362,7 @@ def test_ctrl_c_copies_and_never_closes_a_field(results, drive) -> None:
 def test_the_palette_has_every_key(results, drive) -> None:
     async def script(app, pilot) -> None:
         titles = {command.title for command in app.get_system_commands(app.screen)}
-        assert {"Open", "Filter", "Sort", "Columns", "Launch", "Stop study", "Next theme", "Plots", "Quit"} <= titles
+        assert {"Open", "Filter", "Sort", "Columns", "Launch", "Stop", "Next theme", "Plots", "Quit"} <= titles
         command = next(c for c in app.get_system_commands(app.screen) if c.title == "Reverse order")
         command.callback()
         await pilot.pause()

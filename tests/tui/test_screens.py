@@ -14,7 +14,7 @@ from textual.widgets import Input, Static, TabbedContent
 from suite.store.study import StudyDir
 from tui.draw.curves import EFFORTS, QUANTITIES
 from tui.model.system import Gpu, Sample, writers
-from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen
+from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen, StopScreen
 from tui.screens.launch import LaunchScreen
 from tui.screens.leaderboard import LeaderboardScreen
 from tui.screens.pad import probability_lines
@@ -67,9 +67,10 @@ def test_run_screen(results, drive, screen_text) -> None:
         await pilot.press("e")
         assert isinstance(app.screen, PromptScreen)
         await pilot.press("escape", "x")
-        assert isinstance(app.screen, ConfirmScreen)
-        await pilot.press("n", "escape")
+        assert isinstance(app.screen, StopScreen)
+        await pilot.press("n", "J", "J", "escape")
         assert isinstance(app.screen, LeaderboardScreen)
+        assert app.screen.table.current_key == app.focus_key != before  # the cursor has come along
 
     drive(results, script, size=(100, 34))
 
@@ -192,13 +193,14 @@ def test_studies(results, drive, screen_text, monkeypatch) -> None:
         monkeypatch.setattr(app, "start", lambda *a: started.append(a))
         await pilot.press("3")
         await look(app, pilot)
+        assert app.screen.current.name == app.focus_key[0] == "mnist"  # not the first, "leaving"
         assert "● running" in screen_text(app) and "✓ done" in screen_text(app)
         write_study(results, "third", ["finished"])
         shutil.rmtree(results / "leaving")
         await look(app, pilot)
         assert "third" in screen_text(app) and "leaving" not in screen_text(app)
         await pilot.press("j", "k", "x")
-        assert isinstance(app.screen, ConfirmScreen)
+        assert isinstance(app.screen, StopScreen)
         write_status(StudyDir(results, "mnist"), ["finished"] * 10, running=False)
         await look(app, pilot)
         await pilot.press("n", "R", "y")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from suite.ranking.leaderboard import COLUMNS, text
+from suite.ranking.leaderboard import COLUMNS, Row, text
 from tui.draw.aligned import shortened
 from tui.model.board import Board, BoardLine, row_value
 from tui.model.detail import clean
@@ -27,7 +27,7 @@ GLYPHS = {
     "gone": "✗",
     "unknown": "?",
 }
-PARETO, MARKED, PINNED = "★", "●", "▲"
+PARETO, MARKED, PINNED, TIED = "★", "●", "▲", "~"
 TITLES = {
     "flag": "",
     "gap": "Δ best",
@@ -79,7 +79,7 @@ def cell(
     if key == "rank":
         if row.state != "finished":
             return "-"
-        return f"{'~' if view.sort == 'accuracy' and board.overlaps(place) else ''}{board.rank(place)}"
+        return f"{TIED if board.tied(row) else ''}{board.rank(place)}"
     if key == "state":
         return state(run, row.state, narrow)
     if key == "gap":
@@ -89,7 +89,9 @@ def cell(
         whole = clean(run.trial.dataset if key == "dataset" else text(row, key))
         return shortened(whole, NARROW_NAME if narrow else NAME)
     if key == "accuracy" and len(line.runs) > 1 and row.low is not None and row.high is not None:
-        return f"{text(row, key)} ±{50 * (row.high - row.low):.2f}"
+        return text(row, key) + half_width(row.low, row.high)
+    if key in ("test", "gain"):
+        return measured(row, key)
     if key == "curve":
         return sparkline(row.curve)
     if key == "power":
@@ -102,6 +104,19 @@ def cell(
     if key in COLUMNS:
         return clean(text(row, key))
     return clean(value_text(row_value(row, key)))
+
+
+def measured(row: Row, key: str) -> str:
+    """Test accuracy or gain with half the width of its interval; 'default' is the gain of the default recipe itself."""
+    low, high = getattr(row, f"{key}_low"), getattr(row, f"{key}_high")
+    if key == "gain" and row.gain == 0 and low is None and row.state == "finished":
+        return "default"
+    return text(row, key) + half_width(low, high)
+
+
+def half_width(low: float | None, high: float | None) -> str:
+    """' ±0.12', half the width of an interval in points; empty where it is unknown."""
+    return "" if low is None or high is None else f" ±{50 * (high - low):.2f}"
 
 
 def state(run: Run, name: str, narrow: bool) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from suite.ranking.leaderboard import COLUMNS, text
+from suite.ranking.leaderboard import COLUMNS, Row, text
 from tui.draw.cells import ago, duration, value_text
+from tui.model.detail import clean
 from tui.model.snapshot import Key, Run, Snapshot
 
 Fact = tuple[str, str]  # name, value
@@ -23,7 +24,8 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def configuration(run: Run) -> list[Fact]:
     """Everything needed to repeat the trial; the searched hyperparameters come first, marked with '*'."""
-    tuned = [(f"{key} *", value_text(value)) for key, value in run.trial.canonical_params.items()]
+    noted = [(key, clean(value)) for key, value in (("note", run.row.note), ("tags", run.row.tags)) if value]
+    tuned = noted + [(f"{key} *", value_text(value)) for key, value in run.trial.canonical_params.items()]
     fields = flat(run.trial.model_dump(mode="json", exclude={"params", "schema_version"}))
     return tuned + [(key, value_text(value)) for key, value in fields.items() if value not in (None, [], {}, ())]
 
@@ -65,6 +67,10 @@ def costs(run: Run) -> list[Fact]:
     if row.accuracy is not None:
         interval = f" ({text(row, 'low')} … {text(row, 'high')}, 95 % Wilson)" if row.low is not None else ""
         facts.append(("val acc", f"{text(row, 'accuracy')}{interval}; the search chose by it, so it flatters"))
+    if row.test is not None:
+        facts.append(("test acc", f"{text(row, 'test')}{_bounds(row, 'test')}; `evaluate --final`, fresh seeds"))
+    if row.gain is not None:
+        facts.append(("gain", f"{text(row, 'gain')} points over the arm's default recipe{_bounds(row, 'gain')}"))
     if record and record.provenance:
         p = record.provenance
         facts += [
@@ -77,6 +83,15 @@ def costs(run: Run) -> list[Fact]:
             ("command", p.command),
         ]
     return facts
+
+
+def _bounds(row: Row, key: str) -> str:
+    """' (98.90 … 99.31, 95 %)' of test or gain; empty where the interval is unknown."""
+    low, high = getattr(row, f"{key}_low"), getattr(row, f"{key}_high")
+    if low is None or high is None:
+        return ""
+    shown = COLUMNS[key].text
+    return f" ({shown(low)} … {shown(high)}, 95 %)"
 
 
 def lineage(run: Run, snapshot: Snapshot) -> list[str]:
@@ -141,6 +156,12 @@ def life(run: Run, now: float) -> str:
             words.append(f"step {run.step} of {run.started.steps}")
     if row.reason:
         words.append(row.reason)
+    if row.archived:
+        words.append("archived")
+    if row.tags:
+        words.append(f"tags {row.tags}")
+    if row.note:
+        words.append(f"note: {clean(row.note)}")
     if run.bad_lines:
         words.append(f"{run.bad_lines} unreadable lines in its log")
     return " · ".join(words)
@@ -159,6 +180,8 @@ def differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
         "accuracy",
         "low",
         "high",
+        "test",
+        "gain",
         "loss",
         "epoch",
         "flops",

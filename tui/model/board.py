@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any
 
 from suite.ranking.leaderboard import COLUMNS, COSTS, Row, ValidationSet, pareto_keys
-from suite.ranking.statistics import sample_of_shares
+from suite.ranking.statistics import difference_interval, sample_of_shares
 from tui.model.filters import Filter, Subject, lookup, parse
 from tui.model.snapshot import Key, Run
-from tui.model.view import View
+from tui.model.view import UNSORTABLE, View
 
 EXTRA = ("flag", "gap", "curve", "power", "host", "seeds")  # columns that only the dashboard has
 
@@ -48,7 +49,9 @@ class Board:
     front: frozenset[Key] = frozenset()  # lines on a Pareto front
     splits: int = 0  # number of validation splits among the runs; above 1, not all accuracies are comparable
     best: Mapping[ValidationSet, float] = field(default_factory=dict)  # highest accuracy of a finished run, by split
+    leaders: Mapping[ValidationSet, Row] = field(default_factory=dict)  # the row with that accuracy; of grouped lines
     folded: Mapping[str, int] = field(default_factory=dict)  # number of runs that have no line, by state
+    archived: int = 0  # number of runs that are left out for being archived
 
     @property
     def keys(self) -> list[Key]:
@@ -79,24 +82,31 @@ class Board:
 
     def known(self, columns: Iterable[str]) -> set[str]:
         """The columns that have a value on some line."""
-        return {key for key in columns if any(row_value(line.row, key) not in (None, "{}") for line in self.lines)}
+        rows = [line.row for line in self.lines]
+        return {key for key in columns if key not in UNSORTABLE and _is_known(rows, key)}
 
-    def overlaps(self, place: int) -> bool:
-        """Whether the confidence intervals of a line and of the line above overlap."""
-        if place < 1:
+    def tied(self, row: Row) -> bool:
+        """Whether a finished row cannot be told from the best on its validation set: the 95 % interval of the
+        difference holds 0."""
+        best = self.leaders.get(row.validation)
+        if best is None or best.trial == row.trial or row.state != "finished":
             return False
-        row, above = self.lines[place].row, self.lines[place - 1].row
-        if row.state != "finished" or None in (row.low, row.high, above.low, above.high):
+        if row.accuracy is None or row.low is None or row.high is None:
             return False
-        return row.high >= above.low and row.low <= above.high  # type: ignore[operator]
+        if best.accuracy is None or best.low is None or best.high is None:
+            return False
+        low, _ = difference_interval(best.accuracy, (best.low, best.high), row.accuracy, (row.low, row.high))
+        return low <= 0
 
 
 def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pinned: Collection[Key] = ()) -> Board:
     """Filter, group and sort the runs as the view says; pinned ones come first. Raises FilterError."""
     wanted = parse(view.filter)
-    within = [run for run in runs if view.study is None or run.row.study == view.study]
+    chosen = [run for run in runs if view.study is None or run.row.study == view.study]
+    within = chosen if wanted.about_archived else [run for run in chosen if not run.row.archived]
     kept = _filtered(within, wanted, view.cost, marked, pinned)
-    best = _best(within)
+    leaders = _leaders(run.row for run in within)
+    best = {split: row.accuracy or 0.0 for split, row in leaders.items()}
     hidden: Counter[str] = Counter()
     shown = kept
     if view.folded and not view.filter and best:
@@ -117,17 +127,20 @@ def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pi
         front=front,
         splits=len({run.row.validation for run in kept}),
         best=best,
+        leaders=_leaders(line.row for line in lines) if view.grouped else leaders,
+        archived=len(chosen) - len(within),
         folded={state: hidden[state] for state in FOLDED if hidden[state]},
     )
 
 
-def _best(runs: Iterable[Run]) -> dict[ValidationSet, float]:
-    """The highest accuracy of a finished run, by validation set."""
-    found: dict[ValidationSet, float] = {}
-    for run in runs:
-        row = run.row
+def _leaders(rows: Iterable[Row]) -> dict[ValidationSet, Row]:
+    """The finished row with the highest accuracy, by validation set; of equal ones the first."""
+    found: dict[ValidationSet, Row] = {}
+    for row in rows:
         if row.state == "finished" and row.accuracy is not None:
-            found[row.validation] = max(row.accuracy, found.get(row.validation, 0.0))
+            other = found.get(row.validation)
+            if other is None or row.accuracy > (other.accuracy or 0.0):
+                found[row.validation] = row
     return found
 
 
@@ -176,6 +189,13 @@ def order(row: Row, key: str, reverse: bool = False) -> tuple[Any, ...]:
 def _descending(text: str) -> tuple[int, ...]:
     """Sort key of a text in descending order."""
     return (*(-ord(letter) for letter in text), 1)
+
+
+def _is_known(rows: list[Row], key: str) -> bool:
+    """Whether a column has a value; much faster than `row_value` of each where it has none."""
+    if key in COLUMNS and key != "tuned":
+        return any(value is not None for value in map(attrgetter(key), rows))
+    return any(row_value(row, key) not in (None, "{}") for row in rows)
 
 
 def row_value(row: Row, key: str) -> Any:
@@ -228,8 +248,9 @@ def _merged(runs: list[Run]) -> BoardLine:
     done = [run for run in runs if run.row.state == "finished"] or runs
     row = done[0].row
     values: dict[str, Any] = {
-        key: _mean([getattr(run.row, key) for run in done]) for key in ("accuracy", "loss", *COSTS, "speed")
+        key: _mean([getattr(run.row, key) for run in done]) for key in ("accuracy", "loss", *COSTS, "speed", "gain")
     }
+    values |= {"gain_low": None, "gain_high": None}
     accuracies = [run.row.accuracy for run in done if run.row.accuracy is not None]
     if len(accuracies) > 1:
         interval = sample_of_shares(accuracies)

@@ -19,6 +19,7 @@ from suite.store.trial import TrialDir
 POINTS = 2000  # of a curve; when there are more, every second one is dropped
 LINES = 400  # of the log tail
 TAIL_BYTES = 64 * 1024  # of console.log
+CURVES = ("loss", "lr", "speed", "accuracy", "validation_loss", "power", "memory", "gpu")  # fields of `Detail`
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -61,6 +62,9 @@ class Detail:
     speed: tuple[Point, ...] = ()
     accuracy: tuple[Point, ...] = ()
     validation_loss: tuple[Point, ...] = ()
+    power: tuple[Point, ...] = ()  # watts
+    memory: tuple[Point, ...] = ()  # bytes
+    gpu: tuple[Point, ...] = ()  # how busy it is, 0 to 1
     log: tuple[str, ...] = ()  # one line an event
     console: tuple[str, ...] = ()
     validation: Validation | None = None
@@ -94,7 +98,7 @@ class Follower:
     def __init__(self, directory: TrialDir) -> None:
         self.directory = directory
         self._reader = EventReader(directory.events)
-        self._curves = {name: Curve() for name in ("loss", "lr", "speed", "accuracy", "validation_loss")}
+        self._curves = {name: Curve() for name in CURVES}
         self._log: deque[str] = deque(maxlen=LINES)
         self._signature: object = None
         self._console: tuple[str, ...] = ()
@@ -133,6 +137,9 @@ class Follower:
             self._add("loss", event, event.loss)
             self._add("lr", event, event.lr)
             self._add("speed", event, event.images_per_second)
+            self._add("power", event, event.watts)
+            self._add("memory", event, event.memory_bytes)
+            self._add("gpu", event, event.gpu_busy)
         elif isinstance(event, Evaluated):
             self._add("accuracy", event, event.accuracy)
             self._add("validation_loss", event, event.loss)

@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from suite.ranking.leaderboard import row
-from suite.spec import NAME, StudyFile
+from suite.ranking.annotations import Annotations, tests
+from suite.ranking.final import EVALUATION_FILE
+from suite.ranking.leaderboard import Row, row
+from suite.spec import NAME, StudyFile, is_default
 from suite.store.events import EventReader
+from suite.store.finalists import representative
 from suite.store.liveness import STALE_SECONDS, Pulse
-from suite.store.study import StudyDir
+from suite.store.notes import NO_NOTE, NOTES_FILE, STUDY, read_notes
+from suite.store.study import FINAL, StudyDir
 from suite.store.trial import TrialDir, TrialState
 from tui.model.detail import Detail, Follower, file_signature
 from tui.model.snapshot import Key, Run, Snapshot, StudyView
@@ -37,6 +41,7 @@ class Watched:
     state: TrialState | None = None
     run: Run | None = None
     began: float = 0.0
+    default: bool | None = None  # whether it has its arm's default recipe; None: not known yet
 
     def poll(self, study: str, now: float) -> bool:
         """Read what is new; return whether the run has changed. `now`: as in `leaderboard.row`."""
@@ -67,6 +72,7 @@ class Watched:
             record=record,
             started=state.started,
             step=record.steps if record else state.progress.step if state.progress else 0,
+            progress=None if record else state.progress,
             began=record.started if record and record.started else self.began,
             last=state.last,
             bad_lines=state.bad_lines,
@@ -86,6 +92,7 @@ class WatchedStudy:
     live: list[str] = field(default_factory=list)  # trials read at least once, without a result
     unread: list[str] = field(default_factory=list)  # trials listed, not read yet
     listed: float = 0.0  # when the trials were last listed, seconds since 1970
+    beside: Annotations = field(default_factory=Annotations)
 
     def changed(self, name: str) -> bool:
         """Whether a file or folder of the study has changed since the last call with this name."""
@@ -162,19 +169,21 @@ class Watcher:
             if _replaced(view.file, file):
                 study.trials.clear()
                 study.live, study.unread, study.listed = [], [], 0.0
+                study.signatures = {"study.json": study.signatures["study.json"]}
         if study.changed("status.json"):
             status = directory.status()
         life = study.pulse.look(status)
         present = study.pulse.present
         changed = self._list_trials(study, now)
         changed |= self._poll_trials(study, now if present is None else present, deadline)
+        changed |= _annotate(study, file, changed)
         stopping = directory.stop_path.exists()
         if changed:
             runs = tuple(w.run for w in study.trials.values() if w.run is not None)
         else:
             runs = view.runs
-        stale = life in ("silent", "died")
-        new = StudyView(directory.name, file, status, stopping, runs, stale, life == "died")
+        stale, note = life in ("silent", "died"), study.beside.notes.get(STUDY, NO_NOTE)
+        new = StudyView(directory.name, file, status, stopping, runs, stale, life == "died", note)
         if new == view:
             return False  # the old view stays, with its cached properties
         study.view = new
@@ -217,9 +226,49 @@ class Watcher:
     def _poll_trial(study: WatchedStudy, name: str, live: list[str], now: float) -> bool:
         watched = study.trials[name]
         changed = watched.poll(study.directory.name, now)
+        if changed and watched.run is not None:
+            watched.run = replace(watched.run, row=study.beside.on(watched.run.row))
         if watched.run is None or not watched.run.has_result:
             live.append(name)
         return changed
+
+
+def _annotate(study: WatchedStudy, file: StudyFile | None, changed: bool) -> bool:
+    """Read what the study's files say beside its trials' own, and take it in where it differs; return whether it does.
+
+    `changed`: whether a trial has changed, so that the trial of a default recipe may have finished.
+    """
+    before = now = study.beside
+    if file is not None and study.changed(f"{FINAL}/{EVALUATION_FILE}"):
+        now = replace(now, tests=tests(study.directory, file.experiment.arms))
+    if study.changed(NOTES_FILE):
+        now = replace(now, notes=read_notes(study.directory))
+    if file is not None and changed:
+        now = replace(now, defaults=_defaults(study, file))
+    if now == before:
+        return False
+    study.beside = now
+    for watched in study.trials.values():
+        if watched.run is not None:
+            watched.run = replace(watched.run, row=now.on(watched.run.row))
+    return True
+
+
+def _defaults(study: WatchedStudy, file: StudyFile) -> dict[str, Row]:
+    """The finished trial of each arm's default recipe."""
+    found: dict[str, list[TrialState]] = {}
+    for watched in study.trials.values():
+        if watched.state is None:
+            continue
+        trial = watched.state.trial
+        if watched.default is None and (arm := file.experiment.arms.get(trial.arm)) is not None:
+            watched.default = is_default(arm, trial.params)
+        if watched.default:
+            found.setdefault(trial.arm, []).append(watched.state)
+    best = {arm: representative(states) for arm, states in found.items()}
+    rows = {arm: study.trials[one.id].run for arm, one in best.items() if one and one.state == "finished"}
+    # without what is annotated, which depends on the default itself
+    return {arm: Annotations().on(run.row) for arm, run in rows.items() if run is not None}
 
 
 def _replaced(before: StudyFile | None, now: StudyFile | None) -> bool:

@@ -4,12 +4,14 @@ Terms stand beside each other and must all hold. A term is one of
 
     field<value  field>value  field<=value  field>=value  field=value  field!=value     a comparison
     field:text   field:one|other                                                        text contains, any of
-    is:pareto    is:marked    is:pinned    is:live    is:best                           a property
+    tag:name     note:text                                                              has that tag, that note
+    is:pareto    is:marked    is:pinned    is:live    is:best    is:archived            a property
     word         "several words"                                                        anything contains it
 
 and a leading '-' negates it. Fields are the leaderboard's columns, short names for them (`acc`, `mem`,
 `data`, ...) and whatever the search tuned (`lr`, `batch_size`, ...). Numbers take `%`, `k M G T`, `ms s min h`,
-`KiB MiB GiB`. An unknown value matches no comparison, so that its negation holds.
+`KiB MiB GiB`. An unknown value matches no comparison, so that its negation holds. What is archived is left out,
+unless a term is about it.
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ ALIASES = {
     "n": "number",
     "ips": "speed",
     "data": "dataset",
+    "tag": "tags",
 }
 TEXT_FIELDS = frozenset(
     {"trial", "dataset", "energy_source", *(key for key, column in COLUMNS.items() if column.textual)}
 )
-PROPERTIES = ("pareto", "marked", "pinned", "live", "best")
+PROPERTIES = ("pareto", "marked", "pinned", "live", "best", "archived")
 LIVE = frozenset({"running", "waiting", "paused", "stale"})
 UNITS = {
     **{"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15},
@@ -100,7 +103,15 @@ class Filter:
     @property
     def about_pareto(self) -> bool:
         """Whether a term needs the Pareto front."""
-        return any(term.field == "is" and term.value == "pareto" for term in self.terms)
+        return self._asks_for("pareto")
+
+    @property
+    def about_archived(self) -> bool:
+        """Whether a term is about what is archived, which is left out otherwise."""
+        return self._asks_for("archived")
+
+    def _asks_for(self, name: str) -> bool:
+        return any(term.field == "is" and term.value == name for term in self.terms)
 
     def matches(self, subject: Subject) -> bool:
         return all(_holds(term, subject) != term.negated for term in self.terms)
@@ -165,13 +176,17 @@ def _holds(term: Term, subject: Subject) -> bool:
     row = subject.row
     if not term.field:
         word = str(term.value).casefold()
-        everything = (row.study, row.trial, row.arm, row.backbone, row.strategy, row.state, row.reason or "")
+        known = (row.study, row.trial, row.arm, row.backbone, row.strategy, row.state)
+        everything = (*known, row.reason or "", row.tags or "", row.note or "")
         return any(word in text.casefold() for text in everything) or word in str(row.tuned).casefold()
     if term.field == "is":
         return _is(str(term.value), subject)
     value = subject.dataset if term.field == "dataset" else lookup(row, term.field)
     if value is None:
         return False
+    if term.field == "tags":
+        has = any(part.casefold() in _text(value).split() for part in str(term.value).split("|"))
+        return has != (term.sign == "!=")
     if term.sign == ":":
         text = str(value).casefold()
         return any(part.casefold() in text for part in str(term.value).split("|") if part)
@@ -189,6 +204,8 @@ def _text(value: object) -> str:
 def _is(name: str, subject: Subject) -> bool:
     if name == "live":
         return subject.row.state in LIVE
+    if name == "archived":
+        return subject.row.archived
     return name in subject.properties
 
 

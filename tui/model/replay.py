@@ -57,7 +57,10 @@ def _earlier(run: Run, time: float) -> Run:
         return run
     part = (time - run.began) / (end(run) - run.began)
     curve = run.row.curve[: int(part * len(run.row.curve))]
-    unknown = dict.fromkeys(("low", "high", "loss", "train_flops", "wall", "memory", "energy", "latency", "reason"))
+    names = (
+        "low high test test_low test_high gain gain_low gain_high loss train_flops wall memory energy latency reason"
+    )
+    unknown = dict.fromkeys(names.split())
     row = run.row._replace(
         state="running",
         accuracy=max(curve, default=None),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from suite.ranking.leaderboard import Row
-from suite.spec import Record, Started, Status, StudyFile, Trial
+from suite.spec import Progress, Record, Started, Status, StudyFile, Trial
+from suite.store.notes import NO_NOTE, Note
 
 Key = tuple[str, str]  # (study, trial id): identifies a run for cursor, marks and pins
 
@@ -22,6 +23,7 @@ class Run:
     record: Record | None = None
     started: Started | None = None
     step: int = 0
+    progress: Progress | None = None  # the newest one, while it is not over
     began: float = 0.0  # first event, seconds since 1970; 0: not started
     last: float = 0.0  # newest event, seconds since 1970
     bad_lines: int = 0  # lines of its event log that could not be read
@@ -50,6 +52,7 @@ class StudyView:
     runs: tuple[Run, ...]
     stale: bool = False  # the status is "running", but the controller is silent or has died (`store.liveness`)
     died: bool = False  # it is known to have died
+    note: Note = NO_NOTE  # of the study itself
 
     @property
     def planned(self) -> int:
@@ -82,9 +85,22 @@ class StudyView:
 
     @cached_property
     def best(self) -> Run | None:
-        """The finished run with the highest validation accuracy, the first of equal ones."""
-        done = [run for run in self.runs if run.row.state == "finished" and run.row.accuracy is not None]
+        """The finished run with the highest validation accuracy, the first of equal ones. None that is archived."""
+        done = [
+            run
+            for run in self.runs
+            if run.row.state == "finished" and run.row.accuracy is not None and not run.row.archived
+        ]
         return max(done, key=lambda run: (run.row.accuracy or 0.0, -run.row.number), default=None)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the records of one host tell."""
+
+    trials: int = 0
+    last: float = 0.0  # when the last one ended, seconds since 1970
+    hardware: str = ""  # of that one
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,22 @@ class Snapshot:
     @cached_property
     def bad_lines(self) -> int:
         return sum(run.bad_lines for run in self.runs)
+
+    @cached_property
+    def ended(self) -> dict[str, Ended]:
+        """The trials that have ended, by host."""
+        found: dict[str, Ended] = {}
+        for run in self.runs:
+            record = run.record
+            if record is not None and record.provenance is not None:
+                was = found.get(record.provenance.host, Ended())
+                newest = record.ended >= was.last
+                found[record.provenance.host] = Ended(
+                    was.trials + 1,
+                    record.ended if newest else was.last,
+                    record.provenance.hardware if newest else was.hardware,
+                )
+        return found
 
     def find(self, key: Key | None) -> Run | None:
         if key is None:

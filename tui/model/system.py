@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tui.model.snapshot import Snapshot
+from suite.spec import Progress
+from tui.model.snapshot import Ended, Snapshot
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,39 @@ class Writer:
     pid: int
     silent: float  # seconds since its last write
     health: str  # "ok", "stale" (silent for long) or "gone" (no such process on this host)
+    load: Progress | None = None  # of a trial: its newest report
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine that writes to the results directory or has done so."""
+
+    name: str
+    writers: tuple[Writer, ...]
+    ended: Ended  # trials that ended there
+
+    @property
+    def silent(self) -> float | None:
+        """Seconds since the last write of a process there; None where none should be writing."""
+        return min((writer.silent for writer in self.writers), default=None)
+
+
+def hosts(snapshot: Snapshot, found: Sequence[Writer], here: str) -> list[Host]:
+    """All hosts that files tell of: this one first, then those with writers, then those that trained last."""
+    ended = snapshot.ended
+    names = filter(None, dict.fromkeys([here, *(writer.host for writer in found), *ended]))
+    every = [Host(name, tuple(w for w in found if w.host == name), ended.get(name, Ended())) for name in names]
+    return sorted(every, key=lambda host: (host.name != here, not host.writers, -host.ended.last, host.name))
 
 
 def writers(snapshot: Snapshot, now: float, here: str, alive: Callable[[int], bool]) -> list[Writer]:
     """The processes that should be writing, by their files; on the host `here` their pid is checked with `alive`."""
     found: list[Writer] = []
 
-    def add(name: str, host: str, pid: int, last: float, stale: bool) -> None:
+    def add(name: str, host: str, pid: int, last: float, stale: bool, load: Progress | None = None) -> None:
         silent = max(0.0, now - last)
         gone = host == here and not alive(pid)
-        found.append(Writer(name, host, pid, silent, "gone" if gone else "stale" if stale else "ok"))
+        found.append(Writer(name, host, pid, silent, "gone" if gone else "stale" if stale else "ok", load))
 
     for view in snapshot.studies:
         if view.status is not None and view.status.state == "running":
@@ -67,6 +91,7 @@ def writers(snapshot: Snapshot, now: float, here: str, alive: Callable[[int], bo
                     run.started.pid,
                     run.last,
                     run.row.state == "stale",
+                    run.progress,
                 )
     return found
 

@@ -15,7 +15,10 @@ DEFAULT_COLUMNS = (
     "arm",
     "state",
     "accuracy",
+    "test",
     "gap",
+    "gain",
+    "tags",
     "flops",
     "seconds",
     "params",
@@ -89,11 +92,11 @@ class View(BaseModel):
         """
         if self.columns != DEFAULT_COLUMNS:
             return self
-        costs = [key for key in DEFAULT_COLUMNS if key in COSTS and key != self.cost]
         place = DEFAULT_COLUMNS.index("gap") + 1
-        rest = [key for key in DEFAULT_COLUMNS[place:] if key not in COSTS]
-        columns = (*DEFAULT_COLUMNS[:place], self.cost, *(key for key in (*costs, *rest) if key in known))
+        first = [key for key in DEFAULT_COLUMNS[:place] if key != "test" or key in known]
+        rest = [key for key in DEFAULT_COLUMNS[place:] if key in known and key != self.cost]
+        columns = (*first, self.cost, *rest)
         if studies > 1 and self.study is None:
-            number = DEFAULT_COLUMNS.index("number") + 1
+            number = columns.index("number") + 1
             columns = (*columns[:number], "study", *columns[number:])
         return self.changed(columns=columns)

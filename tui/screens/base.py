@@ -10,7 +10,9 @@ from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
 from tui.session import Session
 
-WRITES = frozenset({"launch", "stop", "resume", "clone", "export", "save_view"})  # actions disabled by --readonly
+WRITES = frozenset(
+    {"launch", "stop", "resume", "clone", "export", "save_view", "note", "archive", "delete", "undo"}
+)  # actions disabled by --readonly
 
 
 class LiveScreen(Screen[None]):

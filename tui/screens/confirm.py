@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -15,6 +15,37 @@ from textual.widgets.option_list import Option
 from tui.keys import bindings
 from tui.widgets.options import Options
 from tui.widgets.static import Static
+
+
+class StopScreen(ModalScreen[Literal["study", "trial"] | None]):
+    """Whether to stop a study, or only one trial of it. `trial` is None where no trial at work is chosen."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(
+        ("yes", "answer('study')"),
+        ("only-trial", "answer('trial')"),
+        ("no", "answer('')"),
+        hidden=(("back", "answer('')"), ("quit", "answer('')")),
+    )
+
+    def __init__(self, study: str, trial: str | None, command: str) -> None:
+        super().__init__()
+        self.study, self.trial, self.command = study, trial, command
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialogue"):
+            yield Label(f"Stop study {self.study}?", classes="question", markup=False)
+            text = "y  the study: its trials save a checkpoint and end; `resume` goes on from there."
+            if self.trial is not None:
+                text += f"\nt  only trial {self.trial}: it ends at its next evaluation, as pruned; the search goes on."
+            yield Static(text, markup=False)
+            yield Static(f"$ {self.command}", classes="command", markup=False)
+            only = "      t  only this trial" if self.trial is not None else ""
+            yield Label(f"y  the study{only}      n  no", classes="hint")
+
+    def action_answer(self, what: str) -> None:
+        if what == "trial" and self.trial is None:
+            return
+        self.dismiss("study" if what == "study" else "trial" if what else None)
 
 
 class ConfirmScreen(ModalScreen[bool]):

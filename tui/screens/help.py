@@ -11,14 +11,15 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, Label
 
 from tui.draw.aligned import right, widest
-from tui.draw.cells import GLYPHS, MARKED, PARETO, PINNED, STATES
+from tui.draw.cells import GLYPHS, MARKED, PARETO, PINNED, STATES, TIED
 from tui.keys import MEANINGS, SECTIONS, bindings
 from tui.model import filters
 from tui.widgets.static import Static
 
 LEGEND = "  ".join(f"{GLYPHS[state]} {state}" for state in STATES)
 SIGNS = (
-    f"{PARETO} on the Pareto front   {MARKED} marked   {PINNED} pinned   ~ interval reaches into that of the line above"
+    f"{PARETO} on the Pareto front   {MARKED} marked   {PINNED} pinned   "
+    f"{TIED} not distinguishable from the best on its validation set (95 %)"
 )
 
 

@@ -61,6 +61,9 @@ class LeaderboardScreen(LiveScreen):
             ("draw", "draw"),
             ("clone", "clone"),
             ("resume", "resume"),
+            ("note", "note"),
+            ("archive", "archive"),
+            ("delete", "delete"),
             ("replay", "replay"),
             ("previous", "wind(-5)", "Replay: back"),
             ("next", "wind(5)", "Replay: forward"),
@@ -88,6 +91,10 @@ class LeaderboardScreen(LiveScreen):
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
         self.query_one(RunTable).focus()
+
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        self.table.go_to(self.session.focus_key)  # another screen may have moved it
 
     @property
     def table(self) -> RunTable:
@@ -294,6 +301,20 @@ class LeaderboardScreen(LiveScreen):
             self.session.focus_key = key
             self.session.action_mode("pad")
 
+    # --- notes, archive, trash ---
+
+    def action_note(self) -> None:
+        if key := self.table.current_key:
+            self.session.upkeep.ask_note(*key)
+
+    def action_archive(self) -> None:
+        if keys := self._keys():
+            self.session.upkeep.archive(keys[0][0], [trial for _, trial in keys])
+
+    def action_delete(self) -> None:
+        if key := self.table.current_key:
+            self.session.upkeep.ask_delete(*key)
+
     # --- commands, after a dialogue ---
 
     def _study(self) -> str | None:
@@ -312,7 +333,8 @@ class LeaderboardScreen(LiveScreen):
 
     def action_stop(self) -> None:
         if study := self._study():
-            self.session.ask_stop(study)
+            key = self.table.current_key
+            self.session.ask_stop(study, key[1] if key else None)
 
     def action_resume(self) -> None:
         if study := self._study():
@@ -371,6 +393,8 @@ def summary(board: Board, view: View, marked: int, replay: int | None) -> str:
         words.append("seeds grouped: mean ± 95 %")
     if marked:
         words.append(f"{marked} marked")
+    if board.archived:
+        words.append(f"{board.archived} archived (filter is:archived)")
     if board.splits > 1:
         words.append(f"{board.splits} validation splits: compare within one (data:NAME)")
     return " · ".join(words)

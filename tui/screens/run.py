@@ -47,6 +47,9 @@ class RunScreen(CurvesScreen):
             ("mark", "mark"),
             ("draw", "draw"),
             ("stop", "stop"),
+            ("note", "note"),
+            ("archive", "archive"),
+            ("delete", "delete"),
         ),
     )
 
@@ -161,7 +164,7 @@ class RunScreen(CurvesScreen):
         if self.key in keys:
             place = keys.index(self.key) + by
             if 0 <= place < len(keys):
-                self.key = keys[place]
+                self.key = self.session.focus_key = keys[place]
                 self.followed = (self.key,)
                 self.session.follow(self.followed)
                 self.redraw()
@@ -177,8 +180,18 @@ class RunScreen(CurvesScreen):
         self.session.focus_key = self.key
         self.session.action_mode("pad")
 
+    def action_note(self) -> None:
+        self.session.upkeep.ask_note(*self.key)
+
+    def action_archive(self) -> None:
+        study, trial = self.key
+        self.session.upkeep.archive(study, [trial])
+
+    def action_delete(self) -> None:
+        self.session.upkeep.ask_delete(*self.key)
+
     def action_stop(self) -> None:
-        self.session.ask_stop(self.key[0])
+        self.session.ask_stop(*self.key)
 
 
 def table(pairs: list[facts.Fact]) -> str:

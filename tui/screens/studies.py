@@ -9,7 +9,7 @@ from textual.binding import BindingType
 from textual.widgets import DataTable, Footer
 
 from suite.ranking.leaderboard import text
-from tui.draw.cells import GLYPHS, ago, duration, joules
+from tui.draw.cells import GLYPHS, ago, duration, joules, measured
 from tui.keys import bindings
 from tui.model.detail import Detail, clean
 from tui.model.snapshot import Key, Snapshot, StudyView
@@ -24,8 +24,11 @@ COLUMNS = (
     "done",
     "",
     "best",
+    "test acc",
+    "gain",
     "trial",
     "arm",
+    "tags",
     "energy",
     "at the end",
     "eta",
@@ -42,7 +45,14 @@ class StudiesScreen(LiveScreen):
         ("clone", "clone"),
         ("stop", "stop"),
         ("resume", "resume"),
-        hidden=(("down", "cursor(1)"), ("up", "cursor(-1)"), ("back", "app.mode('board')")),
+        hidden=(
+            ("down", "cursor(1)"),
+            ("up", "cursor(-1)"),
+            ("back", "app.mode('board')"),
+            ("note", "note"),
+            ("archive", "archive"),
+            ("delete", "delete"),
+        ),
     )
 
     def compose(self) -> ComposeResult:
@@ -56,6 +66,12 @@ class StudiesScreen(LiveScreen):
         for name in COLUMNS:
             table.add_column(name, key=name or "bar")
         table.focus()
+
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        table, key = self.query_one(DataTable), self.session.focus_key
+        if key is not None and key[0] in table.rows:
+            table.move_cursor(row=table.get_row_index(key[0]))
 
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
@@ -80,6 +96,8 @@ class StudiesScreen(LiveScreen):
         words = self.session.snapshot.problem or ""
         if view is not None:
             words = view.file.experiment.question if view.file else "study.json cannot be read."
+            if view.note.text:
+                words += f"\nNote: {view.note.text}"
             if view.status and view.status.message:
                 words += f"\n{view.status.message}"
         self.query_one("#question", Static).update(clean(words))
@@ -117,6 +135,18 @@ class StudiesScreen(LiveScreen):
         if view := self.current:
             self.session.ask_stop(view.name)
 
+    def action_note(self) -> None:
+        if view := self.current:
+            self.session.upkeep.ask_note(view.name)
+
+    def action_archive(self) -> None:
+        if view := self.current:
+            self.session.upkeep.archive(view.name)
+
+    def action_delete(self) -> None:
+        if view := self.current:
+            self.session.upkeep.ask_delete(view.name)
+
     def action_resume(self) -> None:
         if view := self.current:
             self.session.ask_resume(view.name)
@@ -128,12 +158,15 @@ def study_cells(view: StudyView, now: float) -> tuple[str, ...]:
     eta = status.eta_seconds if status and status.state == "running" and not view.stale else None
     return (
         view.name,
-        f"{GLYPHS.get(view.state, '?')} {view.state}",
+        f"{GLYPHS.get(view.state, '?')} {view.state}{' archived' if view.note.archived else ''}",
         f"{view.done}/{view.planned}",
         bar(view.done / max(1, view.planned), 10),
         text(best.row, "accuracy") if best else "-",
+        measured(best.row, "test") if best else "-",
+        measured(best.row, "gain") if best else "-",
         f"{best.row.number:04d}" if best else "-",
         best.row.arm if best else "-",
+        " ".join(view.note.tags) or "-",
         joules(view.energy),
         joules(projected(view)),
         duration(eta),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -19,9 +19,9 @@ from suite.ranking.leaderboard import COLUMNS
 from tui.draw.aligned import left, widest
 from tui.draw.cells import GLYPHS, ago, sparkline
 from tui.keys import bindings
-from tui.model.detail import Detail
+from tui.model.detail import Detail, clean
 from tui.model.snapshot import Key, Snapshot
-from tui.model.system import Sample, Sampler, Writer, writers
+from tui.model.system import Host, Sample, Sampler, Writer, hosts, writers
 from tui.screens.base import LiveScreen
 from tui.widgets.budget import bar
 from tui.widgets.static import Static
@@ -30,6 +30,7 @@ from tui.widgets.status_line import StatusLine
 EVERY = 2.0  # seconds between measurements
 KEPT = 60  # measurements of power
 LOW_DISK = 2**30  # bytes
+HEADS, WIDTHS = ("pid", "last write", "power", "memory", "GPU"), (11, 12, 8, 10, 6)
 SIGNS = {"ok": "running", "stale": "stale", "gone": "gone"}
 
 
@@ -77,8 +78,9 @@ class SystemScreen(LiveScreen):
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
         self.query_one(StatusLine).show("System", snapshot, session.problem, session.readonly)
-        found = writers(snapshot, session.clock(), socket.gethostname(), alive)
-        self.query_one("#writers", Static).update(writer_lines(found))
+        here = socket.gethostname()
+        found = hosts(snapshot, writers(snapshot, session.clock(), here, alive), here)
+        self.query_one("#writers", Static).update(host_lines(found, here))
 
     def action_scroll(self, by: int) -> None:
         self.query_one(VerticalScroll).scroll_relative(y=2 * by, animate=False)
@@ -124,13 +126,44 @@ def machine_lines(sample: Sample, watts: tuple[float, ...]) -> list[str]:
     return [*lines, ""]
 
 
-def writer_lines(found: list[Writer]) -> Text:
-    if not found:
-        return Text("Nobody is writing: no controller and no trial is at work.")
-    name = widest(["Writer", *(w.name for w in found)])
-    host = widest(["host", *(w.host for w in found)])
-    lines = [f"{left('Writer', name)}  {left('host', host)}  {'pid':>8}  {'last write':>12}  health"]
-    for w in sorted(found, key=lambda w: (w.health == "ok", w.health, w.name)):
-        sign = GLYPHS[SIGNS[w.health]]
-        lines.append(f"{left(w.name, name)}  {left(w.host, host)}  {w.pid:>8}  {ago(w.silent):>12}  {sign} {w.health}")
-    return Text("\n".join(lines), no_wrap=True)
+def host_lines(found: list[Host], here: str) -> Text:
+    """All hosts, each with its writers, those in trouble first."""
+    every = [writer for host in found for writer in host.writers]
+    name = widest(["writer", *(writer.name for writer in every)])
+    lines = Text(no_wrap=True)
+    for host in found:
+        lines.append(f"{host.name}", style="bold")
+        lines.append(f"{' (this machine)' if host.name == here else ''}  {_about(host)}\n")
+        if host.writers:
+            lines.append(f"  {left('health', 8)}{left('writer', name)}{_figures(HEADS)}\n", style="dim")
+        for writer in sorted(host.writers, key=lambda w: (w.health == "ok", w.health, w.name)):
+            health = left(f"{GLYPHS[SIGNS[writer.health]]} {writer.health}", 8)
+            figures = _figures((str(writer.pid), ago(writer.silent), *_load(writer)))
+            lines.append(f"  {health}{left(writer.name, name)}{figures}\n")
+        lines.append("\n")
+    if not every:
+        lines.append("Nobody is writing: no controller and no trial is at work.")
+    return lines
+
+
+def _figures(cells: Sequence[str]) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
+
+
+def _about(host: Host) -> str:
+    words = [host.ended.hardware] if host.ended.hardware else []
+    words.append(f"{host.ended.trials} trial{'' if host.ended.trials == 1 else 's'} ended")
+    if host.writers:
+        words.append(f"{len(host.writers)} writer{'' if len(host.writers) == 1 else 's'}")
+    if host.silent is not None:
+        words.append(f"last sign {ago(host.silent)}")
+    return clean(" · ".join(words))
+
+
+def _load(writer: Writer) -> tuple[str, str, str]:
+    """Power, memory and GPU load as the trial has reported them."""
+    load = writer.load
+    watts = f"{load.watts:.0f} W" if load and load.watts is not None else "-"
+    memory = COLUMNS["memory"].text(load.memory_bytes) if load and load.memory_bytes is not None else "-"
+    busy = f"{100 * load.gpu_busy:.0f}%" if load and load.gpu_busy is not None else "-"
+    return watts, memory, busy

@@ -30,6 +30,7 @@ from suite.store.files import write_model
 from suite.store.study import StudyDir
 from tui.app import Dashboard, collect_less_often
 from tui.messages import Polled
+from tui.settings import Remembered
 from tui.testing.synthetic import NOW, write_study
 
 LIVE = 200  # running trials that write at every tick
@@ -75,13 +76,15 @@ def in_terminal(results: Path, size: tuple[int, int]) -> Iterator[tuple[subproce
     """The dashboard in a terminal of `size` cells: its process, and the descriptor of what it draws and reads."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+    environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    environment |= {"XDG_STATE_HOME": str(results.parent / "state")}  # nothing is remembered
     process = subprocess.Popen(
         command("tui", "--results", str(results), "--read-write"),
         stdin=slave,
         stdout=slave,
         stderr=slave,
         start_new_session=True,
-        env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"},
+        env=environment,
     )
     os.close(slave)
     try:
@@ -149,8 +152,8 @@ def _read_until(master: int, wanted: bytes, deadline: float) -> float:
 class ManualDashboard(Dashboard):
     """A dashboard without the feed's thread: it polls only when `poll` is called, and its clock stands still."""
 
-    def __init__(self, results: Path, *, readonly: bool = False) -> None:
-        super().__init__(results, readonly=readonly, clock=lambda: NOW)
+    def __init__(self, results: Path, *, readonly: bool = False, last: Remembered | None = None) -> None:
+        super().__init__(results, readonly=readonly, clock=lambda: NOW, last=last or Remembered())
         self.feed.start = lambda: None  # type: ignore[method-assign]
 
     def poll(self) -> None:

@@ -154,6 +154,11 @@ class RunTable(ScrollView, can_focus=True):
         if there:
             self.scroll_to(x=min(there) if by > 0 else max(there), animate=False)
 
+    def go_to(self, key: Key | None) -> None:
+        """Put the cursor on the line of this run, if it has one."""
+        if (place := self.board.place(key)) is not None:
+            self._go(place)
+
     def _go(self, place: int) -> None:
         self.cursor = max(0, min(place, len(self.board.lines) - 1))
         self._chosen = self.current_key or self._chosen
