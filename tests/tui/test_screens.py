@@ -432,6 +432,33 @@ def test_a_command_that_fails_is_reported(results, drive, tmp_path: Path) -> Non
     drive(results, script)
 
 
+def test_what_has_not_changed_is_not_drawn_again(results, drive, monkeypatch) -> None:
+    """Not even in a dialogue, whose cursor does not blink."""
+    drawn: list[str] = []
+
+    async def script(app, pilot) -> None:
+        for key in ("2", "3", "5", "1", "enter", "escape c", "escape question_mark"):
+            await pilot.press(*key.split())
+            await look(app, pilot)
+            with monkeypatch.context() as patch:
+                patch.setattr(app, "_display", lambda *a, key=key: drawn.append(key))
+                for _ in range(2):
+                    await look(app, pilot)
+                await pilot.pause(0.6 if key.endswith("mark") else 0)
+            assert not drawn
+
+    drive(results, script)
+
+
+def test_lists_bear_a_key_before_they_are_drawn(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("ctrl+p", "pagedown", "pageup")
+        await pilot.press("escape", "escape", "s", "tab", "pagedown", "pageup")
+        assert isinstance(app.screen, ChooseScreen)
+
+    drive(results, script, size=(3, 2))
+
+
 def test_a_clean_stop_is_no_error(results, drive, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tui.commands.PROGRAM", ("sh", "-c", "exit 143"))
 
