@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -24,21 +22,22 @@ from textual.widgets import Input
 from suite.errors import WorkError
 from suite.store.files import scratch_dir
 from suite.store.study import StudyDir
-from tui import commands
 from tui.alerting import Alerting, Hook
 from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
 from tui.messages import Polled
 from tui.model.alerts import FAILURES
 from tui.model.board import ACTIVE, Board
-from tui.model.detail import Detail, tail
+from tui.model.detail import Detail
 from tui.model.feed import INTERVAL, Feed
+from tui.model.jobs import Task
 from tui.model.snapshot import Key, Snapshot
 from tui.screens.base import LiveScreen
 from tui.screens.confirm import ConfirmScreen, PromptScreen, StopScreen
 from tui.screens.help import HelpScreen
-from tui.screens.launch import LaunchScreen, form_from
+from tui.screens.launch import LaunchScreen
 from tui.screens.leaderboard import LeaderboardScreen
+from tui.screens.log import LogScreen
 from tui.screens.pad import PadScreen
 from tui.screens.plots import PlotsScreen
 from tui.screens.studies import StudiesScreen
@@ -48,20 +47,11 @@ from tui.settings import Alerts, Remembered, load_settings, recall, remember, se
 from tui.themes import SERIES, THEMES
 from tui.upkeep import Upkeep
 from tui.widgets.options import Palette
+from tui.work import commands
+from tui.work.children import Children
+from tui.work.form import new_form
 
 RESUMED = ("plots", "studies", "system")  # screens that are shown again at the next start; the pad starts a process
-
-STOPPED = (130, 143)  # exit codes of commands that were asked to stop and have stopped cleanly
-
-
-@dataclass(frozen=True)
-class Child:
-    """A command that was started here. It is never ended here; its result is shown in a notification."""
-
-    process: subprocess.Popen[bytes]
-    words: list[str]  # after `mnist-suite`
-    log: Path  # its output
-    done: str  # what is shown when it has succeeded
 
 
 class Dashboard(App[None]):
@@ -120,7 +110,7 @@ class Dashboard(App[None]):
         self.focus_key: Key | None = None
         self.board = Board()
         self.fault: Exception | None = None  # of the application itself, which has ended it
-        self._children: list[Child] = []
+        self.launched = Children()
         self._started_by = os.getppid()
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
         self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
@@ -198,21 +188,18 @@ class Dashboard(App[None]):
                 return
 
     def _report_ended_children(self) -> None:
-        """Notify about every command that has ended: success, or the exit code and the last line of its log."""
-        for child in list(self._children):
-            code = child.process.poll()
-            if code is None:
-                continue
-            self._children.remove(child)
-            title = commands.typed(child.words[:2])
-            if code == 0:
-                self.notify(child.done, title=title, timeout=10, markup=False)
-            elif code in STOPPED:
-                self.notify("Stopped as asked; `resume` goes on from there.", title=title, timeout=10, markup=False)
+        """Say how commands have ended. A failure at the start shows its log at once."""
+        for child in self.launched.ended():
+            task = child.task
+            if task.ending == "done":
+                self.notify(child.done, title=task.name, timeout=10, markup=False)
+            elif task.ending == "stopped":
+                self.notify("Stopped." + (" R resumes it." if task.study else ""), title=task.name, markup=False)
+            elif child.young and type(self.screen) in self.MODES.values():
+                self._show_log(task.name, task.log)
             else:
-                last = next((line for line in reversed(tail(child.log)) if line.strip()), "no output")
-                text = f"ended with code {code}: {last}\n{child.log}"
-                self.notify(text, title=title, severity="error", timeout=15, markup=False)
+                text = f"failed: {task.said}\nO shows its log."
+                self.notify(text, title=task.name, severity="error", timeout=15, markup=False)
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """A cursor that blinks would be paid for by those who sit at the end of a slow line."""
@@ -233,7 +220,7 @@ class Dashboard(App[None]):
             self.push_screen(HelpScreen(self.screen))
 
     def action_command_palette(self) -> None:
-        if not Palette.is_open(self):
+        if not isinstance(self.screen, Palette):
             self.push_screen(Palette(id="--command-palette"))
 
     def action_next_theme(self) -> None:
@@ -249,9 +236,10 @@ class Dashboard(App[None]):
         return not (self.readonly and action == "undo")
 
     async def action_interrupt(self) -> None:
-        """Quit, unless a field has the focus: there this key copies, and arrives here when nothing is selected."""
+        """Quit, unless a field has the focus: there this key copies what is selected, else all of the field."""
         if isinstance(self.focused, Input):
-            self.notify("Nothing is selected to copy. Escape leaves the field; then q quits.")
+            self.copy_to_clipboard(self.focused.value)
+            self.notify("Copied." if self.focused.value else "Escape leaves the field; then q quits.")
         else:
             await self.action_quit()
 
@@ -282,20 +270,58 @@ class Dashboard(App[None]):
 
     # --- commands, each after a dialogue ---
 
-    def start(self, words: list[str], log: Path, begun: str, done: str) -> bool:
+    @property
+    def tasks(self) -> list[Task]:
+        return self.launched.tasks
+
+    def start(self, words: list[str], log: Path, begun: str, done: str, study: str = "", trials: int = 0) -> bool:
+        task = Task(study or " ".join(words[:2]), log, study, trials, self.clock())
         try:
-            process = commands.start(words, log, self.environment)
+            self.launched.start(words, task, done, self.environment)
         except OSError as error:
             self.notify(f"Not started: {error.strerror or error}", severity="error", timeout=10, markup=False)
             return False
-        self._children.append(Child(process, words, log, done))
         self.notify(begun, markup=False)
+        self.refresh_screen()
         self.feed.wake()
         return True
 
+    def open_log(self, study: str | None = None) -> None:
+        task = self.launched.newest(study)
+        if task is not None:
+            self._show_log(task.name, task.log)
+            return
+        study = study or (self.focus_key[0] if self.focus_key else None)
+        log = StudyDir(self.results, study).path / "console.log" if study else None
+        if study and log and log.exists():
+            self._show_log(study, log)
+        else:
+            self.notify(f"No log{f' of {study}' if study else ''}: no command was started from a dashboard.")
+
+    def _show_log(self, name: str, log: Path) -> None:
+        self.launched.seen(log)
+        self.push_screen(LogScreen(name, log))
+
     def ask_launch(self, study: str | None) -> None:
-        view = self.snapshot.study(study) if study is not None else None
-        self.push_screen(LaunchScreen(form_from(view, self.results)))
+        self.push_screen(LaunchScreen(new_form(self.results, self.snapshot.studies, study)))
+
+    def ask_final(self, study: str) -> None:
+        view = self.snapshot.study(study)
+        if view is not None and view.state in ("running", "stopping"):
+            self.notify(f"{study} is at work: the test images are read once, when the search is over.", markup=False)
+            return
+        words = commands.final_words(study, self.results)
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                log = scratch_dir("logs") / f"evaluate-{study}.log"
+                self.start(words, log, f"Final evaluation of {study} started.", f"{study} is evaluated.")
+
+        text = (
+            "The best 3 of each arm are trained with 5 new seeds each; then the test images are read. "
+            "The launch form sets other numbers."
+        )
+        self.push_screen(ConfirmScreen(f"Final evaluation of {study}?", text, commands.typed(words)), answer)
 
     def ask_export(self, key: Key) -> None:
         study, trial = key
@@ -356,12 +382,11 @@ class Dashboard(App[None]):
             self.notify(f"{study} is at work: pid {view.status.pid} on {view.status.host}.", markup=False)
             return
         words = commands.resume_words(study, view.status.workers if view.status else 1, self.results)
+        log = StudyDir(self.results, study).path / "console.log"
 
         def answer(yes: bool | None) -> None:
             if yes:
-                self.start(
-                    words, StudyDir(self.results, study).path / "console.log", f"Resuming {study}.", f"{study} is over."
-                )
+                self.start(words, log, f"Resuming {study}.", f"{study} is over.", study, view.planned)
 
         text = "Unfinished trials go on from their last checkpoint; what is finished stays."
         self.push_screen(ConfirmScreen(f"Resume study {study}?", text, commands.typed(words)), answer)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_config_path
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,8 @@ MEANINGS: dict[str, Meaning] = {
     "archive": Meaning("A", "Archive, or out of the archive", TRIALS),
     "delete": Meaning("D", "Delete", TRIALS),
     "undo": Meaning("ctrl+z", "Take back a note, archiving or deleting", TRIALS),
+    "final": Meaning("F", "Final evaluation", STUDIES),
+    "jobs-log": Meaning("O", "Log of the newest job", STUDIES),
     # --- charts ---
     "axis": Meaning("X", "X axis", CHART),
     "metric": Meaning("m", "Metric", CHART),
@@ -99,6 +101,7 @@ MEANINGS: dict[str, Meaning] = {
     "quit": Meaning("q", "Quit", PROGRAM),
     "interrupt": Meaning("ctrl+c", "Quit, or copy what is selected", PROGRAM),
     "start": Meaning("ctrl+s,f5", "Start", PROGRAM),
+    "check": Meaning("ctrl+t", "Check", PROGRAM),
     "yes": Meaning("y", "Yes", PROGRAM),
     "no": Meaning("n", "No", PROGRAM),
     "only-trial": Meaning("t", "Only this trial", PROGRAM),
@@ -111,10 +114,12 @@ DIALOGUES = frozenset(
 Has = tuple[str, str] | tuple[str, str, str]  # a meaning, the action that does it here, and its text here
 
 
-def bindings(*shown: Has, hidden: tuple[Has, ...] = (), priority: bool = False) -> list[Binding]:
+def bindings(*shown: Has, hidden: tuple[Has, ...] = (), priority: bool = False) -> list[BindingType]:
     """Bindings of a screen or widget: the `shown` ones are in the footer too, the `hidden` ones in the help only."""
-    return [_binding(*has, show=True, priority=priority) for has in shown] + [
-        _binding(*has, show=False, priority=priority) for has in hidden
+    return [
+        _binding(*has, show=show, priority=priority)
+        for entries, show in ((shown, True), (hidden, False))
+        for has in entries
     ]
 
 

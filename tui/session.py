@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tui.model.board import Board
 from tui.model.detail import Detail
+from tui.model.jobs import Task
 from tui.model.snapshot import Key, Snapshot
 from tui.model.view import View
 
@@ -61,11 +62,25 @@ class Session(Protocol):
         """Switch to one of the main screens: board, plots, studies, system or pad."""
         ...
 
-    def start(self, words: list[str], log: Path, begun: str, done: str) -> bool:
+    @property
+    def tasks(self) -> list[Task]:
+        """The commands that were started here, at work or ended."""
+        ...
+
+    def start(self, words: list[str], log: Path, begun: str, done: str, study: str = "", trials: int = 0) -> bool:
         """Start `mnist-suite WORDS` detached, its output appended to `log`; say whether it started.
 
         `begun` is shown at once and `done` when the command has succeeded; a failure is shown with its last line.
+        `study` is the study in which it works, `trials` the number that its search will have.
         """
+        ...
+
+    def open_log(self, study: str | None = None) -> None:
+        """Show the log of the newest command, in this study or at all; else the study's console.log."""
+        ...
+
+    def ask_final(self, study: str) -> None:
+        """Start the final evaluation of a study after a confirmation."""
         ...
 
     def ask_launch(self, study: str | None) -> None:

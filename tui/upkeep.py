@@ -13,11 +13,11 @@ from suite.errors import InputError
 from suite.store.notes import STUDY, Note, read_notes, replace_note, write_note
 from suite.store.study import StudyDir
 from suite.store.trash import TRASH, Discarded, discard, restore
-from tui import commands
 from tui.draw.facts import parent_key
 from tui.model.snapshot import Key, Snapshot
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.note import NoteScreen
+from tui.work import commands
 
 MOST_STEPS = 50  # that can be taken back
 

@@ -28,8 +28,8 @@ from textual_serve.app_service import AppService
 from textual_serve.server import Server, to_int
 
 from suite.errors import InputError
-from tui import commands
 from tui.ending import exit_code, sentence
+from tui.work import commands
 
 HOST = "127.0.0.1"  # not "localhost": another user could take the port at its other address, and be sent the token
 NAMES = frozenset({"127.0.0.1", "localhost", "::1"})  # under which a browser may know this machine

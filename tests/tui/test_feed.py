@@ -13,8 +13,9 @@ from suite.store.files import write_model
 from suite.store.liveness import STALE_SECONDS, process_id
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir
-from tui.model.detail import POINTS, Follower, clean, read_validation, tail
+from tui.model.detail import POINTS, Follower, read_validation
 from tui.model.feed import Feed, Watcher
+from tui.model.logs import clean, tail
 from tui.model.snapshot import Run
 from tui.testing.synthetic import NOW, make_record, make_trial, write_status, write_study, write_trial
 from tui.widgets.budget import budget_line
@@ -232,7 +233,7 @@ def test_following_a_trial(results: Path) -> None:
     follower = Follower(directory)
     detail = follower.poll()
     assert len(detail.loss) == 20 and len(detail.accuracy) == 5 and detail.validation is not None
-    assert detail.console[:1] == ("epoch 1",) and "finished" in detail.log[-1]
+    assert detail.console[:1] == ((1, "epoch 1"),) and "finished" in detail.log[-1][1]
     assert follower.poll() is detail and not detail.memory  # of a version that did not read it
     update = {"watts": 60.5, "memory_bytes": 2**30, "gpu_busy": 0.5}
     EventWriter(directory.events).append(progress(500).model_copy(update=update))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -17,13 +18,17 @@ from tui.model.system import Gpu, Sample, writers
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen, StopScreen
 from tui.screens.launch import LaunchScreen
 from tui.screens.leaderboard import LeaderboardScreen
+from tui.screens.log import LogScreen
 from tui.screens.pad import probability_lines
 from tui.screens.plots import FIGURES
 from tui.screens.run import TABS, RunScreen
+from tui.screens.studies import StudiesScreen
 from tui.testing.synthetic import NOW, write_status, write_study, write_trial
 from tui.widgets.canvas import Canvas
 from tui.widgets.chart import Chart
 from tui.widgets.checklist import Checklist
+from tui.widgets.choice import Choice
+from tui.work import children
 
 SOAK = "MNIST_SUITE_SOAK" in os.environ
 
@@ -319,9 +324,7 @@ EXPERIMENT = Experiment(name="own", question="Mine?", dataset="mnist", arms={{"o
 
 
 @pytest.mark.slow
-def test_a_file_is_run_when_its_field_is_left_and_not_before(
-    tmp_path: Path, results, drive, screen_text, monkeypatch
-) -> None:
+def test_a_file_is_run_on_request_and_not_before(tmp_path: Path, results, drive, screen_text, monkeypatch) -> None:
     path, runs, started = tmp_path / "own.py", tmp_path / "own.py.runs", []
     path.write_text(OWN.format(""))
 
@@ -339,11 +342,13 @@ def test_a_file_is_run_when_its_field_is_left_and_not_before(
         for end in range(len(str(path)) - 4, len(str(path)) + 1):
             field.value = str(path)[:end]
             await pilot.pause()
-        await pilot.press("left", "right")
-        assert not runs.exists() and "enter runs this file" in screen_text(app)
-        await pilot.press("enter")
-        await until(pilot, lambda: "Mine?" in screen_text(app))
+        await pilot.press("left", "right", "enter")
+        assert not runs.exists() and "ctrl+t runs this file" in screen_text(app)
+        await pilot.press("ctrl+t")
+        await until(pilot, lambda: "it can start" in screen_text(app))
+        assert "Mine?" in screen_text(app)
         assert form.form.arms == () and form.query_one("#arms", Checklist).chosen == ("one",)
+        assert runs.read_text() == "x"
         await pilot.press("escape", "n")
         app.focused.value = str(path)
         await pilot.press("escape")  # closing the form runs nothing
@@ -398,6 +403,10 @@ def test_launch_form(results, drive, screen_text, monkeypatch) -> None:
         await pilot.press("space")
         await pilot.pause()
         assert form.form.arms and len(form.form.arms) == arms.option_count - 1
+        form.query_one("#engine", Choice).focus()
+        await pilot.press("right", "left", "enter")
+        assert isinstance(app.screen, ChooseScreen)
+        await pilot.press("escape")
         await pilot.press("ctrl+s")
         assert isinstance(app.screen, ConfirmScreen)
         await pilot.press("y")
@@ -405,6 +414,7 @@ def test_launch_form(results, drive, screen_text, monkeypatch) -> None:
         words, log = started[0][:2]
         assert words[:6] == ["sweep", "mnist", "--study", "new", "--trials", "6"] and "--arms" in words
         assert log == StudyDir(results, "new").path / "console.log"
+        assert started[0][4:] == ("new", 6)
         assert isinstance(app.screen, LeaderboardScreen)
 
     drive(results, script)
@@ -420,12 +430,111 @@ def test_a_clone_starts_with_the_settings_of_its_study(results, drive) -> None:
     drive(results, script)
 
 
-def test_a_command_that_fails_is_reported(results, drive, tmp_path: Path) -> None:
+def test_the_form_of_each_command(results, drive, screen_text, monkeypatch) -> None:
+    started = []
+
     async def script(app, pilot) -> None:
-        assert app.start(["no-such-command"], tmp_path / "console.log", "begun", "done")
-        app._children[0].process.wait()
+        monkeypatch.setattr(app, "start", lambda *a: started.append(a) or True)
+        await pilot.press("n")
+        app.screen.query_one("#limit", Input).value = "200"
+        await pilot.press("shift+tab", "right")
+        await pilot.pause()
+        assert "mnist-suite pretrain --limit 200" in screen_text(app)  # a field of both commands keeps its value
+        await pilot.press("right")
+        await pilot.pause()
+        app.screen.query_one("#base", Input).value = "cnn"
+        app.screen.query_one("#strategy", Choice).focus()
+        await pilot.press("right", "tab", "tab", "space")
+        await pilot.pause()
+        assert "finetune --backbone cnn --strategy head --pretrained --limit 200" in screen_text(app)
+        await pilot.press("ctrl+s", "y")
+        assert started[0][0][:2] == ["finetune", "--backbone"] and started[0][4:] == ("", 0)
+        await pilot.press("n", "shift+tab", "left")
+        await pilot.pause()
+        app.screen.query_one("#of", Input).value = "none"
+        await pilot.press("ctrl+s")
+        assert isinstance(app.screen, LaunchScreen) and app.screen.problems == {"of": "there is no such study"}
+        app.screen.query_one("#of", Input).value = "mnist"
+        await pilot.pause()
+        assert "evaluate mnist --final" in screen_text(app)
+
+    drive(results, script, size=(120, 30))
+
+
+@pytest.mark.parametrize("key", ["n", "N", "F", "R"])
+def test_readonly_starts_nothing(results, drive, key: str) -> None:
+    async def script(app, pilot) -> None:
+        for screen in ("1", "3"):
+            await pilot.press(screen, key)
+            assert isinstance(app.screen, (LeaderboardScreen, StudiesScreen))
+
+    drive(results, script, readonly=True)
+
+
+def test_the_final_evaluation_waits_until_the_search_is_over(results, drive, monkeypatch) -> None:
+    started = []
+
+    async def script(app, pilot) -> None:
+        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        await pilot.press("F")
+        assert isinstance(app.screen, LeaderboardScreen)
+        write_status(StudyDir(results, "mnist"), ["finished"] * 10, running=False)
         await look(app, pilot)
-        assert any("code 2" in n.message for n in app._notifications)
+        await pilot.press("F", "y")
+        assert started[0][0][:3] == ["evaluate", "mnist", "--final"]
+
+    drive(results, script)
+
+
+PROGRAMS = {
+    "import sys; print('one\\ntwo'); sys.exit(2)": "failed",
+    "import sys; print('Stopped'); sys.exit(143)": "stopped",
+    "print('bye')": "done",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_how_a_command_ends(results, drive, screen_text, tmp_path: Path, monkeypatch, program: str) -> None:
+    monkeypatch.setattr(children, "PROGRAM", (sys.executable, "-c", program))
+    ending = PROGRAMS[program]
+
+    async def script(app, pilot) -> None:
+        assert app.start(["sweep", "mnist"], tmp_path / "new.log", "begun", "It is done.", "new", 5)
+        await pilot.pause()
+        assert "● new: starting, then 5 trials" in screen_text(app)  # from the first second
+        next(iter(app.launched)).process.wait()
+        await look(app, pilot)
+        said = " ".join(n.message for n in app._notifications)
+        severities = {n.severity for n in app._notifications}
+        assert severities == {"information"}, said
+        assert ("It is done." in said, "Stopped" in said) == (ending == "done", ending == "stopped")
+        assert isinstance(app.screen, LogScreen) == (ending == "failed")  # a failure at once shows its log
+        if ending == "failed":
+            await pilot.app.workers.wait_for_complete()
+            await pilot.pause()
+            assert "2  two" in screen_text(app)
+            await pilot.press("escape")
+        await look(app, pilot)
+        assert "new:" not in screen_text(app)
+
+    drive(results, script)
+
+
+def test_a_late_failure_is_a_line_until_its_log_is_read(results, drive, screen_text, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(children, "PROGRAM", (sys.executable, "-c", "raise SystemExit('too bad')"))
+    monkeypatch.setattr(children, "AT_ONCE", 0.0)
+
+    async def script(app, pilot) -> None:
+        assert app.start(["export", "mnist/7"], tmp_path / "export.log", "begun", "done")
+        next(iter(app.launched)).process.wait()
+        await look(app, pilot)
+        await pilot.press("3")
+        assert "✗ export mnist/7: O its log · failed: too bad (code 1)" in screen_text(app)
+        await pilot.press("1", "O")
+        assert isinstance(app.screen, LogScreen)
+        await pilot.press("escape")
+        await look(app, pilot)
+        assert "export mnist/7:" not in screen_text(app)
         (tmp_path / "file").write_text("")
         assert not app.start(["x"], tmp_path / "file" / "console.log", "begun", "done")
 
@@ -459,17 +568,51 @@ def test_lists_bear_a_key_before_they_are_drawn(results, drive) -> None:
     drive(results, script, size=(3, 2))
 
 
-def test_a_clean_stop_is_no_error(results, drive, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tui.commands.PROGRAM", ("sh", "-c", "exit 143"))
+def test_a_failed_run_opens_at_its_log_which_can_be_searched(results, drive, screen_text) -> None:
+    failed = next(trial for trial in StudyDir(results, "mnist").trials() if "CUDA" in trial.events.read_text())
 
     async def script(app, pilot) -> None:
-        assert app.start(["sweep"], tmp_path / "console.log", "begun", "done")
-        app._children[0].process.wait()
+        app.push_screen(RunScreen(("mnist", failed.path.name)))
         await look(app, pilot)
-        (told,) = [n for n in app._notifications if "begun" not in n.message]
-        assert told.severity == "information" and "Stopped as asked" in told.message
+        await look(app, pilot)
+        assert app.screen.tab == "log" and "CUDA out of memory" in screen_text(app)
+        count = len(failed.events.read_text().splitlines())
+        await pilot.press("slash", *"cuda", "enter")
+        await pilot.pause()
+        assert "1 line with 'cuda'" in screen_text(app) and f"{count}  " in screen_text(app)
+        assert "images_per_second" not in screen_text(app)
+        await pilot.press("escape")
+        assert "images_per_second" in screen_text(app) and isinstance(app.screen, RunScreen)
 
     drive(results, script)
+
+
+def test_a_log_follows_its_end_unless_it_is_scrolled_up(results, drive, screen_text) -> None:
+    log = StudyDir(results, "mnist").path / "console.log"
+    log.write_text("".join(f"line {i}\n" for i in range(1, 101)))
+
+    async def read(app, pilot) -> str:
+        await look(app, pilot)
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        return screen_text(app)
+
+    async def script(app, pilot) -> None:
+        await pilot.press("3", "O")
+        assert "100  line 100" in await read(app, pilot)
+        with log.open("a") as file:
+            file.write("more\n")
+            file.flush()
+            assert "101  more" in await read(app, pilot)
+            await pilot.press("g")
+            file.write("and more\n")
+            file.flush()
+            text = await read(app, pilot)
+            assert "  1  line 1" in text and "and more" not in text
+            await pilot.press("G")
+            assert "102  and more" in await read(app, pilot)
+
+    drive(results, script, size=(80, 24))
 
 
 @pytest.mark.slow

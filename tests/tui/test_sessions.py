@@ -146,14 +146,16 @@ def launch(terminal: Terminal) -> None:
     terminal.until("mnist-suite sweep mnist")  # the form is open, its first field has the focus
     time.sleep(0.5)
     terminal.type(str(terminal.folder / "quick.py"))
-    terminal.until("enter runs this file")
-    terminal.keys("Enter")
+    terminal.until("ctrl+t runs this file")
+    terminal.keys("C-t")
     terminal.until("Does it start?")
+    terminal.keys("Tab")
     terminal.type("quick")
     terminal.until("--study quick")
     terminal.keys("C-s")
     terminal.until("Start study quick?")
     terminal.keys("y")
+    terminal.until("quick: starting, then 2 trials")
 
 
 def wait_for_end(study: StudyDir, seconds: float = 200, trials: int = 2) -> None:

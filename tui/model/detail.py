@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -13,14 +12,13 @@ from typing import Any
 
 from suite.spec import Evaluated, Line, Progress
 from suite.store.events import EventReader
-from suite.store.files import open_plain, read_bytes
+from suite.store.files import read_bytes
 from suite.store.trial import TrialDir
+from tui.model.logs import LogReader, Numbered, clean
 
 POINTS = 2000  # of a curve; when there are more, every second one is dropped
-LINES = 400  # of the log tail
-TAIL_BYTES = 64 * 1024  # of console.log
+LINES = 400  # of the events and of console.log
 CURVES = ("loss", "lr", "speed", "accuracy", "validation_loss", "power", "memory", "gpu")  # fields of `Detail`
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,8 @@ class Detail:
     power: tuple[Point, ...] = ()  # watts
     memory: tuple[Point, ...] = ()  # bytes
     gpu: tuple[Point, ...] = ()  # how busy it is, 0 to 1
-    log: tuple[str, ...] = ()  # one line an event
-    console: tuple[str, ...] = ()
+    log: tuple[Numbered, ...] = ()  # one line an event, the last of them
+    console: tuple[Numbered, ...] = ()  # the last lines of console.log
     validation: Validation | None = None
     bad_lines: int = 0
 
@@ -99,9 +97,10 @@ class Follower:
         self.directory = directory
         self._reader = EventReader(directory.events)
         self._curves = {name: Curve() for name in CURVES}
-        self._log: deque[str] = deque(maxlen=LINES)
+        self._log: deque[Numbered] = deque(maxlen=LINES)
+        self._events = 0
         self._signature: object = None
-        self._console: tuple[str, ...] = ()
+        self._console = LogReader(directory.console, LINES)
         self._validation: Validation | None = None
         self._detail = Detail()
 
@@ -110,18 +109,18 @@ class Follower:
         lines = self._reader.poll()
         for line in lines:
             self._add_event(line)
-        signature = (file_signature(self.directory.console), file_signature(self.directory.path / "validation.json"))
+        written = self._console.poll()
+        signature = file_signature(self.directory.path / "validation.json")
         if signature != self._signature:
             self._signature = signature
-            self._console = tail(self.directory.console)
             self._validation = read_validation(self.directory.path / "validation.json")
-        elif not lines and self._reader.bad == self._detail.bad_lines:
+        elif not lines and not written and self._reader.bad == self._detail.bad_lines:
             return self._detail
         curves = {name: tuple(curve.points) for name, curve in self._curves.items()}
         self._detail = Detail(
             **curves,
             log=tuple(self._log),
-            console=self._console,
+            console=tuple(self._console.lines),
             validation=self._validation,
             bad_lines=self._reader.bad,
         )
@@ -129,7 +128,9 @@ class Follower:
 
     def _add_event(self, line: Line) -> None:
         event = line.event
-        self._log.append(f"{time.strftime('%H:%M:%S', time.localtime(line.time))}  {describe(event)}")
+        self._events += 1
+        text = f"{time.strftime('%H:%M:%S', time.localtime(line.time))}  {describe(event)}"
+        self._log.append((self._events, text))
         if event.kind == "started":
             for curve in self._curves.values():
                 curve.rewind(event.step)
@@ -154,23 +155,6 @@ def describe(event: Any) -> str:
     fields = event.model_dump(exclude={"kind"}, exclude_none=True)
     words = (f"{key}={value:.5g}" if isinstance(value, float) else f"{key}={value}" for key, value in fields.items())
     return clean(f"{event.kind:<12}{' '.join(words)}")
-
-
-def clean(text: str) -> str:
-    """Remove escape sequences and control characters, so that no log can control the terminal."""
-    return ESCAPES.sub("", text.replace("\t", "    ").replace("\n", " "))
-
-
-def tail(path: Path) -> tuple[str, ...]:
-    """The last LINES lines of a text file; at most TAIL_BYTES are read."""
-    try:
-        with open(open_plain(path), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ()
-    # a progress bar rewrites its line after carriage returns: only its last state is kept
-    return tuple(clean(line.rstrip("\r").rpartition("\r")[2]) for line in text.split("\n"))[-LINES:]
 
 
 def read_validation(path: Path) -> Validation | None:

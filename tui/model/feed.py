@@ -25,7 +25,8 @@ from suite.store.notes import NO_NOTE, NOTES_FILE, STUDY, read_notes
 from suite.store.study import FINAL, StudyDir
 from suite.store.trial import TrialDir, TrialState
 from tui.model.detail import Detail, Follower, file_signature
-from tui.model.snapshot import Key, Run, Snapshot, StudyView
+from tui.model.jobs import opening
+from tui.model.snapshot import Key, Opening, Run, Snapshot, StudyView
 
 INTERVAL = 0.5  # seconds between polls
 SLICE = 0.25  # seconds of reading new trials, after which those read so far are shown
@@ -116,6 +117,7 @@ class Watcher:
         self._studies: dict[str, WatchedStudy] = {}
         self._version = 0
         self._last = Snapshot()
+        self._openings: tuple[Opening, ...] = ()
 
     def poll(self, budget: float = float("inf")) -> Snapshot:
         """Return the present state. After `budget` seconds, the rest of the new trials is left to the next poll."""
@@ -134,7 +136,7 @@ class Watcher:
         if changed or problem != self._last.problem or loading != self._last.loading or not self._version:
             self._version += 1
             views = tuple(study.view for _, study in sorted(self._studies.items()))
-            self._last = Snapshot(self._version, self.clock(), views, loading, problem)
+            self._last = Snapshot(self._version, self.clock(), views, loading, problem, self._openings)
         return self._last
 
     def _gone(self) -> Snapshot:
@@ -159,7 +161,10 @@ class Watcher:
         for name in new:
             view = StudyView(name, None, None, False, ())
             self._studies[name] = WatchedStudy(StudyDir(self.results, name), view, Pulse(self.clock, self.monotonic))
-        return bool(gone or new)
+        found = (one for name in sorted(names - there) if (one := opening(self.results / name)) is not None)
+        openings = tuple(sorted(found, key=lambda one: one.since))
+        changed, self._openings = openings != self._openings, openings
+        return bool(gone or new or changed)
 
     def _poll_study(self, study: WatchedStudy, deadline: float) -> bool:
         now, view, directory = self.clock(), study.view, study.directory

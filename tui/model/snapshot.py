@@ -94,6 +94,20 @@ class StudyView:
         return max(done, key=lambda run: (run.row.accuracy or 0.0, -run.row.number), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A study whose controller prepares: it holds controller.lock and has not written study.json yet."""
+
+    study: str
+    pid: int
+    host: str
+    since: float = 0.0  # when the lock was taken, by the clock that stamps files
+
+    @property
+    def holder(self) -> tuple[int, str]:
+        return self.pid, self.host
+
+
 @dataclass(frozen=True)
 class Ended:
     """What the records of one host tell."""
@@ -112,6 +126,7 @@ class Snapshot:
     studies: tuple[StudyView, ...] = ()
     loading: int = 0  # trials that are listed, but not read yet
     problem: str | None = None  # why there is no study, or why this is an earlier state
+    openings: tuple[Opening, ...] = ()
 
     @cached_property
     def runs(self) -> list[Run]:

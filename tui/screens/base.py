@@ -11,7 +11,7 @@ from tui.model.snapshot import Key, Snapshot
 from tui.session import Session
 
 WRITES = frozenset(
-    {"launch", "stop", "resume", "clone", "export", "save_view", "note", "archive", "delete", "undo"}
+    {"launch", "stop", "resume", "clone", "export", "save_view", "final", "note", "archive", "delete", "undo"}
 )  # actions disabled by --readonly
 
 

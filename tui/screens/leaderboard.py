@@ -11,12 +11,12 @@ from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Footer, Input
 
-from tui import commands
 from tui.draw.cells import title
 from tui.keys import bindings
 from tui.model.board import Board, arrange, known_columns
 from tui.model.detail import Detail
 from tui.model.filters import FilterError
+from tui.model.jobs import jobs
 from tui.model.replay import Replay
 from tui.model.snapshot import Key, Snapshot
 from tui.model.view import UNSORTABLE, View
@@ -27,10 +27,12 @@ from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen
 from tui.screens.run import RunScreen
 from tui.widgets.budget import Budget
+from tui.widgets.jobs import Jobs
 from tui.widgets.preview import Preview
 from tui.widgets.run_table import RunTable
 from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
+from tui.work import commands
 
 
 class LeaderboardScreen(LiveScreen):
@@ -64,6 +66,8 @@ class LeaderboardScreen(LiveScreen):
             ("note", "note"),
             ("archive", "archive"),
             ("delete", "delete"),
+            ("final", "final"),
+            ("jobs-log", "jobs_log"),
             ("replay", "replay"),
             ("previous", "wind(-5)", "Replay: back"),
             ("next", "wind(5)", "Replay: forward"),
@@ -85,6 +89,7 @@ class LeaderboardScreen(LiveScreen):
         with Horizontal():
             yield RunTable(id="table")
             yield Preview(id="preview")
+        yield Jobs()
         yield Budget(id="budget")
         yield Footer()
 
@@ -106,6 +111,8 @@ class LeaderboardScreen(LiveScreen):
         session = self.session
         self.query_one(StatusLine).show("Board", snapshot, session.problem, session.readonly)
         self.query_one(Budget).show(snapshot, session.view.study, session.clock())
+        shown = [view.name for view in snapshot.studies if session.view.study in (None, view.name)]
+        self.query_one(Jobs).show(jobs(snapshot, session.tasks, shown))
         state = (
             snapshot.version,
             session.view,
@@ -339,6 +346,13 @@ class LeaderboardScreen(LiveScreen):
     def action_resume(self) -> None:
         if study := self._study():
             self.session.ask_resume(study)
+
+    def action_final(self) -> None:
+        if study := self._study():
+            self.session.ask_final(study)
+
+    def action_jobs_log(self) -> None:
+        self.session.open_log()
 
     def action_export(self) -> None:
         if key := self.table.current_key:

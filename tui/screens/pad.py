@@ -14,19 +14,19 @@ from textual.geometry import Size
 from textual.widgets import Footer
 
 from suite.ranking.leaderboard import text
-from tui import commands
 from tui.draw.aligned import cut, right, widest
 from tui.keys import bindings
 from tui.messages import Predicted
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Run, Snapshot
-from tui.predictor import Predictor, preparation, sample
 from tui.screens.base import LiveScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen
 from tui.widgets.budget import bar
 from tui.widgets.canvas import Canvas
 from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
+from tui.work import commands
+from tui.work.predictor import Predictor, preparation, sample
 
 OFFERED = 50  # models to choose from
 PATH = "path"  # the choice of a directory instead of a trial

@@ -8,6 +8,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Grid, VerticalScroll
+from textual.scroll_view import ScrollView
 from textual.widgets import Footer, TabbedContent, TabPane
 
 from tui.draw import facts
@@ -20,6 +21,7 @@ from tui.model.detail import Detail
 from tui.model.snapshot import Key, Run, Snapshot
 from tui.screens.curves import CurvesScreen
 from tui.widgets.chart import Chart
+from tui.widgets.log_view import LogView
 from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
@@ -40,6 +42,7 @@ class RunScreen(CurvesScreen):
             ("smooth", "smooth"),
             ("next-run", "neighbour(1)"),
             ("previous-run", "neighbour(-1)"),
+            ("filter", "search", "Search the log"),
             ("down", "scroll(1)"),
             ("up", "scroll(-1)"),
             ("first", "edge(-1)", "Top"),
@@ -61,11 +64,17 @@ class RunScreen(CurvesScreen):
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
         yield Static(id="life", markup=False)
-        with TabbedContent(id="tabs"):
+        run = self.session.snapshot.find(self.key)
+        first = "log" if run is not None and run.row.state == "failed" else TABS[0]
+        with TabbedContent(id="tabs", initial=first):
             with TabPane("Curves", id="curves"), Grid(id="charts"):
                 for quantity in QUANTITIES:
                     yield Chart(id=f"chart-{quantity}")
             for name in TABS[1:]:
+                if name == "log":
+                    with TabPane("Log", id="log"):
+                        yield LogView()
+                    continue
                 with TabPane(name.capitalize(), id=name), VerticalScroll(can_focus=False):
                     yield Static(id=f"text-{name}", markup=False)
         yield Static(id="axis-note", markup=False)
@@ -99,14 +108,15 @@ class RunScreen(CurvesScreen):
         if tab == "curves":
             self._curves(run, detail)
             return
+        if tab == "log":
+            console = detail.console or [(1, "No console.log.")]
+            self.query_one(LogView).show([("events", detail.log), ("console.log", console)])
+            return
         pane = self.query_one(f"#text-{tab}", Static)
         if tab == "config":
             pane.update(table(facts.configuration(run)) + "\n\n* chosen by the search")
         elif tab == "cost":
             pane.update(table(facts.costs(run)))
-        elif tab == "log":
-            console = ["", "console.log", *detail.console] if detail.console else ["", "No console.log."]
-            pane.update(Text("\n".join([*detail.log[-100:], *console])))
         elif tab == "digits":
             pane.update(self._digits(detail))
         else:
@@ -147,7 +157,9 @@ class RunScreen(CurvesScreen):
     def action_tab(self, by: int) -> None:
         self.query_one(TabbedContent).active = TABS[(TABS.index(self.tab) + by) % len(TABS)]
 
-    def _pane(self) -> VerticalScroll | None:
+    def _pane(self) -> ScrollView | VerticalScroll | None:
+        if self.tab == "log":
+            return self.query_one(LogView).lines
         return self.query_one(f"#{self.tab}").query(VerticalScroll).first() if self.tab != "curves" else None
 
     def action_scroll(self, by: int) -> None:
@@ -157,6 +169,17 @@ class RunScreen(CurvesScreen):
     def action_edge(self, end: int) -> None:
         if pane := self._pane():
             pane.scroll_home(animate=False) if end < 0 else pane.scroll_end(animate=False)
+
+    def action_search(self) -> None:
+        self.query_one(TabbedContent).active = "log"
+        self.query_one(LogView).lines.focus()
+        self.call_after_refresh(self.query_one(LogView).search)
+
+    def action_close(self) -> None:
+        if self.query_one(LogView).searching:
+            self.query_one(LogView).leave()
+        else:
+            super().action_close()
 
     def action_neighbour(self, by: int) -> None:
         """Show the run below or above on the leaderboard."""

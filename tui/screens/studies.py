@@ -12,9 +12,11 @@ from suite.ranking.leaderboard import text
 from tui.draw.cells import GLYPHS, ago, duration, joules, measured
 from tui.keys import bindings
 from tui.model.detail import Detail, clean
+from tui.model.jobs import jobs
 from tui.model.snapshot import Key, Snapshot, StudyView
 from tui.screens.base import LiveScreen
 from tui.widgets.budget import bar, projected
+from tui.widgets.jobs import Jobs
 from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
@@ -45,7 +47,9 @@ class StudiesScreen(LiveScreen):
         ("clone", "clone"),
         ("stop", "stop"),
         ("resume", "resume"),
+        ("jobs-log", "jobs_log", "Log"),
         hidden=(
+            ("final", "final"),
             ("down", "cursor(1)"),
             ("up", "cursor(-1)"),
             ("back", "app.mode('board')"),
@@ -59,6 +63,7 @@ class StudiesScreen(LiveScreen):
         yield StatusLine(id="status")
         yield DataTable(id="studies", cursor_type="row", zebra_stripes=True)
         yield Static(id="question", markup=False)
+        yield Jobs()
         yield Footer()
 
     def on_mount(self) -> None:
@@ -76,6 +81,7 @@ class StudiesScreen(LiveScreen):
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
         self.query_one(StatusLine).show("Studies", snapshot, session.problem, session.readonly)
+        self.query_one(Jobs).show(jobs(snapshot, session.tasks, [view.name for view in snapshot.studies]))
         table = self.query_one(DataTable)
         known = {key.value: key for key in table.rows}
         there = {view.name for view in snapshot.studies}
@@ -146,6 +152,15 @@ class StudiesScreen(LiveScreen):
     def action_delete(self) -> None:
         if view := self.current:
             self.session.upkeep.ask_delete(view.name)
+
+    def action_final(self) -> None:
+        if view := self.current:
+            self.session.ask_final(view.name)
+
+    def action_jobs_log(self) -> None:
+        newest = self.session.tasks[-1:]
+        waiting = newest and self.session.snapshot.study(newest[0].study) is None  # its study has no row yet
+        self.session.open_log(None if waiting or not self.current else self.current.name)
 
     def action_resume(self) -> None:
         if view := self.current:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from suite.store.files import scratch_dir
-from tui.commands import PROGRAM, export_words, last_line
+from tui.work.commands import PROGRAM, export_words, last_line
 
 Pixels = Sequence[Sequence[int]]  # rows of grey levels, 0 to 255
 Answer = Callable[[str, dict[str, float]], object]

@@ -1,65 +1,25 @@
 import ast
 import asyncio
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import tui
 from suite.errors import InputError
-from suite.spec.load import experiment_names, load_experiment
-from tui import commands
-from tui.commands import (
-    Form,
+from tui.work import commands
+from tui.work.commands import (
     declared,
+    dry_run,
     free_name,
     model_folder,
     new_folder,
-    problems,
     refusal,
     resume_words,
-    start,
-    sweep_words,
     typed,
 )
-
-
-def test_a_form_becomes_a_command_line(tmp_path: Path) -> None:
-    form = Form("mnist", "my", "20", "2", "local", "cuda:1", "500", ("a", "b"))
-    expected = "mnist-suite sweep mnist --study my --trials 20 --arms a,b --workers 2 --device cuda:1 --limit 500"
-    assert typed(sweep_words(form, Path("/r"))) == f"{expected} --results /r"
-    assert typed(sweep_words(Form("x y.py", "s"), Path("/r"))).startswith("mnist-suite sweep 'x y.py' --study s")
-
-
-@pytest.mark.parametrize("name", experiment_names())
-def test_builtin_experiments_are_valid_in_the_form(name: str, tmp_path: Path) -> None:
-    assert problems(Form(name, "s"), load_experiment(name), tmp_path) == {}
-
-
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("study", ""),
-        ("study", "../up"),
-        ("study", "mnist"),
-        ("trials", "0"),
-        ("trials", "1"),
-        ("trials", "²"),
-        ("workers", "-1"),
-        ("engine", "steam"),
-        ("device", "tpu"),
-        ("limit", "3"),
-        ("arms", ("none",)),
-    ],
-)
-def test_errors_are_reported_by_field(results: Path, field: str, value: object) -> None:
-    form = Form(**({"experiment": "mnist", "study": "new"} | {field: value}))
-    assert set(problems(form, load_experiment("mnist"), results)) == {field}
-    assert problems(Form("x", "new"), "there is none", results) == {"experiment": "there is none"}
 
 
 def test_a_folder_that_cannot_be_is_refused_with_its_reason(tmp_path: Path) -> None:
@@ -85,16 +45,21 @@ EXPERIMENT = Experiment(name="own", question="{{?", dataset="mnist", arms={{"a":
 def test_a_file_is_run_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "own.py"
     path.write_text(FILE.format("open(__file__ + '.pid', 'w').write(str(__import__('os').getpid()))"))
-    found = asyncio.run(declared(str(path), os.environ))
+    found = declared(asyncio.run(dry_run(["sweep", str(path)], os.environ)))
     assert found.name == "own" and list(found.arms) == ["a"]
     assert int((tmp_path / "own.py.pid").read_text()) != os.getpid()
     path.write_text(FILE.format("raise SystemExit(3)"))
     with pytest.raises(InputError, match="could not be loaded: SystemExit: 3"):
-        asyncio.run(declared(str(path), os.environ))
+        asyncio.run(dry_run(["sweep", str(path)], os.environ))
     path.write_text(FILE.format("time.sleep(60)"))
     monkeypatch.setattr(commands, "CHECK_SECONDS", 0.5)
-    with pytest.raises(InputError, match="not loaded within"):
-        asyncio.run(declared(str(path), os.environ))
+    with pytest.raises(InputError, match="did not end within"):
+        asyncio.run(dry_run(["sweep", str(path)], os.environ))
+
+
+def test_a_refused_command_says_why() -> None:
+    with pytest.raises(InputError, match=r"^There is no experiment 'none'"):
+        asyncio.run(dry_run(["sweep", "none"], os.environ))
 
 
 def test_resuming_names_the_study_and_not_the_experiment() -> None:
@@ -107,34 +72,6 @@ def test_free_names(tmp_path: Path) -> None:
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist-2").mkdir()
     assert free_name("mnist", tmp_path) == "mnist-3" == free_name("mnist-2", tmp_path)
-
-
-def test_a_command_has_a_session_of_its_own_and_gets_no_color(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "import os, sys; print(os.getsid(0) == os.getpid(), os.environ['NO_COLOR'], sys.argv[1:])"
-    monkeypatch.setattr(commands, "PROGRAM", (sys.executable, "-c", program))
-    process = start(["a", "b c"], tmp_path / "study" / "console.log", {**os.environ, "NO_COLOR": "1"})
-    assert process.wait(20) == 0
-    assert (tmp_path / "study" / "console.log").read_text() == "True 1 ['a', 'b c']\n"
-
-
-def test_a_command_outlives_a_killed_dashboard(tmp_path: Path) -> None:
-    """The process that started the command is killed with SIGKILL; the command runs to its end."""
-    done, log = tmp_path / "done", tmp_path / "console.log"
-    child = f"import time, pathlib; time.sleep(1); pathlib.Path({str(done)!r}).write_text('x')"
-    launcher = (
-        "import sys, time; from pathlib import Path; from tui import commands\n"
-        f"commands.PROGRAM = (sys.executable, '-c', {child!r})\n"
-        f"commands.start([], Path({str(log)!r}))\n"
-        "print('started', flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "started\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 20
-    while not done.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # --- imports ------------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tui import predictor
-from tui.predictor import Predictor, preparation, sample
+from tui.work import predictor
+from tui.work.predictor import Predictor, preparation, sample
 
 STAND_IN = """
 import json, sys, time

@@ -1,0 +1,1 @@
+"""Commands that the dashboard starts: their forms and words, their processes, and a model that predicts."""
