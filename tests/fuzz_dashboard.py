@@ -234,7 +234,7 @@ async def happen(app: Fuzzed, pilot: Pilot[None], around: Surroundings, kind: st
         app.simulate_key(what)
     elif kind == "way":
         for key in what.split():
-            app.simulate_key(NAMED[key] if key in NAMED else key)
+            app.simulate_key(str(NAMED.get(key, key)))
             await pilot.pause()
     elif kind == "text":
         app.post_message(events.Paste(what))
