@@ -83,6 +83,7 @@ WAYS = (  # to what a single key reaches seldom
     ),
     *("1", "2 ]", "2 ] ] ]", "3", "4", "5"),
 )
+NAMED = {"?": "question_mark", "]": "right_square_bracket"}  # keys of `WAYS`
 CHANGES = ("trial", "trial", "status", "done", "study", "garbage", "no trial", "no study", "no results", "results")
 Event = tuple[str, Any]
 
@@ -92,7 +93,7 @@ def draw(count: int, seed: int) -> list[Event]:
     rng = Random(seed)
     kinds: dict[str, Callable[[], Any]] = {
         "key": lambda: rng.choice(KEYS),
-        "way": lambda: rng.choice(WAYS),
+        "way": lambda: rng.choice(("", "escape escape 1 ")) + rng.choice(WAYS),
         "another key": lambda: rng.choice(MORE_KEYS),
         "text": lambda: rng.choice(TEXTS),
         "click": lambda: (rng.random(), rng.random(), rng.choice((1, 1, 2))),
@@ -233,7 +234,7 @@ async def happen(app: Fuzzed, pilot: Pilot[None], around: Surroundings, kind: st
         app.simulate_key(what)
     elif kind == "way":
         for key in what.split():
-            app.simulate_key({"?": "question_mark", "]": "right_square_bracket"}.get(key, key))
+            app.simulate_key(str(NAMED.get(key, key)))
             await pilot.pause()
     elif kind == "text":
         app.post_message(events.Paste(what))

@@ -179,5 +179,5 @@ def tui() -> Iterator[Figure]:
     from tui.testing.bench import bench as measure
 
     for name, value in measure().items():
-        unit = "MiB" if name.endswith("mib") else "s"
+        unit = "MiB" if name.endswith("mib") else "B/s" if name.endswith("bytes") else "s"
         yield f"tui.{name}", value, unit, f"budget {BUDGETS[name]:g} {unit}"

@@ -623,6 +623,36 @@ def test_a_late_failure_is_a_line_until_its_log_is_read(results, drive, screen_t
     drive(results, script)
 
 
+def test_what_has_not_changed_is_not_drawn_again(results, drive, monkeypatch) -> None:
+    """Not even in a dialogue, whose cursor does not blink."""
+    drawn: list[str] = []
+
+    async def script(app, pilot) -> None:
+        for key in ("2", "3", "5", "1", "enter", "escape c", "escape question_mark"):
+            await pilot.press(*key.split())
+            await look(app, pilot)
+            with monkeypatch.context() as patch:
+                patch.setattr(app, "_display", lambda *a, key=key: drawn.append(key))
+                for _ in range(20):  # until all that the keys have changed is drawn
+                    drawn.clear()
+                    await look(app, pilot)
+                    await pilot.pause(0.6 if key.endswith("mark") else 0.05)
+                    if not drawn:
+                        break
+            assert not drawn
+
+    drive(results, script)
+
+
+def test_lists_bear_a_key_before_they_are_drawn(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        await pilot.press("ctrl+p", "pagedown", "pageup")
+        await pilot.press("escape", "escape", "s", "tab", "pagedown", "pageup")
+        assert isinstance(app.screen, ChooseScreen)
+
+    drive(results, script, size=(3, 2))
+
+
 def test_a_failed_run_opens_at_its_log_which_can_be_searched(results, drive, screen_text) -> None:
     failed = next(trial for trial in StudyDir(results, "mnist").trials() if "CUDA" in trial.events.read_text())
 

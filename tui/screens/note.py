@@ -9,11 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input, Label, Static
+from textual.widgets import Input, Label
 
 from suite.errors import InputError
 from suite.store.notes import Note, checked, tags_of
 from tui.keys import bindings
+from tui.widgets.static import Static
 
 
 class NoteScreen(ModalScreen[Note | None]):
