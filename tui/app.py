@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,25 +19,20 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from suite.errors import WorkError
-from suite.store.files import scratch_dir
-from suite.store.study import StudyDir
 from tui import ascii
 from tui.alerting import Alerting, Hook
 from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
+from tui.launching import Launching
 from tui.messages import Polled
 from tui.model.alerts import FAILURES
-from tui.model.board import ACTIVE, Board
+from tui.model.board import Board
 from tui.model.detail import Detail
 from tui.model.feed import INTERVAL, Feed
-from tui.model.jobs import Task
 from tui.model.snapshot import Key, Snapshot
 from tui.screens.base import LiveScreen
-from tui.screens.confirm import ConfirmScreen, PromptScreen, StopScreen
 from tui.screens.help import HelpScreen
-from tui.screens.launch import LaunchScreen
 from tui.screens.leaderboard import LeaderboardScreen
-from tui.screens.log import LogScreen
 from tui.screens.pad import PadScreen
 from tui.screens.plots import PlotsScreen
 from tui.screens.studies import StudiesScreen
@@ -48,9 +42,6 @@ from tui.settings import Alerts, Remembered, load_settings, recall, remember, se
 from tui.themes import SERIES, THEMES
 from tui.upkeep import Upkeep
 from tui.widgets.options import Palette
-from tui.work import commands
-from tui.work.children import Children
-from tui.work.form import new_form
 
 RESUMED = ("plots", "studies", "system")  # screens that are shown again at the next start; the pad starts a process
 
@@ -115,9 +106,9 @@ class Dashboard(App[None]):
         self.focus_key: Key | None = None
         self.board = Board()
         self.fault: Exception | None = None  # of the application itself, which has ended it
-        self.launched = Children()
         self._started_by = os.getppid()
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
+        self.launching = Launching(self, self.feed.wake)
         self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
 
     def _publish(self, snapshot: Snapshot, details: dict[Key, Detail], problem: str | None) -> None:
@@ -172,7 +163,7 @@ class Dashboard(App[None]):
         if message.problem is None:  # otherwise the last known state stays
             self.snapshot, self.details = message.snapshot, message.details
             self._tell_news(message.snapshot)
-        self._report_ended_children()
+        self.launching.report_ended()
         self.refresh_screen()
         if self.is_web and os.getppid() != self._started_by:  # the server was killed
             self.exit()
@@ -195,20 +186,6 @@ class Dashboard(App[None]):
                     with contextlib.suppress(NoMatches):  # while it opens or closes, some of its widgets are missing
                         screen.update(self.snapshot, self.details)
                 return
-
-    def _report_ended_children(self) -> None:
-        """Say how commands have ended. A failure at the start shows its log at once."""
-        for child in self.launched.ended():
-            task = child.task
-            if task.ending == "done":
-                self.notify(child.done, title=task.name, timeout=10, markup=False)
-            elif task.ending == "stopped":
-                self.notify("Stopped." + (" R resumes it." if task.study else ""), title=task.name, markup=False)
-            elif child.young and type(self.screen) in self.MODES.values():
-                self._show_log(task.name, task.log)
-            else:
-                text = f"failed: {task.said}\nO shows its log."
-                self.notify(text, title=task.name, severity="error", timeout=15, markup=False)
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """A cursor that blinks would be paid for by those who sit at the end of a slow line."""
@@ -276,129 +253,6 @@ class Dashboard(App[None]):
         for command in super().get_system_commands(screen):
             if command.title in ("Theme", "Keys", "Maximize", "Minimize"):
                 yield command
-
-    # --- commands, each after a dialogue ---
-
-    @property
-    def tasks(self) -> list[Task]:
-        return self.launched.tasks
-
-    def start(self, words: list[str], log: Path, begun: str, done: str, study: str = "", trials: int = 0) -> bool:
-        task = Task(study or " ".join(words[:2]), log, study, trials, self.clock())
-        try:
-            self.launched.start(words, task, done, self.environment)
-        except OSError as error:
-            self.notify(f"Not started: {error.strerror or error}", severity="error", timeout=10, markup=False)
-            return False
-        self.notify(begun, markup=False)
-        self.refresh_screen()
-        self.feed.wake()
-        return True
-
-    def open_log(self, study: str | None = None) -> None:
-        task = self.launched.newest(study)
-        if task is not None:
-            self._show_log(task.name, task.log)
-            return
-        study = study or (self.focus_key[0] if self.focus_key else None)
-        log = StudyDir(self.results, study).path / "console.log" if study else None
-        if study and log and log.exists():
-            self._show_log(study, log)
-        else:
-            self.notify(f"No log{f' of {study}' if study else ''}: no command was started from a dashboard.")
-
-    def _show_log(self, name: str, log: Path) -> None:
-        self.launched.seen(log)
-        self.push_screen(LogScreen(name, log))
-
-    def ask_launch(self, study: str | None) -> None:
-        self.push_screen(LaunchScreen(new_form(self.results, self.snapshot.studies, study)))
-
-    def ask_final(self, study: str) -> None:
-        view = self.snapshot.study(study)
-        if view is not None and view.state in ("running", "stopping"):
-            self.notify(f"{study} is at work: the test images are read once, when the search is over.", markup=False)
-            return
-        words = commands.final_words(study, self.results)
-
-        def answer(yes: bool | None) -> None:
-            if yes:
-                log = scratch_dir("logs") / f"evaluate-{study}.log"
-                self.start(words, log, f"Final evaluation of {study} started.", f"{study} is evaluated.")
-
-        text = (
-            "The best 3 of each arm are trained with 5 new seeds each; then the test images are read. "
-            "The launch form sets other numbers."
-        )
-        self.push_screen(ConfirmScreen(f"Final evaluation of {study}?", text, commands.typed(words)), answer)
-
-    def ask_export(self, key: Key) -> None:
-        study, trial = key
-        run = self.snapshot.find(key)
-        if run is None or run.record is None or run.record.artifact is None:
-            self.notify("Only a finished trial has a model to export.", severity="warning")
-            return
-
-        def words(to: str) -> list[str]:
-            return commands.export_words(study, trial, commands.new_folder(to), self.results)
-
-        def answer(to: str | None) -> None:
-            if to:
-                log = scratch_dir("logs") / "export.log"
-                self.start(words(to), log, f"Exporting to {to} …", f"Exported to {to}.")
-
-        default = str(Path("exports") / f"{study}-{run.row.number:04d}")
-        check = partial(commands.refusal, commands.new_folder)
-        preview = lambda to: f"$ {commands.typed(words(to))}"  # noqa: E731
-        self.push_screen(PromptScreen(f"Export {study}/{trial} to", default, check=check, preview=preview), answer)
-
-    def ask_stop(self, study: str, trial: str | None = None) -> None:
-        view = self.snapshot.study(study)
-        if view is None or view.state not in ("running", "stale", "stopping"):
-            self.notify(f"Study {study} is not running.", markup=False)
-            return
-
-        run = self.snapshot.find((study, trial)) if trial is not None else None
-        trial = trial if run is not None and run.row.state in (*ACTIVE, "paused") else None
-        directory = StudyDir(self.results, study)
-
-        def answer(what: str | None) -> None:
-            if what is None:
-                return
-            reason = "asked for in the dashboard"
-            try:
-                if what == "trial" and trial is not None:
-                    directory.trial(trial).request_stop(reason)
-                    said = f"Trial {trial} ends at its next evaluation."
-                else:
-                    directory.request_stop(reason)
-                    said = f"Stop requested: {study} ends after its next checkpoints."
-            except OSError as error:
-                self.notify(f"Not stopped: {error.strerror or error}", severity="error", timeout=10, markup=False)
-                return
-            self.notify(said, markup=False)
-            self.feed.wake()
-
-        words = commands.stop_words(study, self.results)
-        self.push_screen(StopScreen(study, trial, commands.typed(words)), answer)
-
-    def ask_resume(self, study: str) -> None:
-        view = self.snapshot.study(study)
-        if view is None or view.file is None:
-            self.notify(f"Study {study} cannot be read.", severity="error", markup=False)
-            return
-        if view.state in ("running", "stopping") and view.status is not None:
-            self.notify(f"{study} is at work: pid {view.status.pid} on {view.status.host}.", markup=False)
-            return
-        words = commands.resume_words(study, view.status.workers if view.status else 1, self.results)
-        log = StudyDir(self.results, study).path / "console.log"
-
-        def answer(yes: bool | None) -> None:
-            if yes:
-                self.start(words, log, f"Resuming {study}.", f"{study} is over.", study, view.planned)
-
-        text = "Unfinished trials go on from their last checkpoint; what is finished stays."
-        self.push_screen(ConfirmScreen(f"Resume study {study}?", text, commands.typed(words)), answer)
 
 
 if TYPE_CHECKING:

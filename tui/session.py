@@ -29,38 +29,8 @@ class Upkeep(Protocol):
         ...
 
 
-class Session(Protocol):
-    """State that the screens share, and what they may ask of the application. `tui.app.Dashboard` implements it."""
-
-    results: Path
-    readonly: bool
-    clock: Callable[[], float]  # seconds since 1970
-    environment: dict[str, str]  # of child processes
-
-    snapshot: Snapshot
-    details: dict[Key, Detail]  # of the trials that are followed
-    problem: str | None  # why the last read failed
-
-    view: View
-    board: Board  # as the leaderboard shows it
-    marked: set[Key]
-    pinned: set[Key]
-    focus_key: Key | None  # the run under the cursor, on whichever screen
-
-    @property
-    def upkeep(self) -> Upkeep: ...
-
-    def follow(self, keys: Iterable[Key]) -> None:
-        """Read the complete logs of these trials, and of no others."""
-        ...
-
-    def refresh_screen(self) -> None:
-        """Update the visible screen after a change of the shared state."""
-        ...
-
-    def action_mode(self, mode: str) -> None:
-        """Switch to one of the main screens: board, plots, studies, system or pad."""
-        ...
+class Launching(Protocol):
+    """Commands of `mnist-suite`. `tui.launching` implements it."""
 
     @property
     def tasks(self) -> list[Task]:
@@ -97,4 +67,41 @@ class Session(Protocol):
 
     def ask_resume(self, study: str) -> None:
         """Start a new controller for a study after a confirmation."""
+        ...
+
+
+class Session(Protocol):
+    """State that the screens share, and what they may ask of the application. `tui.app.Dashboard` implements it."""
+
+    results: Path
+    readonly: bool
+    clock: Callable[[], float]  # seconds since 1970
+    environment: dict[str, str]  # of child processes
+
+    snapshot: Snapshot
+    details: dict[Key, Detail]  # of the trials that are followed
+    problem: str | None  # why the last read failed
+
+    view: View
+    board: Board  # as the leaderboard shows it
+    marked: set[Key]
+    pinned: set[Key]
+    focus_key: Key | None  # the run under the cursor, on whichever screen
+
+    @property
+    def upkeep(self) -> Upkeep: ...
+
+    @property
+    def launching(self) -> Launching: ...
+
+    def follow(self, keys: Iterable[Key]) -> None:
+        """Read the complete logs of these trials, and of no others."""
+        ...
+
+    def refresh_screen(self) -> None:
+        """Update the visible screen after a change of the shared state."""
+        ...
+
+    def action_mode(self, mode: str) -> None:
+        """Switch to one of the main screens: board, plots, studies, system or pad."""
         ...

@@ -268,7 +268,7 @@ def test_stop_and_resume_ask_first(results, drive, monkeypatch) -> None:
     started = []
 
     async def script(app, pilot) -> None:
-        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        monkeypatch.setattr(app.launching, "start", lambda *a: started.append(a))
         await pilot.press("x")
         assert isinstance(app.screen, StopScreen) and "mnist-suite stop mnist" in app.screen.command
         await pilot.press("n")
@@ -297,7 +297,7 @@ def test_export(results, drive, monkeypatch, screen_text) -> None:
     started = []
 
     async def script(app, pilot) -> None:
-        monkeypatch.setattr(app, "start", lambda *a: started.append(a))
+        monkeypatch.setattr(app.launching, "start", lambda *a: started.append(a))
         key = table(app).current_key
         await pilot.press("e")
         assert isinstance(app.screen, PromptScreen)

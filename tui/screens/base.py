@@ -12,9 +12,10 @@ from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
 from tui.session import Session
 
+# actions disabled by --readonly
 WRITES = frozenset(
     {"launch", "stop", "resume", "clone", "export", "save_view", "final", "note", "archive", "delete", "undo"}
-)  # actions disabled by --readonly
+)
 
 
 class LiveScreen(Screen[None]):

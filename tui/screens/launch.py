@@ -66,7 +66,6 @@ class LaunchScreen(ModalScreen[None]):
         self.problems: dict[str, str] = {}
         self._known: dict[str, Experiment | str] = {}  # experiments by name or file, or why there is none
         self._checking: list[str] = []  # the command that is checked at present
-        self._said: dict[str, str] = {}  # the texts that are shown, by their places
         self._starting = False  # start when it is known to be valid
         self._arms_of: Experiment | str = ""  # the experiment whose arms are listed
 
@@ -121,7 +120,6 @@ class LaunchScreen(ModalScreen[None]):
         self.form = replace(self.form, command=message.choice.value)
         fields = self.query_one(Fields)
         self._arms_of = ""
-        self._said.clear()
         await fields.remove_children()
         await fields.mount_all(self._rows())
         self._validate()
@@ -197,11 +195,8 @@ class LaunchScreen(ModalScreen[None]):
             note.set_class(not problem, "-hint")
 
     def _say(self, place: str, text: str) -> None:
-        """Show a text, unless it is there already: a layout for each would make typing slow."""
-        if self._said.get(place) != text:
-            self._said[place] = text
-            for shown in self.query(f"#{place}").results(Static):
-                shown.update(text)
+        for shown in self.query(f"#{place}").results(Static):
+            shown.update(text)
 
     def _words(self) -> list[str]:
         return self.form.words(self.session.results)
@@ -296,7 +291,7 @@ class LaunchScreen(ModalScreen[None]):
         own = command in ("sweep", "pretrain", "finetune") and study
         log = StudyDir(self.session.results, study).path / "console.log" if own else scratch_log(command, study)
         begun = f"{name} started; it goes on without this dashboard."
-        if self.session.start(words, log, begun, f"{name} is over.", study if own else "", self._trials()):
+        if self.session.launching.start(words, log, begun, f"{name} is over.", study if own else "", self._trials()):
             self.dismiss()
 
     def _trials(self) -> int:

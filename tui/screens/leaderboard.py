@@ -12,8 +12,9 @@ from textual.timer import Timer
 from textual.widgets import Footer, Input
 
 from tui.draw.cells import title
+from tui.draw.summary import summary
 from tui.keys import bindings
-from tui.model.board import Board, arrange, known_columns
+from tui.model.board import arrange, known_columns
 from tui.model.detail import Detail
 from tui.model.filters import FilterError, Subject
 from tui.model.jobs import jobs
@@ -64,11 +65,11 @@ class LeaderboardScreen(LiveScreen):
             ("draw", "draw"),
             ("clone", "clone"),
             ("resume", "resume"),
+            ("final", "final"),
+            ("jobs-log", "jobs_log"),
             ("note", "note"),
             ("archive", "archive"),
             ("delete", "delete"),
-            ("final", "final"),
-            ("jobs-log", "jobs_log"),
             ("replay", "replay"),
             ("previous", "wind(-5)", "Replay: back"),
             ("next", "wind(5)", "Replay: forward"),
@@ -113,7 +114,7 @@ class LeaderboardScreen(LiveScreen):
         self.query_one(StatusLine).show("Board", snapshot, session.problem, session.readonly)
         self.query_one(Budget).show(snapshot, session.view.study, session.clock())
         shown = [view.name for view in snapshot.studies if session.view.study in (None, view.name)]
-        self.query_one(Jobs).show(jobs(snapshot, session.tasks, shown))
+        self.query_one(Jobs).show(jobs(snapshot, session.launching.tasks, shown))
         state = (
             snapshot.version,
             session.view,
@@ -336,31 +337,31 @@ class LeaderboardScreen(LiveScreen):
         return name
 
     def action_launch(self) -> None:
-        self.session.ask_launch(None)
+        self.session.launching.ask_launch(None)
 
     def action_clone(self) -> None:
         if study := self._study():
-            self.session.ask_launch(study)
+            self.session.launching.ask_launch(study)
 
     def action_stop(self) -> None:
         if study := self._study():
             key = self.table.current_key
-            self.session.ask_stop(study, key[1] if key else None)
+            self.session.launching.ask_stop(study, key[1] if key else None)
 
     def action_resume(self) -> None:
         if study := self._study():
-            self.session.ask_resume(study)
+            self.session.launching.ask_resume(study)
 
     def action_final(self) -> None:
         if study := self._study():
-            self.session.ask_final(study)
+            self.session.launching.ask_final(study)
 
     def action_jobs_log(self) -> None:
-        self.session.open_log()
+        self.session.launching.open_log()
 
     def action_export(self) -> None:
         if key := self.table.current_key:
-            self.session.ask_export(key)
+            self.session.launching.ask_export(key)
 
     def action_show_command(self) -> None:
         if key := self.table.current_key:
@@ -393,26 +394,3 @@ class LeaderboardScreen(LiveScreen):
 
         check = lambda name: None if name.strip() else "give it a name"  # noqa: E731
         self.app.push_screen(PromptScreen("Save this view as", check=check), named)
-
-
-def summary(board: Board, view: View, marked: int, replay: int | None) -> str:
-    """One line on what the table shows and leaves out, the counts first. `replay` is in percent, None: live."""
-    words = [f"replay {replay}%"] if replay is not None else []
-    words += [f"{board.matched} of {board.total}" if board.matched != board.total else f"{board.total} trials"]
-    if view.filter:
-        words.append(f"filter {view.filter}")
-    words.append(f"{'worst' if view.reverse else 'best'} {title(view.sort) or view.sort} first")
-    words.append(f"★ Pareto by {title(view.cost)}")
-    if view.study:
-        words.append(f"study {view.study}")
-    if view.top:
-        words.append(f"top {view.top}")
-    if view.grouped:
-        words.append("seeds grouped: mean ± 95 %")
-    if marked:
-        words.append(f"{marked} marked")
-    if board.archived:
-        words.append(f"{board.archived} archived (filter is:archived)")
-    if board.splits > 1:
-        words.append(f"{board.splits} validation splits: compare within one (data:NAME)")
-    return " · ".join(words)

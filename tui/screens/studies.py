@@ -81,7 +81,7 @@ class StudiesScreen(LiveScreen):
     def update(self, snapshot: Snapshot, details: dict[Key, Detail]) -> None:
         session = self.session
         self.query_one(StatusLine).show("Studies", snapshot, session.problem, session.readonly)
-        self.query_one(Jobs).show(jobs(snapshot, session.tasks, [view.name for view in snapshot.studies]))
+        self.query_one(Jobs).show(jobs(snapshot, session.launching.tasks, [view.name for view in snapshot.studies]))
         table = self.query_one(DataTable)
         known = {key.value: key for key in table.rows}
         there = {view.name for view in snapshot.studies}
@@ -131,15 +131,24 @@ class StudiesScreen(LiveScreen):
             self.session.action_mode("board")
 
     def action_launch(self) -> None:
-        self.session.ask_launch(None)
+        self.session.launching.ask_launch(None)
 
     def action_clone(self) -> None:
         if view := self.current:
-            self.session.ask_launch(view.name)
+            self.session.launching.ask_launch(view.name)
 
     def action_stop(self) -> None:
         if view := self.current:
-            self.session.ask_stop(view.name)
+            self.session.launching.ask_stop(view.name)
+
+    def action_final(self) -> None:
+        if view := self.current:
+            self.session.launching.ask_final(view.name)
+
+    def action_jobs_log(self) -> None:
+        newest = self.session.launching.tasks[-1:]
+        waiting = newest and self.session.snapshot.study(newest[0].study) is None  # its study has no row yet
+        self.session.launching.open_log(None if waiting or not self.current else self.current.name)
 
     def action_note(self) -> None:
         if view := self.current:
@@ -153,18 +162,9 @@ class StudiesScreen(LiveScreen):
         if view := self.current:
             self.session.upkeep.ask_delete(view.name)
 
-    def action_final(self) -> None:
-        if view := self.current:
-            self.session.ask_final(view.name)
-
-    def action_jobs_log(self) -> None:
-        newest = self.session.tasks[-1:]
-        waiting = newest and self.session.snapshot.study(newest[0].study) is None  # its study has no row yet
-        self.session.open_log(None if waiting or not self.current else self.current.name)
-
     def action_resume(self) -> None:
         if view := self.current:
-            self.session.ask_resume(view.name)
+            self.session.launching.ask_resume(view.name)
 
 
 def study_cells(view: StudyView, now: float) -> tuple[str, ...]:

@@ -18,12 +18,8 @@ class Jobs(Static):
     def __init__(self) -> None:
         super().__init__(id="jobs")
         self.display = False
-        self._jobs: list[Job] = []
 
     def show(self, jobs: list[Job]) -> None:
-        if jobs == self._jobs:
-            return
-        self._jobs = jobs
         self.display = bool(jobs)
         self.update(job_lines(jobs))
 

@@ -10,9 +10,10 @@ from textual.containers import Vertical
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from tui.draw.log import Drawn, Section, log_lines
+from tui.widgets.static import Static
 
 COMPONENTS = {"log--number", "log--title", "log--text"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Children:
     def __init__(self) -> None:
         self._children: list[Child] = []
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Child]:
         return iter(self._children)
 
     @property
@@ -66,8 +66,9 @@ class Children:
         return found
 
     def newest(self, study: str | None = None) -> Task | None:
-        """The command that was started last, in this study or at all."""
-        return next((task for task in reversed(self.tasks) if study in (None, task.study)), None)
+        """The command that was started last, in this study or at all; first those with a line among the jobs."""
+        tasks = [task for task in reversed(self.tasks) if study in (None, task.study)]
+        return next((task for task in tasks if task.ending is None or task.failed), tasks[0] if tasks else None)
 
     def seen(self, log: Path) -> None:
         """The user has looked at this log: its failure need not be shown any longer."""

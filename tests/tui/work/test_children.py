@@ -54,3 +54,4 @@ def test_how_commands_have_ended_is_told_once(tmp_path: Path, monkeypatch: pytes
     assert newest is not None and newest.failed and started.newest("none") is None
     started.seen(newest.log)
     assert [task.failed for task in started.tasks] == [True, False]
+    assert started.newest() == started.tasks[0]  # the one that has a line
