@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
 from textual.events import DescendantFocus
 from textual.screen import Screen
@@ -90,6 +90,7 @@ class Dashboard(App[None]):
     ) -> None:
         self.environment = dict(os.environ)  # copied first: Textual removes NO_COLOR, which child processes need
         super().__init__()
+        self.plain = plain
         if plain:
             self._filters.insert(0, ascii.Ascii())  # before colours are changed: pictures are drawn by brightness
         self.results = results
@@ -112,6 +113,10 @@ class Dashboard(App[None]):
 
     def _publish(self, snapshot: Snapshot, details: dict[Key, Detail], problem: str | None) -> None:
         self.post_message(Polled(snapshot, details, problem))
+
+    def get_key_display(self, binding: Binding) -> str:
+        shown = super().get_key_display(binding)
+        return "enter" if self.plain and shown == "⏎" else shown  # no sign in ASCII is like it
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return {"quiet": "#8a8a8a", **{f"series-{i}": colour for i, colour in enumerate(SERIES)}}

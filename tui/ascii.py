@@ -21,7 +21,7 @@ WITHOUT_GLYPHS = ("linux", "dumb", "vt100", "vt220")  # values of TERM; the Linu
 CHARACTERS = {
     # states, marks and the glyphs of series
     **dict(zip("✓●○‖◌■✂✗★▲◆▼✚◇", "v@opzsxX*ADV+O")),
-    **dict(zip("▴▾▸▶◂◀→←↑↓⏎↵⇥", "^v>><<><^v<<>")),
+    **dict(zip("▴▾▸▶◂◀→←↑↓↵⇥", "^v>><<><^v<>")),
     # text
     **dict(zip("…·±Δ°µ×–—‘’“”•≤≥−□", "~|~doux--''\"\"*<>-#")),
     # bars, by how much of the cell is filled
