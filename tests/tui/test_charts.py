@@ -25,7 +25,7 @@ from tui.draw.figures import (
     timeline_figure,
     tuned_keys,
 )
-from tui.draw.images import beside, confusion_heatmap, halfblocks, worst_digits
+from tui.draw.images import beside, confusion_heatmap, halfblocks, worst_mistakes
 from tui.draw.importance import correlation_ratio, importance_lines, importances, ranks
 from tui.draw.parameters import QUINTILES, contour_figure, pairs, parallel_figure, rank_figure, slice_figure
 from tui.draw.selection import along, find, highlighted, neighbour, share_of, spots
@@ -347,7 +347,7 @@ def test_misclassified_digits_and_confusion_fit_the_width(results: Path) -> None
     validation = read_validation(path)
     assert validation is not None
     for width in (30, 60, 200):
-        assert all(line.cell_len <= max(width, 50) for line in worst_digits(validation, width))
+        assert all(line.cell_len <= max(width, 50) for line in worst_mistakes(validation, width))
         assert len(confusion_heatmap(validation, width)) == 11
     assert beside([], 10) == []
 
@@ -372,7 +372,7 @@ def test_columns_of_wide_class_names_meet(width: int) -> None:
     assert {line.cell_len - cell_len(line.plain.rpartition("  ")[2]) for line in rows} == {
         heading.cell_len - len(" right")
     }
-    assert len({line.cell_len for line in worst_digits(validation, 100) if line.plain}) == 1
+    assert len({line.cell_len for line in worst_mistakes(validation, 100) if line.plain}) == 1
 
 
 @given(st.integers(1, 60), st.integers(1, 20))

@@ -11,7 +11,8 @@ from textual.widgets import Input
 from suite.ranking.leaderboard import COSTS, text
 from suite.store.study import StudyDir
 from tui.draw.cells import title
-from tui.model.view import DEFAULT_COLUMNS
+from tui.model.board import arrange
+from tui.model.view import DEFAULT_COLUMNS, View
 from tui.saved_views import load_views
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen, StopScreen
@@ -65,6 +66,26 @@ def test_the_cursor_stays_on_its_trial_while_rows_move(results, drive, screen_te
         assert table(app).current_key is not None
 
     drive(results, script, size=(80, 16))
+
+
+def test_the_cursor_waits_on_the_best_until_all_trials_are_read(results, drive) -> None:
+    async def script(app, pilot) -> None:
+        new = RunTable()
+        await app.screen.mount(new)
+        runs = app.snapshot.runs
+        best = max((run for run in runs if run.row.state == "finished"), key=lambda run: run.row.accuracy)
+        some = [run for run in runs if run is not best]
+        new.show(arrange(some, View()), View(), loading=True)
+        assert new.current_key not in (None, best.key)
+        new.show(arrange(runs, View()), View())
+        assert new.current_key == best.key
+        new.action_move(1)
+        held = new.current_key
+        new.show(arrange(some, View()), View(), loading=True)  # as when another study is read
+        new.show(arrange(runs, View()), View())
+        assert new.current_key == held != best.key
+
+    drive(results, script)
 
 
 @pytest.mark.parametrize("hide", ["filter", "replay"])

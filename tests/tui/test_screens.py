@@ -67,7 +67,7 @@ def test_run_screen(results, drive, screen_text) -> None:
             "config": "recipe.lr",
             "cost": "counted, forward",
             "log": "images_per_second",
-            "digits": "The most confident mistakes",
+            "mistakes": "The most confident mistakes",
             "lineage": "initial weights: published with the backbone",
         }
         for tab in TABS[1:]:

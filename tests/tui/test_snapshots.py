@@ -32,8 +32,8 @@ async def both_sizes(app, pilot, screen_text, snapshot) -> None:
     [
         "",
         "enter",
-        f"enter {NEXT} {NEXT}",
-        f"enter {NEXT} l l l",
+        f"enter {NEXT} l l",
+        f"enter {NEXT}",
         "space space c",
         "2",
         "2" + 6 * f" {NEXT}",
@@ -41,7 +41,7 @@ async def both_sizes(app, pilot, screen_text, snapshot) -> None:
         "question_mark",
         "x",
     ],
-    ids=["board", "curves", "cost", "digits", "compare", "pareto", "importance", "studies", "help", "stop"],
+    ids=["board", "curves", "cost", "mistakes", "compare", "pareto", "importance", "studies", "help", "stop"],
 )
 def test_screens(tmp_path: Path, monkeypatch, drive, screen_text, snapshot, keys: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -68,7 +68,7 @@ def _joined(blocks: Sequence[Sequence[Text]], gap: int) -> list[Text]:
     return lines
 
 
-def worst_digits(validation: Validation, width: int) -> list[Text]:
+def worst_mistakes(validation: Validation, width: int) -> list[Text]:
     """The most confident misclassified images, each with its label, the prediction and its probability."""
     blocks: list[list[Text]] = []
     for wrong in validation.worst:

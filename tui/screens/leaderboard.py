@@ -141,7 +141,14 @@ class LeaderboardScreen(LiveScreen):
         if snapshot.problem and not session.readonly:
             empty = f"Press n to launch a sweep. {empty}"
         shown = view.fitted(len(snapshot.studies), session.board.known(view.columns))
-        self.table.show(session.board, shown, marked=session.marked, pinned=session.pinned, empty=empty)
+        self.table.show(
+            session.board,
+            shown,
+            marked=session.marked,
+            pinned=session.pinned,
+            empty=empty,
+            loading=snapshot.loading > 0,
+        )
         notice = problem or summary(session.board, view, len(session.marked), self._replay.percent)
         self.query_one("#notice", Static).update(notice)
 

@@ -16,7 +16,7 @@ from tui.draw.aligned import right, widest
 from tui.draw.cells import GLYPHS
 from tui.draw.chart import Figure
 from tui.draw.curves import QUANTITIES, TOGETHER, effort, run_figure
-from tui.draw.images import confusion_heatmap, worst_digits
+from tui.draw.images import confusion_heatmap, worst_mistakes
 from tui.draw.selection import along, share_of, values_at
 from tui.draw.spots import at_point
 from tui.keys import bindings
@@ -28,7 +28,7 @@ from tui.widgets.log_view import LogView
 from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
-TABS = ("curves", "config", "cost", "log", "digits", "lineage")
+TABS = ("curves", "mistakes", "config", "cost", "log", "lineage")
 
 
 class RunScreen(CurvesScreen):
@@ -121,8 +121,8 @@ class RunScreen(CurvesScreen):
             pane.update(table(facts.configuration(run)) + "\n\n* chosen by the search")
         elif tab == "cost":
             pane.update(table(facts.costs(run)))
-        elif tab == "digits":
-            pane.update(self._digits(detail))
+        elif tab == "mistakes":
+            pane.update(self._mistakes(detail))
         else:
             pane.update("\n".join(facts.lineage(run, snapshot)))
 
@@ -153,14 +153,14 @@ class RunScreen(CurvesScreen):
         run, detail = self.session.snapshot.find(self.key), self.session.details.get(self.key)
         return self._figure(run, detail, self.quantity) if run and detail else None
 
-    def _digits(self, detail: Detail) -> Text:
+    def _mistakes(self, detail: Detail) -> Text:
         validation = detail.validation
         if validation is None:
             return Text("No validation.json: it is written when a trial finishes.")
         width = max(40, self.size.width - 4)
         parts = [Text("Confusion on validation (rows: label, columns: prediction)", style="bold")]
         parts += confusion_heatmap(validation, width)
-        parts += [Text(""), Text("The most confident mistakes", style="bold"), *worst_digits(validation, width)]
+        parts += [Text(""), Text("The most confident mistakes", style="bold"), *worst_mistakes(validation, width)]
         return Text("\n").join(parts)
 
     def on_tabbed_content_tab_activated(self) -> None:

@@ -34,8 +34,8 @@ SIZES = ("80x24", "120x40", "200x60")
 SCREENS = {  # keys that lead there from the board
     "board": "",
     "trial": "enter",
-    "cost": "enter l l",
-    "digits": "enter l l l l",
+    "cost": "enter right_square_bracket l l",
+    "mistakes": "enter right_square_bracket",
     "compare": "space space c",
     "plots": "2",
     "importance": "2 l l l l",

@@ -84,6 +84,8 @@ class RunTable(ScrollView, can_focus=True):
         self.marked: Collection[Key] = ()
         self.pinned: Collection[Key] = ()
         self._cursor_key: Key | None = None  # the run under the cursor
+        self._moved = False  # whether the cursor has been moved
+        self._loading = False  # whether runs were still being read when the board was shown last
         self._chosen: Key | None = None  # the run that it was put on; a filter or a replay may hide it for a while
         self.empty = ""  # shown in place of lines
         self._widths: dict[str, int] = {}
@@ -91,15 +93,26 @@ class RunTable(ScrollView, can_focus=True):
     # --- what is shown ---
 
     def show(
-        self, board: Board, view: View, *, marked: Collection[Key] = (), pinned: Collection[Key] = (), empty: str = ""
+        self,
+        board: Board,
+        view: View,
+        *,
+        marked: Collection[Key] = (),
+        pinned: Collection[Key] = (),
+        empty: str = "",
+        loading: bool = False,
     ) -> None:
-        """Show a board. The cursor stays on its run, and that run at its height on the screen."""
+        """Show a board. The cursor stays on its run, and that run at its height on the screen.
+
+        It begins on the best run, and stays on the best one while runs are still being read (`loading`).
+        """
         if view.columns != self.view.columns or view.sort != self.view.sort or view.grouped != self.view.grouped:
             self._widths = {}
-        before = self.cursor if self._cursor_key is not None else board.active  # at first on the best
+        begins = not self._moved and (self._cursor_key is None or self._loading)
+        before = board.active if begins else self.cursor
         self.board, self.view, self.marked, self.pinned, self.empty = board, view, marked, pinned, empty
         self._measure()
-        places = (board.place(self._chosen), board.place(self._cursor_key))
+        places = () if begins else (board.place(self._chosen), board.place(self._cursor_key))
         place = next((place for place in places if place is not None), None)
         cursor = place if place is not None else max(0, min(before, len(board.lines) - 1))
         if cursor != before and place is not None:
@@ -109,7 +122,8 @@ class RunTable(ScrollView, can_focus=True):
         else:
             self.set_reactive(RunTable.cursor, cursor)
         self._report_move()
-        self._chosen = self._chosen or self.current_key
+        self._loading = loading
+        self._chosen = self._chosen or (None if loading else self.current_key)
         self.refresh()
 
     def _report_move(self) -> None:
@@ -160,6 +174,7 @@ class RunTable(ScrollView, can_focus=True):
             self._go(place)
 
     def _go(self, place: int) -> None:
+        self._moved = True
         self.cursor = max(0, min(place, len(self.board.lines) - 1))
         self._chosen = self.current_key or self._chosen
 
