@@ -7,7 +7,7 @@ STUDY := demo
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_NO_DEPS PIP_DRY_RUN
 export PIP_USER := 0
 
-.PHONY: demo test test-fast test-timm soak check format clean
+.PHONY: demo test test-fast test-timm soak pictures check format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,13 @@ SOAK ?= 500
 soak: .venv/ready  # the fault tests with so many kills, as many examples for each fuzz test, all that others draw from
 	MNIST_SUITE_SOAK=$(SOAK) $(BIN)/python -m pytest -s --timeout 0 tests/faults tests/test_fuzz.py \
 		tests/cli/test_paths.py tests/tui/test_screens.py tests/data/test_glyphs.py
+
+RESULTS ?= results
+PICTURES := $(BIN)/python -m tui.testing.pictures $(RESULTS) docs/pictures
+pictures: .venv/ready  # of docs/dashboard.md, and its table of keys
+	$(PICTURES) --screens board --themes suite
+	$(PICTURES) --screens plots compare digits --sizes 120x40 --themes suite-light
+	$(BIN)/python -m tui.testing.docs docs/dashboard.md
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ It reads files and starts commands of `mnist-suite`; it trains nothing and loads
     screens/        one file a screen; widgets/ are the parts that screens are made of
     model/          what is known: reading the results directory, filtering and sorting. No Textual.
     draw/           from the model to text: cells, charts, figures, images. No Textual.
+    ascii.py        the same in ASCII, for terminals that lack the glyphs
     work/           the words, forms and processes of commands, and the predictor
-    testing/        for tests, benchmarks and documentation only: synthetic studies, screenshots, timings
+    testing/        for tests, benchmarks and documentation only: synthetic studies, pictures, timings
 """

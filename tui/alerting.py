@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from suite.spec import Status
 from suite.store.files import scratch_dir
 from tui.model.alerts import Alert, alerts, condensed
 from tui.model.snapshot import Snapshot
@@ -74,6 +75,7 @@ class Alerting:
         self.bell = settings.bell
         self._hook = hook
         self._before: Snapshot | None = None  # the last one that was read to the end
+        self._first: Mapping[str, Status | None] = {}
 
     def news(self, snapshot: Snapshot) -> list[Alert]:
         """The alerts since the last call, a few of each kind. The command is to be run for each of them."""
@@ -82,8 +84,9 @@ class Alerting:
             return []
         self._before = snapshot
         if before is None:
+            self._first = {view.name: view.status for view in snapshot.studies}
             return []
-        found = condensed(alerts(before, snapshot))
+        found = condensed(alerts(before, snapshot, self._first))
         for alert in found:
             if self._hook is not None:
                 self._hook.raised(alert)

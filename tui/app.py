@@ -19,6 +19,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from suite.errors import WorkError
+from tui import ascii
 from tui.alerting import Alerting, Hook
 from tui.ending import by_fault, by_signal, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
@@ -59,7 +60,7 @@ class Dashboard(App[None]):
         "pad": PadScreen,
     }
     DEFAULT_MODE = "board"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-normal"), (132, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-normal"), (160, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (12, "-low"), (24, "-high"), (36, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = bindings(
         ("help", "help"),
@@ -82,12 +83,15 @@ class Dashboard(App[None]):
         results: Path,
         *,
         readonly: bool = False,
+        plain: bool = False,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.time,
         last: Remembered = Remembered(),  # noqa: B008
     ) -> None:
         self.environment = dict(os.environ)  # copied first: Textual removes NO_COLOR, which child processes need
         super().__init__()
+        if plain:
+            self._filters.insert(0, ascii.Ascii())  # before colours are changed: pictures are drawn by brightness
         self.results = results
         self.readonly = readonly
         self.clock = clock
@@ -252,15 +256,17 @@ if TYPE_CHECKING:
         return app
 
 
-def run(results: Path, readonly: bool) -> int:
+def run(results: Path, readonly: bool, plain: bool | None = None) -> int:
     """Show the dashboard until the user quits or a signal ends it; returns the exit code.
 
     Raises WorkError where a fault of its own ends it.
 
-    `readonly` disables every action that writes or starts something.
+    `readonly` disables every action that writes or starts something. `plain` draws in ASCII; None: where the terminal
+    cannot show more.
     """
     collect_less_often()
-    app = Dashboard(results, readonly=readonly, last=recall())
+    plain = ascii.needed(os.environ) if plain is None else plain
+    app = Dashboard(results, readonly=readonly, plain=plain, last=recall())
     with by_signal(app.exit) as received:
         app.run()
     if not readonly:

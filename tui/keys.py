@@ -85,6 +85,10 @@ MEANINGS: dict[str, Meaning] = {
     "smooth": Meaning("b", "Smoothing", CHART),
     "linear": Meaning("L", "Linear or log error", CHART),
     "parameter": Meaning("H", "Hyperparameter", CHART),
+    "zoom-in": Meaning("plus,equals_sign", "Zoom in", CHART),
+    "zoom-out": Meaning("minus", "Zoom out", CHART),
+    "pan-left": Meaning("shift+left,left_parenthesis", "Pan left", CHART),
+    "pan-right": Meaning("shift+right,right_parenthesis", "Pan right", CHART),
     # --- pad ---
     "model": Meaning("M", "Model", PAD),
     "sample": Meaning("i", "Image of the data set", PAD),

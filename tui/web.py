@@ -185,7 +185,8 @@ def listen(port: int) -> socket.socket:
 
 def serve(results: Path, readonly: bool, port: int = PORT) -> int:
     """Serve the dashboard until a signal ends it; returns the exit code. Raises InputError where the port is taken."""
-    words = [*commands.PROGRAM, "tui", "--results", str(results), "--readonly" if readonly else "--read-write"]
+    mode = "--readonly" if readonly else "--read-write"
+    words = [*commands.PROGRAM, "tui", "--results", str(results), mode, "--no-ascii"]
     token = secrets.token_urlsafe(24)
     with listen(port) as one:
         received = asyncio.run(_serve(Web(words, token), one, token))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -62,7 +63,11 @@ def trash(reference: Reference, results: Results = None) -> None:
         raise InputError("Name a study, or a trial as STUDY/TRIAL.")
     root = results_dir(results)
     study = open_study(root, name)
-    trial = find_trial(study, wanted).id if wanted else None
+    state = find_trial(study, wanted) if wanted else None
+    if state is not None and wanted not in (state.id, str(state.trial.number)):
+        raise InputError(f"'{wanted}' is the beginning of an id; name the whole one, {state.id}, to delete it.")
+    trial = state.id if state is not None else None
     with writing(study.path, "--results"):
         found = discard(root, study.name, trial)
-    console.out.print(f"Moved to {found.kept}. To take it back: mv {found.kept} {found.place}")
+    back = shlex.join(["mv", str(found.kept), str(found.place)])
+    console.out.print(f"Moved to {found.kept}. To take it back: {back}")

@@ -262,6 +262,14 @@ def tui(
         int | None,
         typer.Option(min=0, max=65535, help="Port of --web; 0: any free one.", show_default="8000"),
     ] = None,
+    ascii: Annotated[
+        bool | None,
+        typer.Option(
+            "--ascii/--no-ascii",
+            help="Draw in ASCII; the default on the Linux console and where the locale is not UTF-8.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Open the dashboard: live leaderboards, plots, launching and stopping. Closing it stops no training.
 
@@ -279,7 +287,7 @@ def tui(
     _need_terminal()
     from tui.app import run
 
-    raise typer.Exit(run(results_dir(results), bool(readonly)))
+    raise typer.Exit(run(results_dir(results), bool(readonly), ascii))
 
 
 def _serve(results: Path, readonly: bool, port: int | None) -> int:

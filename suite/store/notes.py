@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from suite.errors import InputError, printable
 from suite.spec.base import Spec, Timestamp, first_error
@@ -36,6 +36,11 @@ class Change(Spec):
     tag: tuple[Tag, ...] = ()  # tags to add
     untag: tuple[Tag, ...] = ()  # tags to remove
     archived: bool | None = None
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _on_one_line(cls, value: object) -> object:
+        return " ".join(printable(value).split()) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ def replace_note(study: StudyDir, trial: str, before: Note, after: Note) -> None
 
 def checked(text: str, tags: Iterable[str], *, archived: bool = False) -> Note:
     """A note of what was typed. Raises InputError where it cannot be kept."""
-    change = _change(time=0.0, text=printable(text.strip()), tag=tuple(tags), archived=archived)
+    change = _change(time=0.0, text=text, tag=tuple(tags), archived=archived)
     return NO_NOTE.changed(change)
 
 

@@ -13,6 +13,8 @@ status.json                 controller       `spec.Status`: who it is, counts, e
                                              least every few seconds. Replaced by renaming.
 stop.request                anyone           exists: the controller is asked to stop cleanly. Works across hosts.
                                              Removed by the controller when it begins and when it ends.
+notes.jsonl                 anyone           notes, tags and archive marks: one change a line, appended with one
+                                             `write`; see `notes`.
 controller.lock             controller       locked while a controller is at work; names it, for messages. Stays.
 trials/<id>/                see `trial`      one directory for each trial.
 final/                      `evaluate`       the final evaluation: trainings in the layout of a study, without a search;

@@ -34,6 +34,8 @@ BESIDE = {
     "finetune": ["--backbone", "cnn", "--strategy", "scratch", "--device", "cuda:99"],
     "sweep": ["tutorial", "--device", "cuda:99"],
     "stop": ["small"],
+    "note": ["small", "a note"],
+    "trash": ["small"],
     "report": ["small", "--quiet"],
     "convert": ["small", "--to", "tables"],
     "evaluate": ["small"],

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suite.cli.keep import note, trash
 from suite.errors import InputError
 from suite.store.liveness import STALE_SECONDS
 from suite.store.notes import NO_NOTE, NOTES_FILE, STUDY, Note, checked, read_notes, replace_note, tags_of, write_note
@@ -61,8 +62,8 @@ def test_what_cannot_be_kept_is_refused(text: str, typed: str) -> None:
         checked(text, tags_of(typed))
 
 
-def test_control_characters_are_escaped() -> None:
-    assert checked("a\x1b[2Jb", ()).text.isprintable()
+def test_a_note_is_one_printable_line() -> None:
+    assert checked(" a\x1b[2J\n b ", ()).text == "a\\x1b[2J b"
     assert tags_of("a, b a,,c") == ("a", "b", "c")
 
 
@@ -117,3 +118,17 @@ def test_nothing_moves_where_somebody_is_at_work(tmp_path: Path, part: str) -> N
     assert first in study.trial_ids() and not (tmp_path / TRASH).exists()
     old(study)
     assert isinstance(discard(tmp_path, "mnist"), Discarded) and STALE_SECONDS > 1
+
+
+def test_the_commands_note_and_trash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = write_study(tmp_path, "mnist", ["finished", "failed"], running=False)
+    first = study.trial_ids()[0]
+    note("mnist/0", "too slow", tag=["a", "b"], results=tmp_path)
+    note("mnist/0", untag=["b"], archive=True, results=tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1] == f"mnist/{first}: too slow  #a  archived"
+    assert read_notes(study)[first] == Note("too slow", ("a",), True)
+    trash("mnist/0", results=tmp_path)
+    assert first not in study.trial_ids() and "To take it back: mv " in capsys.readouterr().out
+    for reference in ("", "none", "mnist/0"):
+        with pytest.raises(InputError):
+            trash(reference, results=tmp_path)

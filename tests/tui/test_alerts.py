@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suite.store.liveness import STALE_SECONDS
 from suite.store.study import StudyDir
 from tui.alerting import Alerting, Hook, log_path
 from tui.model.alerts import Alert, alerts, condensed
@@ -77,6 +78,20 @@ def test_the_end_of_a_study_is_told_once_and_a_wanted_stop_is_not(tmp_path: Path
         )
         found = alerting.news(watcher.poll())
         assert [alert.kind for alert in found] == kinds and all(alert.text.isprintable() for alert in found)
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_controller_that_falls_silent_is_told_if_it_was_at_work_since(tmp_path: Path, reported: bool) -> None:
+    study, passed = write_study(tmp_path, "mnist", ["finished", "running"]), [0.0]
+    watcher = Watcher(tmp_path, lambda: NOW + 100, lambda: passed[0])  # its last heartbeat is old, but not very old
+    alerting = Alerting(Alerts(), None)
+    alerting.news(watcher.poll())
+    if reported:
+        write_status(study, ["finished", "running"], heartbeat=NOW + 90)
+        assert alerting.news(watcher.poll()) == []
+    passed[0] += STALE_SECONDS + 1
+    kinds = [alert.kind for alert in alerting.news(watcher.poll())]
+    assert watcher.poll().studies[0].stale and kinds == ["study-failed"] * reported
 
 
 def test_a_study_that_is_copied_here_or_read_in_parts_is_no_news(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from tui.model.filters import (
     FilterError,
     Subject,
     Term,
+    completed,
     number,
     parse,
+    vocabulary,
 )
 
 ROW = Row(
@@ -125,3 +127,46 @@ def test_a_filter_as_text_is_parsed_back(wanted: list[Term]) -> None:
 def test_numbers_take_units(value: float, unit: str) -> None:
     expected = value / 100 if unit == "%" else value * UNITS[unit]
     assert number(f"{value!r}{unit}") == expected
+
+
+WORDS = vocabulary(
+    [Subject(ROW, "mnist"), Subject(ROW._replace(study="my study", state="pruned", arm="cnn"), "fashion")]
+)
+
+
+@pytest.mark.parametrize(
+    ("typed", "whole"),
+    [
+        ("a", "acc>"),
+        ("-st", "-state:"),
+        ("acc>.9 fl", "acc>.9 flops<"),
+        ("opt", "optimizer="),
+        ("hid", "hidden="),
+        ("params", "params<"),
+        ("arm:", "arm:cnn"),
+        ("-arm:LI", "-arm:LIte0-head"),
+        ("arm:cnn|li", "arm:cnn|lite0-head"),
+        ("state=p", "state=pruned"),
+        ("data:f", "data:fashion"),
+        ("is:p", "is:pareto"),
+        ('study:"m', 'study:"mnist"'),
+        ('study:"my', 'study:"my study"'),
+        *[(text, None) for text in ("", "arm:cnn ", "arm:lite0-head", "acc>", "acc>.9", "zzz", "F", "nosuch:a")],
+    ],
+)
+def test_the_last_term_is_completed(typed: str, whole: str | None) -> None:
+    assert completed(typed, WORDS) == whole
+
+
+@given(
+    st.text(max_size=20) | st.sampled_from(sorted(WORDS)).flatmap(lambda w: st.sampled_from([w[:n] for n in (1, 2)]))
+)
+def test_a_completion_only_adds_and_ends(text: str) -> None:
+    """Taking completion after completion comes to an end, with a filter that can be read but for a missing value."""
+    for _ in range(4):
+        whole = completed(text, WORDS)
+        if whole is None:
+            return
+        assert whole.startswith(text) and len(whole) > len(text)
+        text = whole
+    pytest.fail(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -13,6 +14,7 @@ from textual.geometry import Size
 from textual.widgets import Input, Static, TabbedContent
 
 from suite.store.study import StudyDir
+from tui.draw.axes import WHOLE
 from tui.draw.curves import EFFORTS, QUANTITIES
 from tui.model.system import Gpu, Sample, writers
 from tui.screens.confirm import ChooseScreen, ConfirmScreen, PromptScreen, StopScreen
@@ -30,6 +32,7 @@ from tui.widgets.checklist import Checklist
 from tui.widgets.choice import Choice
 from tui.work import children
 
+NEXT, PREVIOUS = "right_square_bracket", "left_square_bracket"
 SOAK = "MNIST_SUITE_SOAK" in os.environ
 
 
@@ -51,6 +54,12 @@ def test_run_screen(results, drive, screen_text) -> None:
             await pilot.press("m")
         await pilot.press("b", "m")
         assert "smoothed 0.9" in screen_text(app)
+        await pilot.press("l", "l", "plus", "shift+right")
+        text = screen_text(app)
+        assert "epoch 0.5" in text and "validation 0." in text and "┊" in text  # the values under the crosshair
+        assert app.screen.window != WHOLE
+        await pilot.press("0")
+        assert app.screen.window == WHOLE and app.screen.at is None
         wanted = {
             "config": "recipe.lr",
             "cost": "counted, forward",
@@ -59,7 +68,7 @@ def test_run_screen(results, drive, screen_text) -> None:
             "lineage": "initial weights: published with the backbone",
         }
         for tab in TABS[1:]:
-            await pilot.press("l")
+            await pilot.press(NEXT)
             await pilot.pause()
             assert app.screen.tab == tab and wanted[tab] in screen_text(app)
         await pilot.press("j", "k", "G", "g", "h", "space")
@@ -137,7 +146,7 @@ def test_lineage_shows_where_weights_come_from_and_go_to(results, drive, screen_
     async def script(app, pilot) -> None:
         app.push_screen(RunScreen(("tuned", trial.id)))
         await look(app, pilot)
-        await pilot.press("h")
+        await pilot.press(PREVIOUS)
         await pilot.pause()
         assert f"initial weights: mnist/{base}" in screen_text(app) and "shared by 1 runs" in screen_text(app)
         app.screen.key = ("mnist", base)
@@ -148,12 +157,27 @@ def test_lineage_shows_where_weights_come_from_and_go_to(results, drive, screen_
 
 
 @pytest.mark.slow
-def test_compare(results, drive, screen_text) -> None:
+def test_compare(results, drive, screen_text, monkeypatch) -> None:
     async def script(app, pilot) -> None:
-        await pilot.press("space", "space", "space", "c")
+        await pilot.resize_terminal(80, 24)
+        app.marked.update(run.key for run in app.snapshot.runs[:8])
+        app.refresh_screen()
+        for most in (8, 2):
+            monkeypatch.setattr("tui.screens.compare.MOST", most)
+            await pilot.press("c")
+            await look(app, pilot)
+            text = screen_text(app)
+            assert "recipe.lr" in text and "split_hash" not in text and len(app.screen.followed) == most
+            seen = set(re.findall(r"\b000\d\b", text.splitlines()[1]))
+            assert most == 8 or "more marked trials are left out" in text
+            for _ in range(8):
+                await pilot.press("l")
+                seen |= set(re.findall(r"\b000\d\b", screen_text(app).splitlines()[1]))
+            assert len(seen) == most  # every one can be reached
+            await pilot.press("escape")
+        await pilot.resize_terminal(120, 40)
+        await pilot.press("U", "g", "space", "space", "space", "c")
         await look(app, pilot)
-        text = screen_text(app)
-        assert "recipe.lr" in text and "split_hash" not in text and len(app.screen.followed) == 3
         for key in ("X", "m", "b", "j", "k", "l", "h"):
             await pilot.press(key)
         await look(app, pilot)
@@ -167,7 +191,10 @@ def test_plots(results, drive, screen_text) -> None:
     wanted = {
         "pareto": "FLOPs/img",
         "history": "best so far",
-        "intermediate": "epoch",
+        "curves": "epoch",
+        "rank": "fifths",
+        "contour": "nearest trials",
+        "edf": "share of finished trials",
         "slice": "parameter",
         "importance": "Rank correlation",
         "parallel": "best quarter",
@@ -179,12 +206,64 @@ def test_plots(results, drive, screen_text) -> None:
         for name in FIGURES:
             await pilot.pause()
             assert app.screen.figure == name and wanted[name] in screen_text(app), name
-            await pilot.press("l")
-        await pilot.press("h", "H", "H", "f")
+            await pilot.press("L", "L", NEXT)
+        await pilot.press(PREVIOUS, "H", "H", "f")
         assert app.screen.figure == "pareto"
         app.view = app.view.model_copy(update={"filter": "arm:cnn"})
         app.refresh_screen()
         assert "filter arm:cnn" in screen_text(app)
+
+    drive(results, script)
+
+
+@pytest.mark.slow
+def test_the_cursor_of_a_plot_is_that_of_the_board(results, drive, screen_text) -> None:
+    async def script(app, pilot) -> None:
+        before = app.focus_key
+        await pilot.press("2", NEXT)
+        await pilot.pause()
+        run = app.snapshot.find(before)
+        assert f"mnist/{run.row.number:04d} {run.row.arm}" in screen_text(app) and "┊" in screen_text(app)
+        await pilot.press("right")
+        if app.focus_key == before:  # it was the last one
+            await pilot.press("left")
+        chosen = app.focus_key
+        assert chosen != before and f"mnist/{app.snapshot.find(chosen).row.number:04d}" in screen_text(app)
+        await pilot.press("plus", "plus")
+        assert "25% of the x axis" in screen_text(app) and app.focus_key == chosen
+        await pilot.press("0", "enter")
+        assert isinstance(app.screen, RunScreen) and app.screen.key == chosen
+        await pilot.press("escape", "escape")
+        await pilot.pause()
+        assert isinstance(app.screen, LeaderboardScreen) and app.screen.table.current_key == chosen
+
+    drive(results, script)
+
+
+def test_plots_are_of_one_validation_set_and_name_a_filter_for_the_other(results, drive, screen_text) -> None:
+    from tui.testing.synthetic import make_trial
+
+    study = write_study(results, "other", [])
+    for number in range(2):  # of the same data set's name, from other files
+        trial = make_trial("other", number).model_copy(update={"data_hash": "e" * 8})
+        write_trial(study, number, "finished", trial=trial)
+
+    async def script(app, pilot) -> None:
+        app.focus_key = None
+        await pilot.press("2")
+        await look(app, pilot)
+        text = screen_text(app)
+        assert "10 of 12 trials, those on mnist (dddddddd)" in text
+        found = re.search(r"filter (study=\S+) shows mnist \(eeeeeeee\)", text)
+        assert found
+        app.focus_key = app.snapshot.study("other").runs[0].key
+        app.refresh_screen()
+        assert "2 of 12 trials, those on mnist (eeeeeeee)" in screen_text(app)
+        app.view = app.view.changed(filter=found[1])
+        app.refresh_screen()
+        assert "2 trials" in screen_text(app)
+        front = app.screen._drawn[1].series[0].points
+        assert front and {key[0] for one in app.screen._drawn[1].series[1:] for key in one.keys} == {"other"}
 
     drive(results, script)
 
@@ -593,7 +672,8 @@ def test_no_terminal_is_too_small(results, drive) -> None:
     """Every screen and dialogue is drawn in tiny or large terminals; with MNIST_SUITE_SOAK in all of them."""
 
     async def script(app, pilot) -> None:
-        places = ["j", "enter", "l l l l", "escape c", "2", "l l l l", "3", "4", "5 space j"]
+        places = ["j", "enter", f"l {NEXT} {NEXT}", "escape c", "2", "l k plus", f"{NEXT} {NEXT} {NEXT}"]
+        places += ["3", "4", "5 space j"]
         dialogues = ["1 n", "escape question_mark", "escape s", "escape C", "escape x", "escape e"]
         sizes = [(20, 5), (1, 1), (200, 60)]
         for i, keys in enumerate(places + dialogues):
@@ -612,7 +692,7 @@ def test_an_empty_directory_tells_how_to_launch_a_sweep(tmp_path: Path, drive, s
         assert "Press n to launch" in screen_text(app)
         for key in ("enter", "c", "x", "R", "e", "N", "space", "p", "d"):
             await pilot.press(key)
-        await pilot.press("1", "2", "l", "l", "l", "l", "l", "l", "3", "enter", "x", "4", "5", "M", "escape")
+        await pilot.press("1", "2", "l", "enter", *[NEXT, "plus"] * 10, "3", "enter", "x", "4", "5", "M", "escape")
         assert app.is_running
 
     drive(tmp_path / "none", script)

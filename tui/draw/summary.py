@@ -26,5 +26,5 @@ def summary(board: Board, view: View, marked: int, replay: int | None) -> str:
     if board.archived:
         words.append(f"{board.archived} archived (filter is:archived)")
     if board.splits > 1:
-        words.append(f"{board.splits} validation splits: compare within one (data:NAME)")
+        words.append(f"{board.splits} validation sets: compare within one (2 names its filter)")
     return " · ".join(words)

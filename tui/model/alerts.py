@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from suite.errors import printable
 from suite.ranking.formats import points
 from suite.ranking.leaderboard import ValidationSet, text
+from suite.spec import Status
 from tui.model.snapshot import Run, Snapshot, StudyView
 
 Kind = Literal["study-finished", "study-failed", "trial-failed", "new-best"]
+
+NO_STATUS: Mapping[str, Status | None] = MappingProxyType({})
 
 FAILURES: frozenset[Kind] = frozenset({"study-failed", "trial-failed"})
 
@@ -26,11 +30,12 @@ class Alert:
     text: str  # one sentence, printable
 
 
-def alerts(before: Snapshot, now: Snapshot) -> list[Alert]:
+def alerts(before: Snapshot, now: Snapshot, first: Mapping[str, Status | None] = NO_STATUS) -> list[Alert]:
     """What has happened since `before`: studies that ended, trials that failed, a new best of a validation set.
 
     Both have been read to the end (`loading` is 0). A study that `before` lacks was copied here or has just begun; what
-    it brings along is no news.
+    it brings along is no news. `first` is the status of each study when the dashboard was opened: a controller that
+    has not reported since may have died before.
     """
     found: list[Alert] = []
     changed: list[Run] = []
@@ -38,7 +43,7 @@ def alerts(before: Snapshot, now: Snapshot) -> list[Alert]:
         old = before.study(view.name)
         if old is None or old is view:
             continue
-        found += _of_study(old, view)
+        found += _of_study(old, view, silent=view.name in first and view.status == first[view.name])
         if new := [run for run in _changed(old, view) if run.has_result and not run.row.archived]:
             ended = {run.key for run in old.runs if run.has_result}
             changed += [run for run in new if run.key not in ended]
@@ -48,9 +53,10 @@ def alerts(before: Snapshot, now: Snapshot) -> list[Alert]:
     return found + _new_best(before, changed)
 
 
-def _of_study(before: StudyView, now: StudyView) -> list[Alert]:
+def _of_study(before: StudyView, now: StudyView, *, silent: bool) -> list[Alert]:
+    """`silent`: its controller has not reported since the dashboard was opened."""
     was, state = before.status, now.status
-    if now.stale and not before.stale:
+    if now.stale and not before.stale and not silent:
         return [Alert("study-failed", now.name, "", f"{now.name}: its controller has died or gives no sign of life")]
     if state is None or state.state not in ("done", "failed") or (was is not None and was.state == state.state):
         return []

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,3 +217,54 @@ def _quoted(text: str, *, bare: bool) -> str:
     if re.search(r"\s", text) or (bare and (text.startswith("-") or TERM.fullmatch(text))):
         return f'"{text}"'
     return text
+
+
+# --- completion --------------------------------------------------------------------------------------------------
+
+COMMON = ("acc>", "arm:", "state:", "data:", "study:", "is:", "flops<", "time<", "params<")  # are offered first
+
+
+def vocabulary(subjects: Iterable[Subject]) -> dict[str, list[str]]:
+    """What completion knows of these rows: the values of each field that is text, and the other fields without any.
+
+    Aliases are fields too. Values and searched hyperparameters are in alphabetical order.
+    """
+    values: dict[str, set[str]] = {key: set() for key in TEXT_FIELDS if key not in ("trial", "reason", "energy_source")}
+    tuned: set[str] = set()
+    for subject in subjects:
+        row = subject.row
+        for field, found in values.items():
+            value = subject.dataset if field == "dataset" else getattr(row, field)
+            if value:
+                found.add(value)
+        tuned.update(path.rpartition(".")[2] for path in row.tuned)
+    words: dict[str, list[str]] = {field: sorted(found) for field, found in values.items()}
+    numbers = (key for key in COLUMNS if key not in TEXT_FIELDS and key not in ("rank", "curve", "tuned"))
+    words |= {key: [] for key in (*sorted(tuned), *numbers)}
+    words["is"] = [*PROPERTIES]
+    return words | {short: words[field] for short, field in ALIASES.items() if field in words}
+
+
+def completed(text: str, words: Mapping[str, Sequence[str]]) -> str | None:
+    """The text with its last term completed from a `vocabulary`, None if nothing fits."""
+    start = next((token.start("token") for token in reversed([*TOKEN.finditer(text)])), 0)
+    term = text[start:]
+    if not term or text[-1].isspace():
+        return None
+    match = TERM.fullmatch(term.removeprefix("-"))
+    if match is None:
+        typed = term.removeprefix("-")
+        offers = [*COMMON, *(f"{name}{':' if known else _sign(name)}" for name, known in words.items())]
+        fits = [offer for offer in offers if typed and offer.startswith(typed)]
+    else:
+        typed = match["value"].rpartition("|")[2] if match["sign"] == ":" else match["value"]
+        known = words.get(match["field"], ()) if match["sign"] in (":", "=", "!=") else ()
+        offers = [f'"{value}"' if typed.startswith('"') or re.search(r"\s", value) else value for value in known]
+        fits = [offer for offer in offers if offer.casefold().startswith(typed.casefold())]
+    return next((text + offer[len(typed) :] for offer in fits if len(offer) > len(typed)), None)
+
+
+def _sign(field: str) -> str:
+    """The comparison that is usual for a field with numbers."""
+    best = COLUMNS[field].best if (field := ALIASES.get(field, field)) in COLUMNS else ""
+    return {"high": ">", "low": "<"}.get(best, "=")

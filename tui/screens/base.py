@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import ClassVar, cast
 
+from textual.binding import BindingType
 from textual.screen import Screen
 
+from tui.keys import bindings
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Snapshot
 from tui.session import Session
@@ -18,6 +20,8 @@ WRITES = frozenset(
 
 class LiveScreen(Screen[None]):
     """A screen that is updated whenever the feed has news, and when it becomes visible again."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(("help", "app.help"))  # first in the footer, where all is cut off
 
     #: trials whose complete logs are read while this screen is visible
     followed: tuple[Key, ...] = ()

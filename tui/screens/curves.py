@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from tui.draw.axes import WHOLE
 from tui.draw.curves import EFFORTS, QUANTITIES, SMOOTHINGS
-from tui.screens.base import LiveScreen
+from tui.screens.charts import ChartScreen
 
 
-class CurvesScreen(LiveScreen):
+class CurvesScreen(ChartScreen):
     """A live screen with curves; each action selects the next of the x axes, quantities or smoothings."""
 
     def __init__(self) -> None:
         super().__init__()
         self.effort, self.quantity, self.smoothing = EFFORTS[0], QUANTITIES[0], SMOOTHINGS[1]
-        self._shown: tuple[object, ...] = ()  # what was drawn last
+        self.at: float | None = None  # the x value of the crosshair
 
     def action_close(self) -> None:
         self.dismiss()
 
     def action_effort(self) -> None:
         self.effort = EFFORTS[(EFFORTS.index(self.effort) + 1) % len(EFFORTS)]
+        self.at, self.window = None, WHOLE  # both are of the former axis
         self.redraw()
 
     def action_quantity(self) -> None:

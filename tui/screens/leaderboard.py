@@ -16,7 +16,7 @@ from tui.draw.summary import summary
 from tui.keys import bindings
 from tui.model.board import arrange, known_columns
 from tui.model.detail import Detail
-from tui.model.filters import FilterError
+from tui.model.filters import FilterError, Subject
 from tui.model.jobs import jobs
 from tui.model.replay import Replay
 from tui.model.snapshot import Key, Snapshot
@@ -28,6 +28,7 @@ from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen
 from tui.screens.run import RunScreen
 from tui.widgets.budget import Budget
+from tui.widgets.filter_field import FilterField
 from tui.widgets.jobs import Jobs
 from tui.widgets.preview import Preview
 from tui.widgets.run_table import RunTable
@@ -38,16 +39,16 @@ from tui.work import commands
 
 class LeaderboardScreen(LiveScreen):
     BINDINGS: ClassVar[list[BindingType]] = bindings(
-        ("open", "open"),
+        ("open", "open"),  # eight of them have room in 80 cells
         ("filter", "filter"),
-        ("sort", "sort"),
-        ("cost", "cost"),
-        ("columns", "columns"),
+        ("launch", "launch"),
+        ("stop", "stop"),
         ("mark", "mark"),
         ("compare", "compare"),
         ("export", "export"),
-        ("launch", "launch"),
-        ("stop", "stop"),
+        ("cost", "cost"),
+        ("sort", "sort"),
+        ("columns", "columns"),
         hidden=(
             ("back", "clear_filter", "Clear filter"),
             ("sort-before", "shift_sort(-1)"),
@@ -85,7 +86,7 @@ class LeaderboardScreen(LiveScreen):
 
     def compose(self) -> ComposeResult:
         yield StatusLine(id="status")
-        yield Input(placeholder="acc>.99 flops<10M arm:head state:running", id="filter", select_on_focus=False)
+        yield FilterField(id="filter")
         yield Static(id="notice", markup=False)
         with Horizontal():
             yield RunTable(id="table")
@@ -134,7 +135,9 @@ class LeaderboardScreen(LiveScreen):
             session.board = arrange(runs, view, marked=session.marked, pinned=session.pinned)
         except FilterError as error:
             problem = str(error)  # the board of the last valid filter stays
-        empty = snapshot.problem or ("No trial passes the filter." if view.filter else "No trial yet.")
+        empty = snapshot.problem or (
+            "No trial passes the filter; escape clears it." if view.filter else "No trial yet."
+        )
         if snapshot.problem and not session.readonly:
             empty = f"Press n to launch a sweep. {empty}"
         shown = view.fitted(len(snapshot.studies), session.board.known(view.columns))
@@ -157,7 +160,8 @@ class LeaderboardScreen(LiveScreen):
     # --- filter ---
 
     def action_filter(self) -> None:
-        field = self.query_one("#filter", Input)
+        field = self.query_one(FilterField)
+        field.know(Subject(run.row, run.trial.dataset) for run in self.session.snapshot.runs)
         field.display = True
         field.value = self.session.view.filter
         field.focus()

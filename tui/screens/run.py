@@ -14,8 +14,11 @@ from textual.widgets import Footer, TabbedContent, TabPane
 from tui.draw import facts
 from tui.draw.aligned import right, widest
 from tui.draw.cells import GLYPHS
-from tui.draw.curves import QUANTITIES, run_figure
+from tui.draw.chart import Figure
+from tui.draw.curves import QUANTITIES, TOGETHER, effort, run_figure
 from tui.draw.images import confusion_heatmap, worst_digits
+from tui.draw.selection import along, share_of, values_at
+from tui.draw.spots import at_point
 from tui.keys import bindings
 from tui.model.detail import Detail
 from tui.model.snapshot import Key, Run, Snapshot
@@ -37,8 +40,8 @@ class RunScreen(CurvesScreen):
         ("export", "export"),
         hidden=(
             ("previous", "tab(-1)", "Previous tab"),
-            ("right", "tab(1)", "Next tab"),
-            ("left", "tab(-1)", "Previous tab"),
+            ("right", "across(1)", "Crosshair to the right, or next tab"),
+            ("left", "across(-1)", "Crosshair to the left, or previous tab"),
             ("smooth", "smooth"),
             ("next-run", "neighbour(1)"),
             ("previous-run", "neighbour(-1)"),
@@ -97,7 +100,8 @@ class RunScreen(CurvesScreen):
             return
         life.update(f"{GLYPHS.get(run.row.state, '?')} {facts.life(run, session.clock())}")
         detail = details.get(self.key)
-        wanted = (run, detail, self.tab, self.effort, self.quantity, self.smoothing, self.size)
+        axes = (self.effort, self.quantity, self.smoothing, self.linear, self.window, self.at)
+        wanted = (run, detail, self.tab, axes, self.size)
         if wanted != self._shown:
             self._shown = wanted
             self._show(run, detail or Detail(), snapshot)
@@ -128,13 +132,26 @@ class RunScreen(CurvesScreen):
         notes: tuple[str, ...] = ()
         for quantity in QUANTITIES:
             chart = self.query_one(f"#chart-{quantity}", Chart)
-            chart.display = many or quantity == self.quantity
+            chart.display = quantity in TOGETHER if many else quantity == self.quantity
             if chart.display:
-                figure = run_figure(run, detail, quantity, self.effort, self.smoothing)
-                chart.show(figure.series, figure.x, figure.y)
-                notes = notes or figure.notes
-        words = f"x {self.effort} · y {'all' if many else self.quantity} · smoothing {self.smoothing:g}"
-        self.query_one("#axis-note", Static).update(" · ".join((words, *notes)))
+                figure = self._figure(run, detail, quantity)
+                values = values_at(figure, self.at) if self.at is not None else []
+                chart.show_figure(figure, self.window, values[-1][1] if values else None)
+                notes += tuple(at_point(figure, quantity, values)) + figure.notes
+        quantity = "all" if many else self.quantity
+        words = f"x {self.effort} · y {quantity} · smoothing {self.smoothing:g} · ← → values, + - zoom"
+        if self.at is not None:
+            _, x = effort(run, self.effort)
+            words = f"{self.effort} {x.text(self.at)}"
+        self.query_one("#axis-note", Static).update(" · ".join((words, *dict.fromkeys(notes))))
+
+    def _figure(self, run: Run, detail: Detail, quantity: str) -> Figure:
+        return run_figure(run, detail, quantity, self.effort, self.smoothing, self.linear)
+
+    def _main_figure(self) -> Figure | None:
+        """The figure whose points the crosshair goes along."""
+        run, detail = self.session.snapshot.find(self.key), self.session.details.get(self.key)
+        return self._figure(run, detail, self.quantity) if run and detail else None
 
     def _digits(self, detail: Detail) -> Text:
         validation = detail.validation
@@ -156,6 +173,22 @@ class RunScreen(CurvesScreen):
 
     def action_tab(self, by: int) -> None:
         self.query_one(TabbedContent).active = TABS[(TABS.index(self.tab) + by) % len(TABS)]
+
+    def action_across(self, by: int) -> None:
+        """Move the crosshair on the curves by at least a column; elsewhere change the tab."""
+        if self.tab != "curves":
+            self.action_tab(by)
+        elif figure := self._main_figure():
+            self.at = along(figure, self.at, by, self.size.width, self.window)
+            self.redraw()
+
+    def centre(self) -> float | None:
+        figure = self._main_figure() if self.at is not None else None
+        return share_of(figure, self.at) if figure and self.at is not None else None
+
+    def action_show_all(self) -> None:
+        self.at = None
+        super().action_show_all()
 
     def _pane(self) -> ScrollView | VerticalScroll | None:
         if self.tab == "log":
@@ -188,7 +221,7 @@ class RunScreen(CurvesScreen):
             place = keys.index(self.key) + by
             if 0 <= place < len(keys):
                 self.key = self.session.focus_key = keys[place]
-                self.followed = (self.key,)
+                self.followed, self.at = (self.key,), None
                 self.session.follow(self.followed)
                 self.redraw()
 

@@ -72,7 +72,7 @@ def in_terminal(results: Path, size: tuple[int, int]) -> Iterator[tuple[subproce
     environment = os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
     environment |= {"XDG_STATE_HOME": str(results.parent / "state")}  # nothing is remembered
     process = subprocess.Popen(
-        command("tui", "--results", str(results), "--read-write"),
+        command("tui", "--results", str(results), "--read-write", "--no-ascii"),
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -139,8 +139,10 @@ def _read_until(master: int, wanted: bytes, deadline: float) -> float:
 class ManualDashboard(Dashboard):
     """A dashboard without the feed's thread: it polls only when `poll` is called, and its clock stands still."""
 
-    def __init__(self, results: Path, *, readonly: bool = False, last: Remembered | None = None) -> None:
-        super().__init__(results, readonly=readonly, clock=lambda: NOW, last=last or Remembered())
+    def __init__(
+        self, results: Path, *, readonly: bool = False, plain: bool = False, last: Remembered | None = None
+    ) -> None:
+        super().__init__(results, readonly=readonly, plain=plain, clock=lambda: NOW, last=last or Remembered())
         self.feed.start = lambda: None  # type: ignore[method-assign]
 
     def poll(self) -> None:

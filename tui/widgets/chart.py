@@ -10,32 +10,43 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.draw.chart import STYLES, Axis, Piece, Series, draw
+from tui.draw.axes import WHOLE, Axis, Window
+from tui.draw.chart import STYLES, Figure, Piece, Series, Spot, draw
 
 
 class Chart(Widget):
     """A chart of series, in colours of the theme."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"chart--dim", "chart--strong", *(f"chart--{name}" for name in STYLES)}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "chart--dim",
+        "chart--strong",
+        "chart--cursor",
+        *(f"chart--{name}" for name in STYLES),
+    }
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
-        self._content: tuple[Sequence[Series], Axis, Axis] = ((), Axis(), Axis())
+        self._content: tuple[Figure, Window, Spot | None] = (Figure((), Axis(), Axis()), WHOLE, None)
         self._lines: list[list[Piece]] = []
         self._drawn: tuple[int, int] | None = None
 
     def show(self, series: Sequence[Series], x: Axis, y: Axis) -> None:
-        if (series, x, y) == self._content:
+        """Show series without anything else of a figure."""
+        self.show_figure(Figure(tuple(series), x, y))
+
+    def show_figure(self, figure: Figure, window: Window = WHOLE, cursor: Spot | None = None) -> None:
+        """Show the part of a figure that lies in `window`, with a crosshair at `cursor`."""
+        if (figure, window, cursor) == self._content:
             return
-        self._content = (series, x, y)
+        self._content = (figure, window, cursor)
         self._drawn = None
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
         width, height = self.size
         if self._drawn != (width, height):
-            series, x_axis, y_axis = self._content
-            self._lines = draw(width, height, series, x_axis, y_axis)
+            figure, window, cursor = self._content
+            self._lines = draw(width, height, figure, window=window, cursor=cursor)
             self._drawn = (width, height)
         base = self.rich_style
         pieces = self._lines[y] if y < len(self._lines) else []

@@ -249,14 +249,18 @@ class RunTable(ScrollView, can_focus=True):
         width = self._room.width
         base = self.rich_style
         if y == 0:
-            return self._strip([self._heading(key) for key in self.view.columns], self._style("header"), width)
+            style = self._style("header")
+            head = self._strip([self._heading(key) for key in self.view.columns], style, width)
+            if self.scroll_offset.x + width < self.virtual_size.width:  # there are more columns
+                head = Strip.join([head.crop(0, width - 2), Strip([Segment(" →", style)], 2)])
+            return head
         place = self.scroll_offset.y + y - 1
         lines = self.board.lines
         if place >= len(lines):
             text = self.empty if not lines and y == min(2, self._room.height - 1) else ""
             if place == len(lines) and self.board.folded:
                 text = f"{counted(self.board.folded)}: z shows them"
-            style = self._style("empty") if text else base
+            style = base + self._style("empty") if text else base
             return Strip([Segment(left(f"  {text}" if text else "", width), style)], width)
         line = lines[place]
         state = line.row.state if line.row.state in STATES else "waiting"
