@@ -226,7 +226,7 @@ class Dashboard(App[None]):
         if isinstance(self.focused, Input):
             self.copy_to_clipboard(self.focused.value)
             self.notify("Copied." if self.focused.value else "Escape leaves the field; then q quits.")
-        else:
+        elif isinstance(self.screen, LiveScreen):  # an open dialogue has to be answered first
             await self.action_quit()
 
     def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:

@@ -57,8 +57,9 @@ class Launching:
         task = Task(study or " ".join(words[:2]), log, study, trials, self._session.clock())
         try:
             self.children.start(words, task, done, self._session.environment)
-        except OSError as error:
-            self._app.notify(f"Not started: {error.strerror or error}", severity="error", timeout=10, markup=False)
+        except (OSError, ValueError) as error:  # ValueError: a word has a null character
+            said = getattr(error, "strerror", None) or error
+            self._app.notify(f"Not started: {said}", severity="error", timeout=10, markup=False)
             return False
         self._app.notify(begun, markup=False)
         self._session.refresh_screen()

@@ -76,7 +76,7 @@ class PromptScreen(ModalScreen[str | None]):
     """A line of text. `check` returns what is wrong with it, or None; `preview` the command of a valid one."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(
-        ("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt"),)
+        ("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt", "Copy"),)
     )
 
     def __init__(
@@ -121,7 +121,7 @@ class ChooseScreen(ModalScreen[str | None]):
     """A choice from a list, which typing narrows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings(("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt"),)),
+        *bindings(("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt", "Copy"),)),
         Binding("down", "move(1)", "Down", show=False),  # letters narrow the list
         Binding("up", "move(-1)", "Up", show=False),
     ]

@@ -55,7 +55,7 @@ class LaunchScreen(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings(("start", "start"), ("check", "check"), priority=True),
-        *bindings(("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt"),)),
+        *bindings(("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt", "Copy"),)),
         Binding("down", "app.focus_next", "Next field", show=False),  # letters are typed
         Binding("up", "app.focus_previous", "Previous field", show=False),
     ]

@@ -26,7 +26,18 @@ def test_a_folder_that_cannot_be_is_refused_with_its_reason(tmp_path: Path) -> N
     file, full = tmp_path / "file", tmp_path / "full"
     file.write_text("")
     (full / "inside").mkdir(parents=True)
-    for typed_path in ("", " ", str(file), str(file / "below"), str(full), "~nobody_here/x", "~m", "x" * 300, "a\0b"):
+    for typed_path in (
+        "",
+        " ",
+        str(file),
+        str(file / "below"),
+        str(full),
+        "~nobody_here/x",
+        "~m",
+        "x" * 300,
+        "a\0b",
+        "\ud800",
+    ):
         for folder in (new_folder, model_folder):
             if (folder, typed_path) != (model_folder, str(full)):
                 assert refusal(folder, typed_path), (folder, typed_path)
