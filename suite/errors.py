@@ -48,6 +48,10 @@ def expand_user(path: str | Path, given_by: str = "") -> Path:
         raise InputError(f"{named} is empty; give the path of a file or folder.")
     if "\0" in text:
         raise InputError(f"{named} has a NUL character, which no file name can have.")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{named} has a character that no file name can have: {text[error.start]!r}.") from None
     expanded = os.path.expanduser(text)  # unchanged where the home directory is not known
     if expanded.startswith("~/") or expanded == "~":
         raise InputError(f"{named} starts with a home directory, and HOME is not set; give the whole path.")

@@ -13,17 +13,18 @@ from suite.errors import InputError, expand_user
 from suite.store.files import cache_dir, scratch_dir
 from tui.saved_views import load_views
 
-NAMES = st.text(st.sampled_from("ab~./ \0é%-\n"), max_size=12)
+NAMES = st.text(st.sampled_from("ab~./ \0é%-\n\ud800\udc80"), max_size=12)
 
 
 @given(NAMES)
 @example("./ ")
+@example("a\ud800")
 def test_expanding_twice_changes_nothing(text: str) -> None:
     try:
         once = expand_user(text)
     except InputError as error:
         assert repr(text) in str(error)
-        assert text.startswith("~") or not text.strip() or "\0" in text
+        assert text.startswith("~") or not text.strip() or "\0" in text or "\ud800" in text
         return
     assert expand_user(once) == once
     if not text.startswith("~"):

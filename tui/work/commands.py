@@ -96,11 +96,8 @@ def new_folder(typed: str) -> Path:
     """The folder to export to. Raises InputError unless it can be written, and is new or empty."""
     if not typed.strip():
         raise InputError("say where")
-    try:
-        place = expand_user(typed)
-        check_new_folder(place)
-    except UnicodeError:
-        raise InputError("no path can have this character") from None
+    place = expand_user(typed)
+    check_new_folder(place)
     return place
 
 
@@ -110,8 +107,6 @@ def model_folder(typed: str) -> Path:
         place = expand_user(typed)
         if typed.strip() and place.is_dir():
             return place
-    except UnicodeError:
-        raise InputError("no path can have this character") from None
     except OSError as error:
         raise InputError(error.strerror or str(error)) from None
     raise InputError("there is no such directory")
