@@ -21,7 +21,7 @@ from textual.widgets import Input
 from suite.errors import WorkError
 from tui import ascii
 from tui.alerting import Alerting, Hook
-from tui.ending import by_fault, by_signal, exit_code, sentence
+from tui.ending import by_fault, by_signal, end_with_parent, exit_code, sentence
 from tui.keys import bindings, chosen_keys, keys_path
 from tui.launching import Launching
 from tui.messages import Polled
@@ -106,7 +106,6 @@ class Dashboard(App[None]):
         self.focus_key: Key | None = None
         self.board = Board()
         self.fault: Exception | None = None  # of the application itself, which has ended it
-        self._started_by = os.getppid()
         self.feed = Feed(results, self._publish, interval=interval, clock=clock)
         self.launching = Launching(self, self.feed.wake)
         self.upkeep = Upkeep(self, results, lambda: self.snapshot, self.feed.wake)
@@ -165,8 +164,6 @@ class Dashboard(App[None]):
             self._tell_news(message.snapshot)
         self.launching.report_ended()
         self.refresh_screen()
-        if self.is_web and os.getppid() != self._started_by:  # the server was killed
-            self.exit()
 
     def _tell_news(self, snapshot: Snapshot) -> None:
         found = self.alerting.news(snapshot)
@@ -270,6 +267,8 @@ def run(results: Path, readonly: bool, plain: bool | None = None) -> int:
     cannot show more.
     """
     collect_less_often()
+    if os.environ.get("TEXTUAL_DRIVER"):  # a tab of `tui.web`
+        end_with_parent()
     plain = ascii.needed(os.environ) if plain is None else plain
     app = Dashboard(results, readonly=readonly, plain=plain, last=recall())
     with by_signal(app.exit) as received:

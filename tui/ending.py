@@ -9,6 +9,7 @@ import signal
 import sys
 import termios
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -68,6 +69,18 @@ def by_signal(leave: Callable[[], object]) -> Iterator[list[signal.Signals]]:
         timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that has started it is gone. What it would still write may block or fail."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(exit_code(signal.SIGTERM))
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def sentence(number: signal.Signals) -> str:
