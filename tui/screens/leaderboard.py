@@ -129,26 +129,17 @@ class LeaderboardScreen(LiveScreen):
 
     def _update_table(self, snapshot: Snapshot) -> None:
         session, view = self.session, self.session.view
-        problem = None
+        problem, held = None, {"marked": session.marked, "pinned": session.pinned}
         try:
-            runs = self._replay.runs(snapshot.runs)
-            session.board = arrange(runs, view, marked=session.marked, pinned=session.pinned)
+            session.board = arrange(self._replay.runs(snapshot.runs), view, **held)
         except FilterError as error:
             problem = str(error)  # the board of the last valid filter stays
-        empty = snapshot.problem or (
-            "No trial passes the filter; escape clears it." if view.filter else "No trial yet."
-        )
+        none = "No trial passes the filter; escape clears it." if view.filter else "No trial yet."
+        empty = snapshot.problem or none
         if snapshot.problem and not session.readonly:
             empty = f"Press n to launch a sweep. {empty}"
         shown = view.fitted(len(snapshot.studies), session.board.known(view.columns))
-        self.table.show(
-            session.board,
-            shown,
-            marked=session.marked,
-            pinned=session.pinned,
-            empty=empty,
-            loading=snapshot.loading > 0,
-        )
+        self.table.show(session.board, shown, **held, empty=empty, loading=snapshot.loading > 0)
         notice = problem or summary(session.board, view, len(session.marked), self._replay.percent)
         self.query_one("#notice", Static).update(notice)
 
