@@ -120,11 +120,15 @@ def half_width(low: float | None, high: float | None) -> str:
 
 
 def state(run: Run, name: str, narrow: bool) -> str:
-    """The glyph of a state, its name where there is room, and of a running trial the part that is done."""
+    """The glyph of a state, its name where there is room, and of a running trial the part done and the time left."""
     glyph = GLYPHS.get(name, "?")
+    words = [glyph] if narrow else [glyph, name]
     steps = run.started.steps if run.started is not None else 0
-    part = f" {100 * min(run.step / steps, 1):.0f}%" if name == "running" and steps else ""
-    return f"{glyph}{part}" if narrow else f"{glyph} {name}{part}"
+    if name == "running" and steps:
+        words.append(f"{100 * min(run.step / steps, 1):.0f}%")
+        if run.row.seconds and 0 < run.step < steps:
+            words.append(f"-{duration(run.row.seconds * (steps - run.step) / run.step)}")
+    return " ".join(words)
 
 
 def counted(states: Mapping[str, int]) -> str:
