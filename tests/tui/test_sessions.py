@@ -194,7 +194,7 @@ def test_start_leave_watch_and_export(terminal: Terminal) -> None:
     terminal.until("✓ 2 finished")
     terminal.keys("Enter")
     terminal.until("validation accuracy")
-    terminal.keys("l", "l", "l", "l")
+    terminal.keys("]")
     terminal.until("The most confident mistakes")
     terminal.keys("Escape", "e")
     terminal.until("mnist-suite export quick/")
