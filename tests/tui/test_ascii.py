@@ -13,7 +13,20 @@ from rich.cells import cell_len
 from tui.ascii import ascii_text, needed
 from tui.testing.bench import ManualDashboard
 
-WAY = ("", "question_mark", "escape 2", "l", "3", "4", "5", "1 space space c", "escape enter", "l l", "l l", "escape n")
+WAY = (
+    "",
+    "question_mark",
+    "escape 2",
+    "right_square_bracket",
+    "3",
+    "4",
+    "5",
+    "1 space space c",
+    "escape enter",
+    "right_square_bracket",
+    "l l",
+    "escape n",
+)
 
 
 def test_every_cell_of_every_screen_is_ascii(results, screen_text) -> None:
