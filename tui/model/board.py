@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from operator import attrgetter
-from typing import Any
+from operator import attrgetter, is_
+from typing import Any, TypeVar
 
 from suite.ranking.leaderboard import COLUMNS, COSTS, Row, ValidationSet, pareto_keys
 from suite.ranking.statistics import difference_interval, sample_of_shares
@@ -99,13 +99,40 @@ class Board:
         return low <= 0
 
 
-def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pinned: Collection[Key] = ()) -> Board:
+T = TypeVar("T")
+
+
+class Memo:
+    """The last results of functions of many runs. At most updates, only runs without a result have changed."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[list[Run], tuple[object, ...], Any]] = {}
+
+    def get(self, name: str, runs: list[Run], asked: tuple[object, ...], make: Callable[[list[Run]], T]) -> T:
+        """`make(runs)`, or its last result of this name if neither the runs nor what was `asked` have changed."""
+        before, was, found = self._last.get(name, ([], None, None))
+        if was != asked or len(before) != len(runs) or not all(map(is_, before, runs)):
+            found = make(runs)
+            self._last[name] = (runs, asked, found)
+        return found
+
+
+def arrange(
+    runs: Sequence[Run],
+    view: View,
+    *,
+    marked: Collection[Key] = (),
+    pinned: Collection[Key] = (),
+    memo: Memo | None = None,
+) -> Board:
     """Filter, group and sort the runs as the view says; pinned ones come first. Raises FilterError."""
+    memo = memo or Memo()
     wanted = parse(view.filter)
     chosen = [run for run in runs if view.study is None or run.row.study == view.study]
     within = chosen if wanted.about_archived else [run for run in chosen if not run.row.archived]
     kept = _filtered(within, wanted, view.cost, marked, pinned)
-    leaders = _leaders(run.row for run in within)
+    finished = [run for run in within if run.row.state == "finished"]
+    leaders = memo.get("leaders", finished, (), _leaders_of)
     best = {split: row.accuracy or 0.0 for split, row in leaders.items()}
     hidden: Counter[str] = Counter()
     shown = kept
@@ -113,9 +140,22 @@ def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pi
         held = {*marked, *pinned}
         shown = [run for run in kept if run.row.state not in FOLDED or run.key in held]
         hidden = Counter(run.row.state for run in kept if run.row.state in FOLDED and run.key not in held)
-    lines = grouped(shown) if view.grouped else [BoardLine(run.row, (run,)) for run in shown]
-    front = fronts(lines, view.cost)
-    lines.sort(key=lambda line: (line.row.state not in ACTIVE, order(line.row, view.sort, view.reverse)))
+    if view.grouped:
+        lines = grouped(shown)
+        front = fronts(lines, view.cost)
+        placed = _placed(lines, view)
+    else:
+        done = [run for run in shown if run.record is not None]
+        asked = (view.sort, view.reverse, view.cost)
+
+        def ordered(runs: list[Run]) -> tuple[frozenset[Key], list[Placed]]:
+            lines = [BoardLine(run.row, (run,)) for run in runs]
+            return fronts(lines, view.cost), sorted(_placed(lines, view), key=_place_of)
+
+        front, before = memo.get("order", done, asked, ordered)
+        others = [BoardLine(run.row, (run,)) for run in shown if run.record is None]
+        placed = before + _placed(others, view)  # sorted but for these, so that sorting all takes few comparisons
+    lines = [line for _, line in sorted(placed, key=_place_of)]
     if pinned:
         lines.sort(key=lambda line: not any(run.key in pinned for run in line.runs))  # stable: keeps the order
     if view.top:
@@ -131,6 +171,21 @@ def arrange(runs: Sequence[Run], view: View, *, marked: Collection[Key] = (), pi
         archived=len(chosen) - len(within),
         folded={state: hidden[state] for state in FOLDED if hidden[state]},
     )
+
+
+Placed = tuple[tuple[Any, ...], BoardLine]  # a line with its sort key
+
+
+def _placed(lines: Iterable[BoardLine], view: View) -> list[Placed]:
+    return [((line.row.state not in ACTIVE, *order(line.row, view.sort, view.reverse)), line) for line in lines]
+
+
+def _place_of(placed: Placed) -> tuple[Any, ...]:
+    return placed[0]
+
+
+def _leaders_of(runs: list[Run]) -> dict[ValidationSet, Row]:
+    return _leaders(run.row for run in runs)
 
 
 def _leaders(rows: Iterable[Row]) -> dict[ValidationSet, Row]:

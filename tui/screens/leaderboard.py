@@ -14,7 +14,7 @@ from textual.widgets import Footer, Input
 from tui.draw.cells import title
 from tui.draw.summary import summary
 from tui.keys import bindings
-from tui.model.board import arrange, known_columns
+from tui.model.board import Memo, arrange, known_columns
 from tui.model.detail import Detail
 from tui.model.filters import FilterError, Subject
 from tui.model.jobs import jobs
@@ -82,6 +82,7 @@ class LeaderboardScreen(LiveScreen):
         super().__init__()
         self._shown: tuple[object, ...] = ()  # all that the table depends on, as it was last drawn
         self._replay = Replay()
+        self._memo = Memo()
         self._timer: Timer | None = None  # advances the replay
 
     def compose(self) -> ComposeResult:
@@ -131,7 +132,7 @@ class LeaderboardScreen(LiveScreen):
         session, view = self.session, self.session.view
         problem, held = None, {"marked": session.marked, "pinned": session.pinned}
         try:
-            session.board = arrange(self._replay.runs(snapshot.runs), view, **held)
+            session.board = arrange(self._replay.runs(snapshot.runs), view, **held, memo=self._memo)
         except FilterError as error:
             problem = str(error)  # the board of the last valid filter stays
         none = "No trial passes the filter; escape clears it." if view.filter else "No trial yet."

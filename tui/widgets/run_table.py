@@ -89,6 +89,7 @@ class RunTable(ScrollView, can_focus=True):
         self._chosen: Key | None = None  # the run that it was put on; a filter or a replay may hide it for a while
         self.empty = ""  # shown in place of lines
         self._widths: dict[str, int] = {}
+        self._narrow = False  # fewer than `NARROW` cells
 
     # --- what is shown ---
 
@@ -231,6 +232,7 @@ class RunTable(ScrollView, can_focus=True):
 
     def _measure(self) -> None:
         """Fit the columns to the visible lines. Widths only grow, so that columns do not jump while scrolling."""
+        self._narrow = self._room.width < NARROW
         top = max(0, min(self.scroll_offset.y, len(self.board.lines) - 1))
         seen = list(enumerate(self.board.lines[top : top + max(self._room.height, 30)], top))
         for key in self.view.columns:
@@ -249,15 +251,21 @@ class RunTable(ScrollView, can_focus=True):
             self._measure()
 
     def _heading(self, key: str) -> str:
-        if key == "state" and self._room.width < NARROW:
+        if key == "state" and self._narrow:
             return ""
         arrow = ("▴" if self.view.reverse else "▾") if key == self.view.sort else ""
         return title(key) + arrow
 
     def _cell(self, line: BoardLine, key: str, place: int) -> str:
-        narrow = self._room.width < NARROW
         return cell(
-            line, key, place, board=self.board, view=self.view, marked=self.marked, pinned=self.pinned, narrow=narrow
+            line,
+            key,
+            place,
+            board=self.board,
+            view=self.view,
+            marked=self.marked,
+            pinned=self.pinned,
+            narrow=self._narrow,
         )
 
     def render_line(self, y: int) -> Strip:
