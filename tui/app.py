@@ -8,6 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -33,10 +35,6 @@ from tui.model.snapshot import Key, Snapshot
 from tui.screens.base import LiveScreen
 from tui.screens.help import HelpScreen
 from tui.screens.leaderboard import LeaderboardScreen
-from tui.screens.pad import PadScreen
-from tui.screens.plots import PlotsScreen
-from tui.screens.studies import StudiesScreen
-from tui.screens.system import SystemScreen
 from tui.session import Session
 from tui.settings import Alerts, Remembered, load_settings, recall, remember, settings_path
 from tui.themes import SERIES, THEMES
@@ -44,6 +42,11 @@ from tui.upkeep import Upkeep
 from tui.widgets.options import Palette
 
 RESUMED = ("plots", "studies", "system")  # screens that are shown again at the next start; the pad starts a process
+
+
+def _screen(module: str, name: str) -> Screen:
+    """A screen whose module is imported when it is first shown, so that the board is there sooner."""
+    return getattr(import_module(f"tui.screens.{module}"), name)()
 
 
 class Dashboard(App[None]):
@@ -54,10 +57,10 @@ class Dashboard(App[None]):
     ENABLE_COMMAND_PALETTE = True
     MODES: ClassVar[dict[str, str | Callable[[], Screen]]] = {
         "board": LeaderboardScreen,
-        "plots": PlotsScreen,
-        "studies": StudiesScreen,
-        "system": SystemScreen,
-        "pad": PadScreen,
+        "plots": partial(_screen, "plots", "PlotsScreen"),
+        "studies": partial(_screen, "studies", "StudiesScreen"),
+        "system": partial(_screen, "system", "SystemScreen"),
+        "pad": partial(_screen, "pad", "PadScreen"),
     }
     DEFAULT_MODE = "board"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-normal"), (160, "-wide")]  # noqa: RUF012

@@ -14,13 +14,11 @@ from suite.store.study import StudyDir
 from tui.model.board import ACTIVE
 from tui.model.jobs import Task
 from tui.model.snapshot import Key
+from tui.screens.base import LiveScreen
 from tui.screens.confirm import ConfirmScreen, PromptScreen, StopScreen
-from tui.screens.launch import LaunchScreen
-from tui.screens.log import LogScreen
 from tui.session import Session
 from tui.work import commands
 from tui.work.children import Children
-from tui.work.form import new_form
 
 
 class Launching:
@@ -43,7 +41,7 @@ class Launching:
                 self._app.notify(child.done, title=task.name, timeout=10, markup=False)
             elif task.ending == "stopped":
                 self._app.notify("Stopped." + (" R resumes it." if task.study else ""), title=task.name, markup=False)
-            elif child.young and type(self._app.screen) in self._app.MODES.values():
+            elif child.young and isinstance(self._app.screen, LiveScreen) and len(self._app.screen_stack) == 1:
                 self._show_log(task.name, task.log)
             else:
                 text = f"failed: {task.said}\nO shows its log."
@@ -80,9 +78,14 @@ class Launching:
 
     def _show_log(self, name: str, log: Path) -> None:
         self.children.seen(log)
+        from tui.screens.log import LogScreen
+
         self._app.push_screen(LogScreen(name, log))
 
     def ask_launch(self, study: str | None) -> None:
+        from tui.screens.launch import LaunchScreen  # imported when it is first shown, as the main screens are
+        from tui.work.form import new_form
+
         self._app.push_screen(LaunchScreen(new_form(self._session.results, self._session.snapshot.studies, study)))
 
     def ask_final(self, study: str) -> None:

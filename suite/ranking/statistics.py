@@ -1,7 +1,7 @@
 """Statistics for small differences: intervals, paired tests, calibration, and fronts of accuracy against cost.
 
-Pure functions of plain numbers. SciPy is imported inside the functions that need it, since its import takes longer
-than everything else that the leaderboard and the dashboard load.
+Pure functions of plain numbers. NumPy and SciPy are imported inside the functions that need them: importing SciPy takes
+longer than everything else that the leaderboard and the dashboard load.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import numpy as np
 from pydantic import ConfigDict, with_config
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -227,6 +226,8 @@ def per_class(confusion: Sequence[Sequence[int]]) -> list[ClassFigures]:
 
     Source: https://scikit-learn.org/stable/modules/model_evaluation.html#precision-recall-f-measure-metrics
     """
+    import numpy as np
+
     table = np.asarray(confusion, dtype=np.float64)
     hits, actual, predicted = table.diagonal(), table.sum(1), table.sum(0)
     return [

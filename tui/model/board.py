@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from operator import attrgetter, is_
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from suite.ranking.leaderboard import COLUMNS, COSTS, Row, ValidationSet, pareto_keys
 from suite.ranking.statistics import difference_interval, sample_of_shares
@@ -110,11 +110,11 @@ class Memo:
 
     def get(self, name: str, runs: list[Run], asked: tuple[object, ...], make: Callable[[list[Run]], T]) -> T:
         """`make(runs)`, or its last result of this name if neither the runs nor what was `asked` have changed."""
-        before, was, found = self._last.get(name, ([], None, None))
-        if was != asked or len(before) != len(runs) or not all(map(is_, before, runs)):
+        before, was, found = self._last.get(name, ([], (), None))
+        if name not in self._last or was != asked or len(before) != len(runs) or not all(map(is_, before, runs)):
             found = make(runs)
             self._last[name] = (runs, asked, found)
-        return found
+        return cast("T", found)
 
 
 def arrange(

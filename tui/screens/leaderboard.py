@@ -24,9 +24,7 @@ from tui.model.view import UNSORTABLE, View
 from tui.saved_views import load_views, save_view
 from tui.screens.base import LiveScreen
 from tui.screens.columns import ColumnsScreen
-from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ChooseScreen, PromptScreen
-from tui.screens.run import RunScreen
 from tui.widgets.budget import Budget
 from tui.widgets.filter_field import FilterField
 from tui.widgets.jobs import Jobs
@@ -292,12 +290,16 @@ class LeaderboardScreen(LiveScreen):
 
     def action_open(self) -> None:
         if key := self.table.current_key:
+            from tui.screens.run import RunScreen  # imported when it is first shown, as the main screens are
+
             self.app.push_screen(RunScreen(key))
 
     def action_compare(self) -> None:
         shown = self.session.board.keys
         keys = [key for key in shown if key in self.session.marked] or shown[:3]
         if keys:
+            from tui.screens.compare import CompareScreen
+
             self.app.push_screen(CompareScreen(tuple(keys)))
         else:
             self.notify("Nothing to compare: mark trials with space.")
