@@ -40,7 +40,7 @@ RESULTS ?= results
 PICTURES := $(BIN)/python -m tui.testing.pictures $(RESULTS) docs/pictures
 pictures: .venv/ready  # of docs/dashboard.md, and its table of keys
 	$(PICTURES) --screens board --themes suite
-	$(PICTURES) --screens plots compare digits --sizes 120x40 --themes suite-light
+	$(PICTURES) --screens plots compare mistakes --sizes 120x40 --themes suite-light
 	$(BIN)/python -m tui.testing.docs docs/dashboard.md
 
 check: .venv/ready

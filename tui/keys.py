@@ -60,7 +60,7 @@ MEANINGS: dict[str, Meaning] = {
     "save-view": Meaning("V", "Save this view", SEE),
     "reset": Meaning("0,delete", "Reset", SEE),
     # --- trials ---
-    "mark": Meaning("space", "Mark", TRIALS),
+    "mark": Meaning("space", "Mark, and on to the next", TRIALS),
     "unmark-all": Meaning("U", "Unmark all", TRIALS),
     "pin": Meaning("p", "Pin", TRIALS),
     "compare": Meaning("c", "Compare", TRIALS),
@@ -70,7 +70,7 @@ MEANINGS: dict[str, Meaning] = {
     # --- studies ---
     "launch": Meaning("n", "Launch", STUDIES),
     "clone": Meaning("N", "Clone with edits", STUDIES),
-    "stop": Meaning("x", "Stop", STUDIES),
+    "stop": Meaning("x", "Stop a trial or its study", STUDIES),
     "resume": Meaning("R", "Resume study", STUDIES),
     "final": Meaning("F", "Final evaluation", STUDIES),
     "jobs-log": Meaning("O", "Log of the newest job", STUDIES),

@@ -37,6 +37,9 @@ class Launching:
         """Say how commands have ended. A failure at the start shows its log at once."""
         for child in self.children.ended():
             task = child.task
+            view = self._session.snapshot.study(task.study)
+            if task.ending == "done" and view is not None and view.state == "done":
+                continue  # an alert tells it
             if task.ending == "done":
                 self._app.notify(child.done, title=task.name, timeout=10, markup=False)
             elif task.ending == "stopped":
@@ -118,7 +121,8 @@ class Launching:
 
         def answer(to: str | None) -> None:
             if to:
-                log = scratch_dir("logs") / "export.log"
+                log = scratch_dir("logs") / f"export-{study}-{trial}.log"
+                log.unlink(missing_ok=True)
                 self.start(words(to), log, f"Exporting to {to} …", f"Exported to {to}.")
 
         default = str(Path("exports") / f"{study}-{run.row.number:04d}")

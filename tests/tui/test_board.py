@@ -85,7 +85,7 @@ def test_narrow_cells_are_short_and_tell_names_apart(runs: list[Run]) -> None:
     board = arrange(runs, View())
     line = next(line for line in board.lines if line.row.state == "running")
     running = cell(line, "state", 0, board=board, view=View(), marked=(), pinned=(), narrow=True)
-    assert running == "● 40% -30 s"  # 200 of 500 steps in 20 s
+    assert running == "● 40% 30 s left"  # 200 of 500 steps in 20 s
     named = replace(line, row=line.row._replace(study="pretrain-cnn-mnist-1a523f"))
     short = cell(named, "study", 0, board=board, view=View(), marked=(), pinned=(), narrow=True)
     assert len(short) == 14 and short.startswith("pretrain"[:7]) and short.endswith("1a523f")

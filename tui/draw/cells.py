@@ -127,7 +127,7 @@ def state(run: Run, name: str, narrow: bool) -> str:
     if name == "running" and steps:
         words.append(f"{100 * min(run.step / steps, 1):.0f}%")
         if run.row.seconds and 0 < run.step < steps:
-            words.append(f"-{duration(run.row.seconds * (steps - run.step) / run.step)}")
+            words.append(f"{duration(run.row.seconds * (steps - run.step) / run.step)} left")
     return " ".join(words)
 
 

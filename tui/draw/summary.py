@@ -9,14 +9,15 @@ from tui.model.view import View
 
 def summary(board: Board, view: View, marked: int, replay: int | None) -> str:
     """One line on what the table shows and leaves out, the counts first. `replay` is in percent, None: live."""
-    words = [f"replay {replay}%"] if replay is not None else []
-    words += [f"{board.matched} of {board.total}" if board.matched != board.total else f"{board.total} trials"]
+    words = [f"replay {replay}% (esc ends it)"] if replay is not None else []
+    all_of_them = f"{board.total} trial{'s' if board.total != 1 else ''}"
+    words += [f"{board.matched} of {board.total}" if board.matched != board.total else all_of_them]
     if view.filter:
         words.append(f"filter {view.filter}")
     words.append(f"{'worst' if view.reverse else 'best'} {title(view.sort) or view.sort} first")
     words.append(f"★ Pareto by {title(view.cost)}")
     if view.study:
-        words.append(f"study {view.study}")
+        words.append(f"study {view.study} (esc: all)")
     if view.top:
         words.append(f"top {view.top}")
     if view.grouped:

@@ -72,6 +72,11 @@ def _changed(before: StudyView, now: StudyView) -> list[Run]:
     return [run for run in now.runs if id(run) not in known]
 
 
+def _limited(run: Run) -> str:
+    limit = run.row.validation[2]
+    return f" of {limit} images" if limit is not None else ""
+
+
 def _new_best(before: Snapshot, ended: Iterable[Run]) -> list[Alert]:
     """The best of those that have just finished, where it is better than all before on its validation set."""
     best: dict[ValidationSet, Run] = {}
@@ -92,7 +97,7 @@ def _new_best(before: Snapshot, ended: Iterable[Run]) -> list[Alert]:
             "new-best",
             *run.key,
             printable(
-                f"{_name(run)} is the best on {run.trial.dataset}: {text(run.row, 'accuracy')}, "
+                f"{_name(run)} is the best on {run.trial.dataset}{_limited(run)}: {text(run.row, 'accuracy')}, "
                 f"{points((run.row.accuracy or 0.0) - earlier[split])} points"
             ),
         )

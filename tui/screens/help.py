@@ -20,7 +20,7 @@ LEGEND = "  ".join(f"{GLYPHS[state]} {state}" for state in STATES)
 SIGNS = (
     f"{PARETO} on the Pareto front   {MARKED} marked   {PINNED} pinned   "
     f"{TIED} not distinguishable from the best on its validation set (95 %)\n"
-    f"{GLYPHS['running']} 40% -30 s: 40 % of the training is done, about 30 s are left"
+    f"{GLYPHS['running']} 40% 30 s left: 40 % of the training is done"
 )
 
 

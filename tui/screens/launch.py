@@ -56,6 +56,7 @@ class LaunchScreen(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings(("start", "start"), ("check", "check"), priority=True),
         *bindings(("back", "cancel", "Cancel"), hidden=(("interrupt", "app.interrupt", "Copy"),)),
+        Binding("f1", "app.help", "Help"),  # a question mark is typed
         Binding("down", "app.focus_next", "Next field", show=False),  # letters are typed
         Binding("up", "app.focus_previous", "Previous field", show=False),
     ]
@@ -83,6 +84,7 @@ class LaunchScreen(ModalScreen[None]):
             yield Static(id="asks", markup=False)
             yield Static(id="command", classes="command", markup=False)
             yield Static(id="checked", markup=False)
+            yield Label("tab next field · space arm in or out · ← → another choice", classes="hint")
         yield Footer()
 
     def _rows(self) -> list[Widget]:

@@ -40,15 +40,15 @@ class LeaderboardScreen(LiveScreen):
         ("open", "open"),  # eight of them have room in 80 cells
         ("filter", "filter"),
         ("launch", "launch"),
-        ("stop", "stop"),
-        ("mark", "mark"),
+        ("stop", "stop", "Stop"),
+        ("mark", "mark", "Mark"),
         ("compare", "compare"),
         ("export", "export"),
         ("cost", "cost"),
         ("sort", "sort"),
         ("columns", "columns"),
         hidden=(
-            ("back", "clear_filter", "Clear filter"),
+            ("back", "clear_filter", "End the replay, the filter, the choice of a study"),
             ("sort-before", "shift_sort(-1)"),
             ("sort-behind", "shift_sort(1)"),
             ("reverse", "reverse"),
@@ -174,7 +174,9 @@ class LeaderboardScreen(LiveScreen):
         field = self.query_one("#filter", Input)
         field.value = ""
         field.display = False
-        self.change_view(filter="")
+        if self._replay.percent is not None:
+            self.action_replay()
+        self.change_view(filter="", study=self.session.view.study if self.session.view.filter else None)
         self.table.focus()
 
     # --- order and columns ---

@@ -44,6 +44,7 @@ class PadScreen(LiveScreen):
         self.model = ""
         self._state = "no model yet: m chooses one"
         self._note = ""  # on the sample
+        self._sample_pixels: list[list[int]] = []  # of the sample that the note is about
         self._answer: tuple[str, dict[str, float]] | None = None
 
     def compose(self) -> ComposeResult:
@@ -155,8 +156,11 @@ class PadScreen(LiveScreen):
         self._show()
 
     def on_canvas_drawn(self) -> None:
+        pixels = self.query_one(Canvas).pixels
+        if pixels != self._sample_pixels:
+            self._note = ""
         if self.predictor is not None:
-            self.predictor.ask(self.query_one(Canvas).pixels)
+            self.predictor.ask(pixels)
         self._show()
 
     # --- samples ---
@@ -183,6 +187,7 @@ class PadScreen(LiveScreen):
             self._note = f"No sample: {words}"
         else:
             self._note = f"sample of {len(pixels)} x {len(pixels)} pixels, labelled {words}"
+            self._sample_pixels = pixels
             self.query_one(Canvas).load(pixels)
         self._show()
 

@@ -38,6 +38,8 @@ class RunScreen(CurvesScreen):
         ("axis", "effort"),
         ("metric", "quantity"),
         ("export", "export"),
+        ("filter", "search", "Search the log"),
+        ("stop", "stop", "Stop"),
         hidden=(
             ("previous", "tab(-1)", "Previous tab"),
             ("right", "across(1)", "Crosshair to the right, or next tab"),
@@ -45,14 +47,14 @@ class RunScreen(CurvesScreen):
             ("smooth", "smooth"),
             ("next-run", "neighbour(1)"),
             ("previous-run", "neighbour(-1)"),
-            ("filter", "search", "Search the log"),
             ("down", "scroll(1)"),
             ("up", "scroll(-1)"),
+            ("page-down", "page(1)"),
+            ("page-up", "page(-1)"),
             ("first", "edge(-1)", "Top"),
             ("last", "edge(1)", "Bottom"),
             ("mark", "mark"),
             ("draw", "draw"),
-            ("stop", "stop"),
             ("note", "note"),
             ("archive", "archive"),
             ("delete", "delete"),
@@ -158,13 +160,22 @@ class RunScreen(CurvesScreen):
         if validation is None:
             return Text("No validation.json: it is written when a trial finishes.")
         width = max(40, self.size.width - 4)
-        parts = [Text("Confusion on validation (rows: label, columns: prediction)", style="bold")]
+        parts = [Text("The most confident mistakes on validation", style="bold"), *worst_mistakes(validation, width)]
+        parts += [Text(""), Text("Confusion (rows: label, columns: prediction)", style="bold")]
         parts += confusion_heatmap(validation, width)
-        parts += [Text(""), Text("The most confident mistakes", style="bold"), *worst_mistakes(validation, width)]
         return Text("\n").join(parts)
 
     def on_tabbed_content_tab_activated(self) -> None:
+        self.refresh_bindings()
         self.redraw()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys of the curves are there on their tab only."""
+        if action in ("effort", "quantity", "smooth") and self.is_mounted and self.tab != "curves":
+            return False
+        if action == "search" and self.is_mounted and self.tab != "log":
+            return None  # dimmed: the key leads to the log
+        return super().check_action(action, parameters)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.redraw)
@@ -198,6 +209,10 @@ class RunScreen(CurvesScreen):
     def action_scroll(self, by: int) -> None:
         if pane := self._pane():
             pane.scroll_relative(y=2 * by, animate=False)
+
+    def action_page(self, by: int) -> None:
+        if pane := self._pane():
+            pane.scroll_relative(y=by * max(1, pane.size.height - 2), animate=False)
 
     def action_edge(self, end: int) -> None:
         if pane := self._pane():

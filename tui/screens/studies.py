@@ -15,7 +15,7 @@ from tui.model.detail import Detail, clean
 from tui.model.jobs import jobs
 from tui.model.snapshot import Key, Snapshot, StudyView
 from tui.screens.base import LiveScreen
-from tui.widgets.budget import bar, projected
+from tui.widgets.budget import bar, projected, said
 from tui.widgets.jobs import Jobs
 from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
@@ -45,7 +45,7 @@ class StudiesScreen(LiveScreen):
         ("open", "open", "Its trials"),
         ("launch", "launch"),
         ("clone", "clone"),
-        ("stop", "stop"),
+        ("stop", "stop", "Stop"),
         ("resume", "resume"),
         ("jobs-log", "jobs_log", "Log"),
         hidden=(
@@ -105,7 +105,7 @@ class StudiesScreen(LiveScreen):
             if view.note.text:
                 words += f"\nNote: {view.note.text}"
             if view.status and view.status.message:
-                words += f"\n{view.status.message}"
+                words += f"\n{said(view.status)}"
         self.query_one("#question", Static).update(clean(words))
 
     def on_data_table_row_highlighted(self) -> None:
@@ -146,9 +146,10 @@ class StudiesScreen(LiveScreen):
             self.session.launching.ask_final(view.name)
 
     def action_jobs_log(self) -> None:
-        newest = self.session.launching.tasks[-1:]
-        waiting = newest and self.session.snapshot.study(newest[0].study) is None  # its study has no row yet
-        self.session.launching.open_log(None if waiting or not self.current else self.current.name)
+        launching = self.session.launching
+        newest = launching.tasks[-1].study if launching.tasks else ""
+        waiting = newest and self.session.snapshot.study(newest) is None  # its study has no row yet
+        launching.open_log(None if waiting or not self.current else self.current.name)
 
     def action_note(self) -> None:
         if view := self.current:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.cells import cell_len
 from rich.text import Text
 
+from suite.spec import Status
 from tui.draw.cells import GLYPHS, ago, duration, joules
 from tui.model.snapshot import Snapshot, StudyView
 from tui.widgets.static import Static
@@ -50,10 +51,15 @@ def budget_line(view: StudyView, now: float, width: int) -> str:
     if view.best is not None and view.best.row.accuracy is not None:
         words.append(f"best {100 * view.best.row.accuracy:.2f}%")
     if status is not None and status.message:
-        words.append(status.message)
+        words.append(said(status))
     text = " · ".join(words)
     room = max(4, min(30, width - cell_len(view.name) - cell_len(text) - 4))
     return f"{view.name} {bar(done / planned, room)} {text}"
+
+
+def said(status: Status) -> str:
+    """Why a study ends or has ended, in words: a controller names the file that asked it to stop."""
+    return "stopped on request: R resumes it" if status.message == "stop.request" else status.message
 
 
 def projected(view: StudyView) -> float | None:

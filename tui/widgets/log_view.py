@@ -51,7 +51,7 @@ class LogView(Vertical):
     LogView { height: 1fr; }
     LogView > #search { display: none; }
     LogView > #found { height: auto; display: none; }
-    LogLines { height: 1fr; width: 1fr; }
+    LogLines { height: 1fr; width: 1fr; scrollbar-gutter: stable; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:

@@ -32,6 +32,7 @@ class Predictor:
         self, words: Sequence[str], answer: Answer, status: Callable[[str], object], environment: Mapping[str, str]
     ) -> None:
         self._words, self._answer, self._status = words, answer, status
+        self._ready = "ready"
         self._environment = dict(environment)
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
@@ -104,11 +105,14 @@ class Predictor:
         if data.get("ready"):
             self.dataset = str(data.get("dataset", ""))
             size = data.get("size")
-            self._status(f"ready; it takes {size} x {size} pixels" if size else "ready")
+            self._ready = f"ready; it takes {size} x {size} pixels" if size else "ready"
+            self._status(self._ready)
         elif "probabilities" in data:
+            self._status(self._ready)  # in place of why there was no answer before
             self._answer(str(data.get("label", "")), {str(k): float(v) for k, v in data["probabilities"].items()})
         elif "error" in data:
             self._status(str(data["error"]))
+            self._answer("", {})
         self._busy = False
         self._send()
 
