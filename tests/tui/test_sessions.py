@@ -184,19 +184,29 @@ def launch_and_wait_for_its_log(terminal: Terminal, study: StudyDir) -> None:
 
 
 @pytest.mark.slow
-def test_start_leave_watch_and_export(terminal: Terminal) -> None:
+def test_a_stranger_starts_compares_looks_draws_and_exports(terminal: Terminal) -> None:
     study = StudyDir(terminal.results, "quick")
     launch_and_wait_for_its_log(terminal, study)
     terminal.keys("q")
     terminal.close()
     wait_for_end(study)  # a sweep outlives the dashboard that started it
-    terminal.start()
-    terminal.until("✓ 2 finished")
-    terminal.keys("Enter")
-    terminal.until("validation accuracy")
+    terminal.start(size="80x24")
+    board = terminal.until("✓ 2")
+    assert "FLOPs/img" in board and re.search(r"1 +000[01] .*%.* best +\d", board)  # the best model and its cost
+    for shown in ("⏎ Open", "n Launch", "x Stop", "c Compare", "e Export", "5 Pad"):
+        assert shown in board
+    terminal.keys("c")
+    terminal.until("recipe.lr")
+    terminal.keys("Escape", "Enter")
+    terminal.until("] Next tab")
     terminal.keys("]")
     terminal.until("The most confident mistakes")
-    terminal.keys("Escape", "e")
+    terminal.keys("Escape", "5")
+    terminal.until("ready; it takes 28 x 28 pixels")
+    terminal.keys("Space", "Down", "Down", "Down", "Down", "Down")
+    terminal.until("▶")
+    terminal.keys("1")
+    terminal.keys("e")
     terminal.until("mnist-suite export quick/")
     terminal.keys("C-a", "C-k")
     terminal.type(str(terminal.folder / "model"))
