@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from suite.ranking.stored import Stored, read_stored
 from suite.spec import Count, Unit
 from suite.store.study import StudyDir
+
+if TYPE_CHECKING:
+    import numpy as np
 
 VALIDATION_FILE = "validation.json"  # in a finished trial's directory
 
@@ -49,6 +51,8 @@ class Mistake(Stored):
     @property
     def image(self) -> np.ndarray:
         """The image as the model's input shows it: (height, width, 3) in colours, else (height, width); uint8."""
+        import numpy as np  # imported late, since the dashboard starts without pictures
+
         grey = np.array(self.pixels, dtype=np.uint8)
         if self.rgb is None:
             return grey
