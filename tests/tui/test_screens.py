@@ -75,6 +75,10 @@ def test_run_screen(results, drive, screen_text) -> None:
             await pilot.press(NEXT)
             await pilot.pause()
             assert app.screen.tab == tab and wanted[tab] in screen_text(app)
+            if pane := app.screen._pane():
+                pane.scroll_home(animate=False)
+                await pilot.press("pagedown")
+                assert pane.scroll_offset.y == min(pane.max_scroll_y, max(1, pane.size.height - 2))
         await pilot.press("j", "k", "G", "g", "h", "space")
         assert app.screen.key in app.marked
         before = app.screen.key
@@ -300,6 +304,9 @@ def test_studies(results, drive, screen_text, monkeypatch) -> None:
         await pilot.press("escape", "enter")
         await pilot.pause()
         assert isinstance(app.screen, LeaderboardScreen) and app.view.study == "mnist"
+        assert "study mnist (esc: all)" in screen_text(app)
+        await pilot.press("escape")
+        assert app.view.study is None
 
     drive(results, script)
 
@@ -375,7 +382,10 @@ def test_the_pad_shows_a_sample_at_its_own_size(results, drive, side: int) -> No
         used = [sum(s.cell_length for s in strip if s.style and s.style.bgcolor) for strip in shown]
         assert 0 < max(used) <= canvas.size.width  # it fits
         assert sum(map(bool, used)) * max(used) * 8 >= min(side, canvas.size.width) ** 2  # and uses the room
+        assert "labelled 7" in pad._note
         await pilot.press("space", "l", "l", "j")
+        await pilot.pause()
+        assert not pad._note  # it is the sample no more
         assert max(map(max, canvas.pixels)) == 255 and len(canvas.pixels) == side
         await pilot.click(Canvas, offset=(canvas.size.width - 1, canvas.size.height - 1))
         await pilot.press("0")
@@ -672,7 +682,7 @@ def test_a_failed_run_opens_at_its_log_which_can_be_searched(results, drive, scr
     drive(results, script)
 
 
-def test_a_log_follows_its_end_unless_it_is_scrolled_up(results, drive, screen_text) -> None:
+def test_a_log_follows_its_end_unless_it_is_scrolled_up(results, drive, screen_text, monkeypatch) -> None:
     log = StudyDir(results, "mnist").path / "console.log"
     log.write_text("".join(f"line {i}\n" for i in range(1, 101)))
 
@@ -683,8 +693,11 @@ def test_a_log_follows_its_end_unless_it_is_scrolled_up(results, drive, screen_t
         return screen_text(app)
 
     async def script(app, pilot) -> None:
-        await pilot.press("3", "O")
-        assert "100  line 100" in await read(app, pilot)
+        monkeypatch.setattr(children, "PROGRAM", (sys.executable, "-c", "print('exported')"))
+        assert app.launching.start(["export", "mnist"], results / "export.log", "begun", "done")
+        await pilot.press("3", "O")  # the log of the study under the cursor, not of the newest job
+        text = await read(app, pilot)
+        assert "100  line 100" in text and "exported" not in text
         with log.open("a") as file:
             file.write("more\n")
             file.flush()

@@ -29,6 +29,9 @@ for line in sys.stdin:
     dark = json.loads(line)["pixels"][0][0]
     if dark == 13:
         sys.exit("unlucky")
+    if dark == 0:
+        print(json.dumps({"error": "it is blank"}), flush=True)
+        continue
     time.sleep(0.05)
     print(json.dumps({"label": "1", "probabilities": {"0": 0.0, "1": float(dark)}}), flush=True)
 """
@@ -53,7 +56,7 @@ class Recorder:
         self.states: list[str] = []
 
     def answer(self, label: str, probabilities: dict[str, float]) -> None:
-        self.answers.append(probabilities["1"])
+        self.answers.append(probabilities.get("1", -1.0))  # -1: no answer any more
 
     def until(self, condition) -> None:
         deadline = time.monotonic() + 20
@@ -85,6 +88,17 @@ def test_failures_are_reported() -> None:
     asked.ask(image(13))
     recorder.until(lambda: any("unlucky" in state for state in recorder.states))
     asked.ask(image(1))  # the process has ended: no exception
+
+
+def test_why_there_is_no_answer_is_shown_until_there_is_one() -> None:
+    recorder = Recorder()
+    asked = Predictor(["predict"], recorder.answer, recorder.states.append, os.environ)
+    asked.start()
+    for dark, answer, state in ((0, -1, "it is blank"), (5, 5, "ready"), (0, -1, "it is blank")):
+        asked.ask(image(dark))
+        recorder.until(lambda wanted=answer: recorder.answers and recorder.answers[-1] == wanted)
+        assert recorder.states[-1] == state
+    asked.close()
 
 
 def test_a_sample() -> None:
