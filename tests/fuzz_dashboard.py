@@ -26,6 +26,7 @@ from random import Random
 from typing import Any
 
 from textual import events
+from textual.errors import NoWidget
 from textual.pilot import Pilot
 from textual.worker import WorkerState
 
@@ -241,10 +242,11 @@ async def happen(app: Fuzzed, pilot: Pilot[None], around: Surroundings, kind: st
     elif kind in ("click", "scroll"):
         width, height = app.size
         x, y = min(int(what[0] * width), width - 1), min(int(what[1] * height), height - 1)
-        if kind == "click":
-            await pilot.click(offset=(x, y), times=what[2])
-        else:
-            await pilot._post_mouse_events([what[2]], offset=(x, y), button=0)
+        with contextlib.suppress(NoWidget):  # raised by the pilot: there is nothing at this place yet, or any more
+            if kind == "click":
+                await pilot.click(offset=(x, y), times=what[2])
+            else:
+                await pilot._post_mouse_events([what[2]], offset=(x, y), button=0)
     elif kind == "size":
         await pilot.resize_terminal(*what)
     elif kind == "change":
