@@ -139,7 +139,7 @@ class Dashboard(App[None]):
         try:
             keys, wrong = chosen_keys(keys_path())
             settings, problem = load_settings(settings_path())
-        except (RuntimeError, OSError):  # no home directory is known
+        except OSError:  # no home directory is known
             return
         self.set_keymap(keys)
         for text in [*wrong, *([problem] if problem else [])]:

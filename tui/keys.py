@@ -13,6 +13,8 @@ from pathlib import Path
 from platformdirs import user_config_path
 from textual.binding import Binding, BindingType
 
+from tui.settings import below_home
+
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
@@ -133,8 +135,8 @@ def _binding(name: str, action: str, text: str = "", *, show: bool, priority: bo
 
 
 def keys_path() -> Path:
-    """The file that gives meanings other keys, a line each: `stop = "ctrl+x"`."""
-    return user_config_path("mnist-suite") / "keys.toml"
+    """The file that gives meanings other keys, a line each: `stop = "ctrl+x"`. Raises OSError without a home."""
+    return below_home(user_config_path) / "keys.toml"
 
 
 def chosen_keys(path: Path) -> tuple[dict[str, str], list[str]]:

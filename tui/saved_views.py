@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 
@@ -11,14 +10,12 @@ from pydantic import ValidationError
 
 from suite.store.files import write_atomic
 from tui.model.view import View
+from tui.settings import below_home
 
 
 def views_path() -> Path:
     """Raises OSError where no home directory is known."""
-    try:
-        return user_config_path("mnist-suite") / "views.json"
-    except RuntimeError:
-        raise FileNotFoundError(errno.ENOENT, "there is no home directory (HOME, XDG_CONFIG_HOME)") from None
+    return below_home(user_config_path) / "views.json"
 
 
 def load_views(path: Path | None = None) -> dict[str, View]:

@@ -47,7 +47,7 @@ class Settings(BaseModel):
 
 def settings_path() -> Path:
     """Raises OSError where no home directory is known."""
-    return _below(user_config_path) / "settings.toml"
+    return below_home(user_config_path) / "settings.toml"
 
 
 def load_settings(path: Path) -> tuple[Settings, str | None]:
@@ -74,7 +74,7 @@ class Remembered(BaseModel):
 
 def state_path() -> Path:
     """Raises OSError where no home directory is known."""
-    return _below(user_state_path) / "dashboard.json"
+    return below_home(user_state_path) / "dashboard.json"
 
 
 def recall() -> Remembered:
@@ -96,8 +96,9 @@ def remember(what: Remembered) -> None:
         write_atomic(path, kept.model_dump_json(indent=1, exclude_defaults=True) + "\n", durable=False)
 
 
-def _below(place: Callable[[str], Path]) -> Path:
+def below_home(place: Callable[[str], Path]) -> Path:
+    """The suite's directory of a kind of platformdirs. Raises OSError where no home directory is known."""
     try:
         return place("mnist-suite")
     except RuntimeError:
-        raise FileNotFoundError(errno.ENOENT, "there is no home directory") from None
+        raise FileNotFoundError(errno.ENOENT, "there is no home directory (HOME, XDG_CONFIG_HOME)") from None
