@@ -81,12 +81,11 @@ class Meter:
         self._counters, self._read_at = now, time.monotonic()
         if isinstance(now, str):
             return
-        for (previous, wraps_at), (current, _) in zip(before, now):
-            joules, limit = (current - previous) % wraps_at, elapsed * MAX_WATTS
-            if not joules <= limit < wraps_at or len(now) != len(before):
-                self._counters = "unavailable"
-                return
-            self._joules += joules
+        joules = joules_between(before, now, elapsed)
+        if joules is None:
+            self._counters = "unavailable"
+            return
+        self._joules += joules
 
 
 def reset_resident_peak() -> None:
@@ -114,6 +113,20 @@ def resident_peak() -> int:
 
 
 Counter = tuple[float, float]  # joules counted so far, and the number of joules at which the counter wraps to 0
+
+
+def joules_between(before: list[Counter], now: list[Counter], seconds: float) -> float | None:
+    """The energy between two readings; None where it cannot be told: a counter may have wrapped more than once, or
+    differs by more than `MAX_WATTS`, or the counters are others than before."""
+    if len(now) != len(before):
+        return None
+    total = 0.0
+    for (previous, wraps_at), (current, _) in zip(before, now):
+        joules, limit = (current - previous) % wraps_at, seconds * MAX_WATTS
+        if not joules <= limit < wraps_at:
+            return None
+        total += joules
+    return total
 
 
 def energy_counters(device: torch.device) -> list[Counter] | str:

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from suite.hardware.energy import MAX_WATTS, energy_counters, gpu_handle
+from suite.hardware.energy import energy_counters, gpu_handle, joules_between
 
 
 class Load(TypedDict):
@@ -49,11 +49,11 @@ class Gauge:
         if isinstance(before, str):
             return None
         self._counters, self._read_at = energy_counters(self.device), time.monotonic()
-        if isinstance(self._counters, str) or len(self._counters) != len(before):
+        if isinstance(self._counters, str):
             return None
-        joules = sum((now - then) % wraps_at for (then, wraps_at), (now, _) in zip(before, self._counters))
         seconds = self._read_at - since
-        return round(joules / seconds, 1) if 0 < joules < MAX_WATTS * len(before) * seconds else None
+        joules = joules_between(before, self._counters, seconds)
+        return round(joules / seconds, 1) if joules else None
 
     def _gpu_watts(self) -> float | None:
         return self._ask(lambda nvml, handle: round(nvml.nvmlDeviceGetPowerUsage(handle) / 1000, 1))
