@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    study: Annotated[str, typer.Argument()]
+    study: Annotated[str, typer.Argument(help="STUDY; with --shift also STUDY/TRIAL, or a folder that `export` wrote.")]
     final: Annotated[
         bool, typer.Option("--final", help="Confirm that the search is over, so that the test images may be read.")
     ] = False
@@ -27,6 +27,18 @@ class EvaluateOptions:
     ] = 3
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each finalist, each with a new seed.")] = 5
     workers: Annotated[int, typer.Option(min=1, max=256, help="Number of trainings at once.")] = 1
+    shift: Annotated[
+        bool,
+        typer.Option(
+            "--shift", help="Measure robustness: accuracy on corrupted validation images and on digits drawn in fonts."
+        ),
+    ] = False
+    test: Annotated[
+        bool, typer.Option("--test", help="With --shift: the test images, for models that --final has tested.")
+    ] = False
+    limit: Annotated[
+        int | None, typer.Option(min=20, max=LARGEST, help="With --shift: at most N validation images.")
+    ] = None
     device: Device = "auto"
     results: Results = None
     as_json: Json = False
@@ -35,11 +47,30 @@ class EvaluateOptions:
 
 @takes(EvaluateOptions)
 def evaluate(options: EvaluateOptions) -> None:
-    """Measure test accuracy with its uncertainty: train finalists with new seeds, then read the test images once.
+    """Measure test accuracy over fresh seeds (--final), or robustness (--shift).
+
+    --final trains the finalists of a search again with new seeds, then reads the test images once and records that it
+    did. --shift trains nothing: it measures the best trial of each arm, one trial, or an exported model under stated
+    corruptions (rotation, translation, blur, noise, contrast, brightness, pixelation, occlusion, thickness) and, where
+    the classes are characters, on the fonts of this machine.
 
     \b
-    Example: mnist-suite evaluate mnist --final --top 3 --seeds 5
+    Examples: mnist-suite evaluate mnist --final --top 3 --seeds 5
+              mnist-suite evaluate mnist --shift
+              mnist-suite evaluate mnist/0007 --shift --json
+              mnist-suite evaluate model --shift
+              mnist-suite evaluate mnist --shift --test
     """
+    if options.shift and options.final:
+        raise InputError("Take one of --final and --shift.")
+    if not options.shift and (options.test or options.limit is not None):
+        raise InputError("--test and --limit go with --shift.")
+    if options.test and options.limit is not None:
+        raise InputError("--limit takes a part of the validation images; with --test all test images are read.")
+    _shift(options) if options.shift else _final(options)
+
+
+def _final(options: EvaluateOptions) -> None:
     from suite.cli import console
     from suite.cli.run import warn_of_failures
     from suite.evaluation import final as final_evaluation
@@ -72,6 +103,61 @@ def evaluate(options: EvaluateOptions) -> None:
     exit_if_stopped(stop, "The same command continues from here.")
     warn_of_failures(final_evaluation.trained(plan))
     print(dump_json(found) if options.as_json else final_evaluation.as_text(found))
+
+
+def _shift(options: EvaluateOptions) -> None:
+    from suite.cli import console
+    from suite.export.card import CARD
+    from suite.ranking.shift import as_text
+    from suite.store.files import dump_json, results_dir
+    from suite.store.study import open_study, split_reference
+
+    folder, root, study = Path(options.study), results_dir(options.results), None
+    exported = (folder / CARD).is_file()
+    if exported and options.test:
+        raise InputError("--test takes a study: the final evaluation records which of its models were tested.")
+    name, trial = split_reference(options.study)
+    if not exported:
+        study = open_study(root, name)
+    with console.step_progress("sets of pictures", options.quiet) as on_step:
+        from suite.evaluation import shift  # within the progress, since torch takes seconds to load
+
+        if study is None:
+            subjects = [_exported(folder, options)]
+        elif options.test:
+            subjects = shift.on_test(root, study, trial, command=command_line(), place=options.device)
+        else:
+            subjects = shift.on_validation(root, study, trial, limit=options.limit, place=options.device)
+        found = shift.measure(subjects, study, on_step=on_step)
+    if options.as_json:
+        print(dump_json([one.as_dict() for one in found]))
+        return
+    console.out.print(as_text(found), highlight=False, soft_wrap=True)
+    if study is not None and not options.test:
+        columns = "number,arm,accuracy,shift,fonts"
+        console.out.print(
+            f"\nCompare trials: mnist-suite leaderboard {study.name} --sort shift --columns {columns}", soft_wrap=True
+        )
+
+
+def _exported(folder: Path, options: EvaluateOptions) -> Any:
+    """An exported model as the subject of `shift.measure`. Raises InputError."""
+    from suite.evaluation.shift import exported
+    from suite.export.card import read_card
+    from suite.export.predict import load
+    from suite.hardware import device
+
+    card = read_card(folder)
+    return exported(
+        load(folder),
+        card.preprocess,
+        dataset=card.dataset,
+        trial=card.trial.rpartition("/")[2],
+        arm=card.strategy,
+        weights_sha256=card.sha256,
+        limit=options.limit,
+        where=device.pick(options.device),
+    )
 
 
 def rerun(
