@@ -30,7 +30,7 @@ from suite.execution.options import Options
 from suite.execution.replay import content, find, replay
 from suite.execution.stop import Stop
 from suite.hardware import device
-from suite.models.assembly import load_trained
+from suite.models.assembly import check_weights, load_trained
 from suite.models.preprocessing import evaluation_preparer, of_trial
 from suite.models.streaming import on_device
 from suite.ranking.final import (
@@ -48,7 +48,7 @@ from suite.ranking.final import (
 )
 from suite.ranking.leaderboard import UNEVEN
 from suite.ranking.statistics import balanced_accuracy, holm, mcnemar, paired_t, sample_of_shares, wilson
-from suite.spec import Status, Trial, View
+from suite.spec import HeadOnly, Status, Trial, View
 from suite.store.files import read_bytes, write_atomic
 from suite.store.finalists import confirmed
 from suite.store.provenance import commit, version
@@ -105,7 +105,8 @@ class Plan:
 def plan(
     results: Path, study: StudyDir, *, top: int, seeds: int, place: str = "auto", workers: int = 1, command: str = ""
 ) -> Plan:
-    """Choose the finalists. Raises InputError where no trial finished, or while the search is running."""
+    """Choose the finalists. Raises InputError where no trial finished, while the search is running, and where starting
+    weights are missing."""
     device.pick(place)
     if status := study.live() or finalists_of(study).live():
         raise InputError(
@@ -118,7 +119,20 @@ def plan(
     threads = max(1, device.cores() // workers)
     fresh = fresh_seeds(FRESH_SEED, seeds)
     trials = _without_duplicates({s.id: reseeded(s.trial, fresh, place=place, threads=threads) for s in chosen})
+    _check_weights(results, study, trials)
     return Plan(results, study, top, seeds, place, command, chosen, trials)
+
+
+def _check_weights(results: Path, study: StudyDir, plans: dict[str, list[Trial]]) -> None:
+    """Refuse before anything is trained: raises InputError where the weights that a finalist needs are gone.
+
+    A finalist whose trainings have all finished needs none, unless it is a head on the features of a backbone.
+    """
+    done = find(final_of(study), [trial for trials in plans.values() for trial in trials])
+    for trials in plans.values():
+        finished = all((state := done.get(content(trial))) and state.state == "finished" for trial in trials)
+        if not finished or isinstance(trials[0].strategy, HeadOnly):
+            check_weights(trials[0], results)
 
 
 def _without_duplicates(plans: dict[str, list[Trial]]) -> dict[str, list[Trial]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -89,6 +89,12 @@ class Shift(Stored):
         if max(self.right, *(self.right + level.gained for level in found)) > self.images:
             raise ValueError("there are more right answers than images")
         return self
+
+    @property
+    def conditions(self) -> tuple[object, ...]:
+        """What has to be the same for figures to be compared."""
+        levels = [(one.name, one.unit, [level.level for level in one.levels]) for one in self.corruptions]
+        return self.dataset, self.part, self.images, levels
 
     @property
     def clean(self) -> Figure:
@@ -171,6 +177,15 @@ def shifts(study: StudyDir, part: Part = "validation") -> dict[str, Shift]:
         if one.part == part:
             found[one.trial] = one
     return found
+
+
+def alike(found: Mapping[str, Shift]) -> dict[str, Shift]:
+    """Those that can stand in one table with the first: the same data, and the same corruptions at the same levels.
+
+    Others were measured by another version, or on another number of images.
+    """
+    first = next(iter(found.values()), None)
+    return {key: one for key, one in found.items() if first is not None and one.conditions == first.conditions}
 
 
 # --- for the terminal ---------------------------------------------------------------------------------------------

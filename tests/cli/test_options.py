@@ -128,7 +128,7 @@ def test_weights_of_a_training_from_random_weights_are_refused(run: Run) -> None
 @pytest.mark.parametrize("changes", [(), ("--set", "recipe.lr=0.3"), ("--set", "lr=0.3")])
 def test_a_value_that_is_set_is_no_longer_searched(run: Run, changes: tuple[str, ...]) -> None:
     """`--set recipe.lr=...` left "lr" in the search space, and the search replaced the value."""
-    code, out, errors = run("sweep", "mnist", "--dry-run", *changes)
+    code, out, errors = run("sweep", "mnist", "--dry-run", "--json", *changes)
     assert code == 0, errors
     space = re.search(r'\n  "space": \{(.*?)\n  \}', out, re.DOTALL)
     assert space
