@@ -158,7 +158,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "noise": Corruption("grey levels, sd", (16, 32, 64, 96), _noise),
     "contrast": Corruption("% less", (25, 50, 70, 85), _contrast),
     "brightness": Corruption("grey levels", (32, 64, 96, 128), _brightness),
-    "pixelation": Corruption("px of 28, blocks", (1.5, 2, 3, 4), _pixelation, length=True),
+    "pixelation": Corruption("px of 28, blocks", (2, 3, 4, 5), _pixelation, length=True),
     "occlusion": Corruption("px of 28, square", (4, 6, 8, 10), _occlusion, length=True),
     "thickness": Corruption("px of 28", (-1, 1, -1.5, 2), _thickness, length=True, strokes=True),
 }
