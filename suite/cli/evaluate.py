@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,10 +11,11 @@ import typer
 
 from suite.cli.options import LARGEST, Device, Json, Quiet, Results, command_line, takes
 from suite.cli.signals import exit_if_stopped, stopping
-from suite.errors import InputError
+from suite.errors import InputError, expand_user
 
 if TYPE_CHECKING:
     from suite.spec import Status
+    from suite.store.study import StudyDir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,37 +109,52 @@ def _final(options: EvaluateOptions) -> None:
 
 def _shift(options: EvaluateOptions) -> None:
     from suite.cli import console
-    from suite.export.card import CARD
     from suite.ranking.shift import as_text
     from suite.store.files import dump_json, results_dir
-    from suite.store.study import open_study, split_reference
+    from suite.store.study import split_reference
 
-    folder, root, study = Path(options.study), results_dir(options.results), None
-    exported = (folder / CARD).is_file()
-    if exported and options.test:
+    root = results_dir(options.results)
+    source, trial = _source(options.study, root), split_reference(options.study)[1]
+    if isinstance(source, Path) and options.test:
         raise InputError("--test takes a study: the final evaluation records which of its models were tested.")
-    name, trial = split_reference(options.study)
-    if not exported:
-        study = open_study(root, name)
     with console.step_progress("sets of pictures", options.quiet) as on_step:
         from suite.evaluation import shift  # within the progress, since torch takes seconds to load
 
-        if study is None:
-            subjects = [_exported(folder, options)]
+        if isinstance(source, Path):
+            found = shift.measure([_exported(source, options)], None, on_step=on_step)
         elif options.test:
-            subjects = shift.on_test(root, study, trial, command=command_line(), place=options.device)
+            tested = shift.on_test(root, source, trial, command=command_line(), place=options.device)
+            found = shift.measure(tested, source, on_step=on_step)
         else:
-            subjects = shift.on_validation(root, study, trial, limit=options.limit, place=options.device)
-        found = shift.measure(subjects, study, on_step=on_step)
+            chosen = shift.on_validation(root, source, trial, limit=options.limit, place=options.device)
+            found = shift.measure(chosen, source, on_step=on_step)
     if options.as_json:
         print(dump_json([one.as_dict() for one in found]))
         return
     console.out.print(as_text(found), highlight=False, soft_wrap=True)
-    if study is not None and not options.test:
+    if not isinstance(source, Path) and not options.test:
         columns = "number,arm,accuracy,shift,fonts"
         console.out.print(
-            f"\nCompare trials: mnist-suite leaderboard {study.name} --sort shift --columns {columns}", soft_wrap=True
+            f"\nCompare trials: mnist-suite leaderboard {source.name} --sort shift --columns {columns}", soft_wrap=True
         )
+
+
+def _source(text: str, root: Path) -> StudyDir | Path:
+    """The study that was named, or the folder of an exported model. Where a name can be both, it is the study.
+
+    Raises InputError where it is neither.
+    """
+    from suite.export.card import CARD, read_card
+    from suite.store.study import open_study, split_reference, studies
+
+    if text.startswith((".", "/", "~")):
+        folder = expand_user(text)
+        read_card(folder)
+        return folder
+    name = split_reference(text)[0]
+    if name not in {study.name for study in studies(root)} and os.path.isfile(os.path.join(text, CARD)):
+        return Path(text)
+    return open_study(root, name)
 
 
 def _exported(folder: Path, options: EvaluateOptions) -> Any:

@@ -120,6 +120,7 @@ BAD = [
     (["predict", "nowhere", "x.png"], "no exported model"),
     (["stop", "none"], "no study"),
     (["evaluate", "none", "--shift"], "no study 'none'"),
+    (["evaluate", "./none", "--shift"], "no exported model"),
     (["evaluate", "none", "--shift", "--final"], "--final and --shift"),
     (["evaluate", "none", "--test"], "go with --shift"),
     (["evaluate", "none", "--final", "--limit", "50"], "go with --shift"),
