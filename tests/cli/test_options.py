@@ -136,6 +136,16 @@ def test_a_value_that_is_set_is_no_longer_searched(run: Run, changes: tuple[str,
     assert out.count('"lr": 0.3') == (4 if changes else 0)
 
 
+def test_a_dry_run_says_in_a_few_lines_what_would_run(run: Run) -> None:
+    code, out, errors = run("sweep", "mnist", "--dry-run", "--trials", "6", "--set", "epochs=3", "--max-params", "1e6")
+    assert code == 0, errors
+    lines = out.splitlines()
+    assert len(lines) <= 12 and lines[0].startswith("Study mnist would run 6 trials on mnist;")
+    for name, trials in {"cnn-scratch": 2, "cnn-head": 2, "lite0-head": 1, "lite0-partial": 1}.items():
+        assert any(line.split()[:3] == [name, str(trials), "x"] for line in lines), name
+    assert "lr 0.001 to 0.3 (log)" in out and "caps: params=1000000" in out and "cnn is pretrained on mnist" in out
+
+
 def test_two_spellings_on_one_command_line_are_refused(run: Run) -> None:
     code, _, errors = run("sweep", "mnist", "--dry-run", "--set", "lr=0.3", "--set", "recipe.lr=0.4")
     assert code == 2

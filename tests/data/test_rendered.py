@@ -51,11 +51,12 @@ def test_no_two_fonts_look_alike(fonts: list[Font]) -> None:
 def test_it_is_what_predict_sees_of_a_picture_of_the_character(fonts: list[Font]) -> None:
     file = Path(get_data_path(), "fonts/ttf/DejaVuSerif.ttf")
     known = next(font for font in fonts if font.name == "DejaVu Serif Book")
-    for digit in (2, 8):
+    for digit in range(10):
         page = Image.new("L", (400, 400))
         ImageDraw.Draw(page).text((200, 200), str(digit), fill=255, font=ImageFont.truetype(file, 128), anchor="mm")
         seen = glyphs.place(page, 28, centred=True)
-        assert np.abs(seen.astype(int) - known.pictures[digit, 0]).mean() < 3
+        moved = [np.roll(seen.astype(int), (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # by rounding
+        assert min(np.abs(one - known.pictures[digit, 0]).mean() for one in moved) < 3
 
 
 def test_files_that_are_no_fonts_are_left_out_and_few_are_enough(
