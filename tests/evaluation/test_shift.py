@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import suite
+from suite.data import datasets
 from suite.data.corruptions import CORRUPTIONS, corrupted
-from suite.data.datasets import search_splits, test_split
+from suite.data.datasets import search_splits
 from suite.errors import InputError
 from suite.evaluation import final, shift
 from suite.export.predict import load
@@ -129,7 +130,7 @@ def test_test_images_need_a_final_evaluation_and_are_counted_as_read(
     results = tmp_path / "results"
     shutil.copytree(study.path.parent, results)
     own = StudyDir(results, "small")
-    monkeypatch.setattr(final, "test_split", lambda *given: _first(test_split(*given), 50))
+    monkeypatch.setattr(final, "test_split", lambda *given: _first(datasets.test_split(*given), 50))
     tested = final.plan(results, own, top=1, seeds=2, place="cpu").chosen
     untested = next(s for s in own.states() if s.state == "finished" and s.id not in {t.id for t in tested})
     with pytest.raises(InputError, match="was not tested"):
