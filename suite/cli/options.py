@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,9 +68,9 @@ class RunOptions:
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out pictures of your own that cannot be read.")
     ] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every choice, print what would run, and exit.")] = (
-        False
-    )
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every choice, print what would run, and exit; --json: in full.")
+    ] = False
 
 
 Options = TypeVar("Options")
@@ -101,6 +102,12 @@ def takes(kind: type[Options]) -> Callable[[Callable[[Options], None]], Callable
         return with_keywords
 
     return decorate
+
+
+def first_sentence(command: Callable[..., Any] | None) -> str:
+    """The summary of a command in the list of all. Click cuts off one that it makes itself."""
+    paragraph = " ".join((getattr(command, "__doc__", None) or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
 
 
 def own_name(dataset: str) -> str:

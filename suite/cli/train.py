@@ -112,7 +112,7 @@ def _arm(
 
 def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     """Run a study of one trial and print its result."""
-    from suite.cli import console
+    from suite.cli import console, plans
     from suite.cli.run import announce_pictures, first_reason, run_study
 
     announce_pictures(options.dataset, quiet=options.quiet or options.dry_run)
@@ -136,7 +136,7 @@ def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     execution = Options(device=options.device, resume=True, retry_failed=True, skip_broken=options.skip_broken)
     if options.dry_run:
         check(experiment, root, execution, fetch=False)
-        print(dump_json(experiment))
+        print(dump_json(experiment) if options.as_json else plans.as_text(experiment, name))
         return
     directory = StudyDir(root, name)
     repeated = any(state.state == "finished" for state in directory.states())

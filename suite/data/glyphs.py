@@ -68,7 +68,7 @@ def place(image: Image, size: int, *, centred: bool) -> np.ndarray:
     ink = _find(image, centred=centred)
     if ink is None:
         raise Blank("Nothing stands out in this picture: it is blank, or too faint to tell from noise.")
-    return _arranged(ink.strength, size, centred=centred)
+    return arranged(ink.strength, size, centred=centred)
 
 
 # --- pictures in form -----------------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def _components(weak: np.ndarray, strong: np.ndarray) -> np.ndarray | None:
 # --- placing it -----------------------------------------------------------------------------------------------------
 
 
-def _arranged(strength: np.ndarray, size: int, *, centred: bool) -> np.ndarray:
+def arranged(strength: np.ndarray, size: int, *, centred: bool) -> np.ndarray:
     """The ink on a dark square."""
     box = round(size * 20 / 28) if centred else size
     if centred:

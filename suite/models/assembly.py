@@ -10,6 +10,7 @@ from torch import nn
 from suite.errors import InputError, WorkError
 from suite.models import backbones, classifiers, heads, pretrained
 from suite.models.state_dicts import read_tensors
+from suite.models.weight_sources import find_pretrained, weights_file
 from suite.spec import FROM_RANDOM, HeadOnly, Preprocess, Trial, Weights
 from suite.store.files import file_sha256
 from suite.store.trial import TrialDir
@@ -45,6 +46,22 @@ def assemble(trial: Trial, expects: Preprocess, classes: int, results: Path) -> 
     if trial.strategy.kind not in FROM_RANDOM:
         classifiers.zero(model)
     return Assembled(model, expects, provenance)
+
+
+def check_weights(trial: Trial, results: Path) -> None:
+    """Raises InputError where the weights that a trial starts from are missing, or not those it was planned with.
+
+    Nothing is downloaded, and no model is built.
+    """
+    if trial.weights is None:
+        return
+    if trial.weights.source == pretrained.PRETRAINED:
+        find_pretrained(trial.backbone)
+    elif not weights_file(Path(_weights_source(trial.weights, results))).is_file():
+        raise InputError(
+            f"Trial {trial.id} starts from the weights {trial.weights.source} (SHA-256 "
+            f"{trial.weights.sha256 or 'not recorded'}), which are not in {results}. Put them back where they were."
+        )
 
 
 def _weights_source(given: Weights, results: Path) -> str:

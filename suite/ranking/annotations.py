@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from suite.errors import InputError
 from suite.ranking.final import Finalist, final_evaluation
 from suite.ranking.leaderboard import Row
+from suite.ranking.shift import Shift
 from suite.ranking.statistics import difference_interval
 from suite.store.notes import NO_NOTE, STUDY, Note
 from suite.store.study import StudyDir
@@ -22,6 +23,7 @@ class Annotations:
 
     tests: Mapping[str, Finalist] = field(default_factory=dict)  # by trial of the search
     defaults: Mapping[str, Row] = field(default_factory=dict)  # the finished trial of the default recipe, by arm
+    shifts: Mapping[str, Shift] = field(default_factory=dict)  # on validation, by trial
     notes: Mapping[str, Note] = field(default_factory=dict)  # by trial; that of the study itself by `STUDY`
 
     def on(self, row: Row) -> Row:
@@ -29,7 +31,8 @@ class Annotations:
         test, default = self.tests.get(row.trial), self.defaults.get(row.arm)
         low, high = test_interval(test) if test else (None, None)
         gain, bounds = _gain(row, default) if default else (None, (None, None))
-        note = self.notes.get(row.trial, NO_NOTE)
+        note, shift = self.notes.get(row.trial, NO_NOTE), self.shifts.get(row.trial)
+        fonts = shift.font_accuracy if shift else None
         return row._replace(
             test=test.test.mean if test else None,
             test_low=low,
@@ -37,6 +40,8 @@ class Annotations:
             gain=gain,
             gain_low=bounds[0],
             gain_high=bounds[1],
+            shift=shift.mean if shift else None,
+            fonts=fonts.value if fonts else None,
             tags=" ".join(note.tags) or None,
             note=note.text or None,
             archived=note.archived or self.notes.get(STUDY, NO_NOTE).archived,

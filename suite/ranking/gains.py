@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from suite.ranking.annotations import Annotations, tests
 from suite.ranking.formats import duration, hyperparameters, percent
 from suite.ranking.leaderboard import Row, row
+from suite.ranking.shift import shifts
 from suite.ranking.statistics import Sample, newcombe, paired_t, sample
 from suite.ranking.study_costs import Total, total
 from suite.spec import Arm, Params
@@ -123,6 +124,7 @@ def board(study: StudyDir, now: float | None = None) -> list[Row]:
     beside = Annotations(
         tests=tests(study, dict.fromkeys(state.trial.arm for state in states)),
         defaults={arm: default for arm, default in defaults.items() if default.state == "finished"},
+        shifts=shifts(study),
         notes=read_notes(study),
     )
     return [beside.on(one) for one in rows.values()]

@@ -109,6 +109,9 @@ class Row(NamedTuple):
     gain: Annotated[float | None, Column("gain", points, "high")] = None
     gain_low: float | None = None
     gain_high: float | None = None
+    # After `evaluate --shift`: the mean over corruptions of the validation images, and characters drawn in fonts.
+    shift: Annotated[float | None, Column("shift acc", percent, "high")] = None
+    fonts: Annotated[float | None, Column("font acc", percent, "high")] = None
     loss: Annotated[float | None, Column("val loss", "{:.4f}".format, "low", read=_loss)] = None
     epoch: Annotated[float | None, Column("epoch", "{:g}".format, read=_epoch)] = None
     curve: tuple[float, ...] = ()  # validation accuracies

@@ -9,6 +9,7 @@ from suite.reporting.sections_costs import costs, provenance
 from suite.reporting.sections_mistakes import calibration, classes, mistakes
 from suite.reporting.sections_protocol import final, protocol
 from suite.reporting.sections_search import hyperparameters, labels, learning
+from suite.reporting.sections_shift import shift
 
 SECTIONS = (
     protocol,
@@ -22,6 +23,7 @@ SECTIONS = (
     mistakes,
     classes,
     calibration,
+    shift,
     costs,
     provenance,
 )

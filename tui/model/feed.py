@@ -17,6 +17,7 @@ from pathlib import Path
 from suite.ranking.annotations import Annotations, tests
 from suite.ranking.final import EVALUATION_FILE
 from suite.ranking.leaderboard import Row, row
+from suite.ranking.shift import SHIFT_FILE, shifts
 from suite.spec import NAME, StudyFile, is_default
 from suite.store.events import EventReader
 from suite.store.finalists import representative
@@ -246,6 +247,8 @@ def _annotate(study: WatchedStudy, file: StudyFile | None, changed: bool) -> boo
     before = now = study.beside
     if file is not None and study.changed(f"{FINAL}/{EVALUATION_FILE}"):
         now = replace(now, tests=tests(study.directory, file.experiment.arms))
+    if study.changed(SHIFT_FILE):
+        now = replace(now, shifts=shifts(study.directory))
     if study.changed(NOTES_FILE):
         now = replace(now, notes=read_notes(study.directory))
     if file is not None and changed:
