@@ -17,6 +17,7 @@ notes.jsonl                 anyone           notes, tags and archive marks: one 
                                              `write`; see `notes`.
 shift.jsonl                 `evaluate`       accuracy on corrupted pictures: one measurement of one trial a line,
                                              appended with one `write`; see `ranking.shift`.
+exports.jsonl               anyone           figures of the formats that trials were exported to; see `exports`.
 controller.lock             controller       locked while a controller is at work; names it, for messages. Stays.
 trials/<id>/                see `trial`      one directory for each trial.
 final/                      `evaluate`       the final evaluation: trainings in the layout of a study, without a search;
