@@ -24,7 +24,7 @@ def export(
     trials: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TRIAL]...",
+            metavar="TRIAL",
             help="STUDY or STUDY/TRIAL; by default the best trial of the newest study. Several become one ensemble.",
         ),
     ] = None,
