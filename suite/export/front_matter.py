@@ -5,7 +5,6 @@ https://huggingface.co/docs/hub/model-cards#model-card-metadata
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from suite.data.registry import DATASETS
@@ -34,7 +33,7 @@ def model_name(card: Card) -> str:
     return f"{card.backbone} on {name}"
 
 
-def front_matter(card: Card, formats: Collection[str]) -> str:
+def front_matter(card: Card) -> str:
     """The block of YAML, between lines of dashes. The license is for the owner of the model to state: see `push`."""
     from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
@@ -42,7 +41,12 @@ def front_matter(card: Card, formats: Collection[str]) -> str:
     facts: dict[str, Any] = {
         "library_name": "timm" if card.timm else "mnist-suite",
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "mnist-suite", *sorted(formats), *(["ensemble"] if card.members[1:] else [])],
+        "tags": [
+            "image-classification",
+            "mnist-suite",
+            *sorted({"safetensors", *card.formats}),
+            *(["ensemble"] if card.members[1:] else []),
+        ],
         "datasets": [hub] if hub else None,
         "metrics": ["accuracy"],
     }

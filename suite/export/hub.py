@@ -10,8 +10,7 @@ from typing import Any
 
 from suite.data.registry import is_own
 from suite.errors import InputError, WorkError
-from suite.export.card import CARD, WEIGHTS, Card, read_card
-from suite.export.snippets import FILES
+from suite.export.card import CARD, FILES, WEIGHTS, Card, read_card
 from suite.store.files import file_sha256
 
 README = "README.md"
@@ -20,7 +19,7 @@ ENDPOINT = "https://huggingface.co"
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"  # environment variable of huggingface_hub: the address of another hub
 
-WRITTEN = (WEIGHTS, CARD, README, "config.json", *FILES.values())  # names that exports use
+WRITTEN = (CARD, README, "config.json", *FILES.values())  # names that exports use
 
 
 @dataclass(frozen=True)
@@ -148,9 +147,7 @@ def _refused(error: Any, repo_id: str, token: str) -> InputError | WorkError:
     if status == 401:
         return InputError(f"The hub does not accept the token, or does not show {repo_id} to its owner ({said}).")
     if status == 403:
-        return InputError(
-            f"The token may not write to {repo_id} ({said}). Give it that right, or name another."
-        )
+        return InputError(f"The token may not write to {repo_id} ({said}). Give it that right, or name another.")
     if status in (400, 404, 409, 413, 422):
         return InputError(f"The hub refuses the upload to {repo_id}: {said}.")
     return WorkError(f"The hub failed with status {status}: {said}. The same command tries again.")

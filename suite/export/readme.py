@@ -22,10 +22,9 @@ def card_text(card: Card, trials: Sequence[Trial], folder: str) -> str:
         trials: whose models it holds, in the order of `card.members`.
         folder: the name of the folder, as the lines to run the model find it.
     """
-    formats = getattr(card, "formats", ["safetensors"])
     made = card.provenance
     lines = [
-        front_matter(card, formats),
+        front_matter(card),
         "",
         f"# {model_name(card)}",
         "",
@@ -55,7 +54,7 @@ def card_text(card: Card, trials: Sequence[Trial], folder: str) -> str:
         *_python(snippets.suite(folder)),
         *([] if card.timm else _alone(card, folder)),
     ]
-    for use in snippets.without_the_suite(card, formats, folder):
+    for use in snippets.without_the_suite(card, folder):
         lines += [f"### {use.title}", "", use.about, "", *_python(use.code)]
     return "\n".join(lines)
 

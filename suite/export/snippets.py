@@ -6,11 +6,11 @@ stored picture, but for what the card says about them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from suite.export.card import CARD, Card
-from suite.spec import Preprocess, View
+from suite.export.card import CARD, FILES, Card
+from suite.spec import Format, Preprocess, View
 
 SUITE = """\
 from suite.export import Predictor
@@ -69,9 +69,7 @@ with torch.inference_mode():
 print(classes[int(probabilities.argmax())], float(probabilities.max()))
 """
 
-FILES = {"onnx": "model.onnx", "int8": "model.int8.onnx", "torch-export": "model.pt2"}
-
-TITLES = {
+TITLES: dict[Format, str] = {
     "onnx": "ONNX, with onnxruntime, NumPy and Pillow",
     "int8": "8-bit ONNX, with onnxruntime, NumPy and Pillow",
     "torch-export": "torch.export, with PyTorch and Pillow",
@@ -97,24 +95,24 @@ def load_line(card: Card, folder: str) -> str:
     return f'suite.export.load("{folder}")'
 
 
-def without_the_suite(card: Card, formats: Collection[str], folder: str) -> Iterator[Use]:
+def without_the_suite(card: Card, folder: str) -> Iterator[Use]:
     """For each format that other programs can run, `folder` being the one that they find the files in."""
     if card.timm:
         yield Use("safetensors, with timm and Pillow", _about_timm(card), _timm(card, folder))
-    for name, file in FILES.items():
-        if name in formats:
-            yield Use(TITLES[name], _about_graph(card.preprocess), _graph(name, file, card.preprocess, folder))
+    for name, title in TITLES.items():
+        if name in card.formats:
+            yield Use(title, _about_graph(card.preprocess), _graph(name, card.preprocess, folder))
 
 
 def _timm(card: Card, folder: str) -> str:
     return TIMM.format(load=load_line(card, folder), convert=_convert(card.preprocess))
 
 
-def _graph(name: str, file: str, expects: Preprocess, folder: str) -> str:
+def _graph(name: Format, expects: Preprocess, folder: str) -> str:
     grey = expects.channels == 1
     return (TORCH if name == "torch-export" else ONNX).format(
         folder=folder,
-        file=file,
+        file=FILES[name],
         card=CARD,
         convert=_convert(expects),
         fit=_fit(expects.view(), stored_already=expects.placement is not None),
