@@ -38,15 +38,13 @@ def front_matter(card: Card) -> str:
     from huggingface_hub.repocard_data import EvalResult, ModelCardData
 
     hub = HUB_DATASETS.get(card.dataset)
+    tags = ["image-classification", "mnist-suite", *sorted({"safetensors", *card.formats})]
+    if len(card.members) > 1:
+        tags.append("ensemble")
     facts: dict[str, Any] = {
         "library_name": "timm" if card.timm else "mnist-suite",
         "pipeline_tag": "image-classification",
-        "tags": [
-            "image-classification",
-            "mnist-suite",
-            *sorted({"safetensors", *card.formats}),
-            *(["ensemble"] if card.members[1:] else []),
-        ],
+        "tags": tags,
         "datasets": [hub] if hub else None,
         "metrics": ["accuracy"],
     }

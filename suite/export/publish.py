@@ -20,7 +20,8 @@ from suite.errors import printable
 from suite.export.card import CARD, WEIGHTS, Card
 from suite.export.checks import EQUAL, Pictures, agreement, check, pictures
 from suite.export.ensemble import OnStep, Wanted, build
-from suite.export.readme import card_text, load_line
+from suite.export.readme import card_text
+from suite.export.snippets import load_line
 from suite.export.trained import Trained, trained
 from suite.models.backbones import TIMM
 from suite.ranking.statistics import wilson

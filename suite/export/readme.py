@@ -9,9 +9,7 @@ from suite.export import snippets
 from suite.export.card import WEIGHTS, Card
 from suite.export.front_matter import front_matter, model_name
 from suite.export.snippets import load_line
-from suite.spec import Preprocess, Trial
-
-__all__ = ["card_text", "input_steps", "load_line"]
+from suite.spec import Cost, Preprocess, Trial
 
 
 def card_text(card: Card, trials: Sequence[Trial], folder: str) -> str:
@@ -46,6 +44,7 @@ def card_text(card: Card, trials: Sequence[Trial], folder: str) -> str:
         *(f"{number}. {step}" for number, step in enumerate(input_steps(card.preprocess), 1)),
         *_views(card),
         "",
+        *_formats(card),
         "## Use",
         "",
         f"`{folder}` is the folder with these files. `mnist-suite predict {folder} PICTURE...` and these lines answer "
@@ -56,7 +55,7 @@ def card_text(card: Card, trials: Sequence[Trial], folder: str) -> str:
     ]
     for use in snippets.without_the_suite(card, folder):
         lines += [f"### {use.title}", "", use.about, "", *_python(use.code)]
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _one(card: Card, trial: Trial) -> list[str]:
@@ -123,8 +122,49 @@ def _cost(card: Card) -> list[str]:
     return [
         f"- {cost.parameters:,} parameters, {cost.trainable:,} of them trained; {cost.forward_flops:,} FLOPs an image"
         f"{whole} (a multiply-add is two).",
+        *(f"- {line}" for line in _latency(cost)),
         f"- Training: {cost.train_seconds:.1f} s, {cost.training_flops:.3g} FLOPs; energy {energy}.",
     ]
+
+
+def _latency(cost: Cost) -> list[str]:
+    one, many = cost.latency_seconds, cost.latency_256_seconds
+    if one is None:
+        return []
+    also = "" if many is None else f", {_milliseconds(many)} for 256"
+    return [f"Forward pass of PyTorch in float32: {_milliseconds(one)} for one image{also}."]
+
+
+def _formats(card: Card) -> list[str]:
+    """What was measured of each file when it was read back, in a table."""
+    if not card.formats:
+        return []
+    rows = [
+        f"| {name} | {found.file} | {found.bytes / 1e6:.2f} MB | {found.runtime} | {100 * found.equal:.2f} % of "
+        f"{found.images} | {found.difference:.2g} ({found.difference_of}) | {_percent(found.accuracy)} | "
+        f"{_milliseconds(found.latency_seconds)} | {_milliseconds(found.latency_256_seconds)} |"
+        for name, found in card.formats.items()
+    ]
+    return [
+        "## Formats",
+        "",
+        "Each file was read back in its runtime and compared with the trained model in PyTorch. Accuracy is that on "
+        "the compared pictures of validation. Times are of one machine, from stored pictures to probabilities, for one "
+        "picture and for 256.",
+        "",
+        "| format | file | size | runtime | same answers | largest difference | accuracy | one | 256 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1000 * seconds:.3g} ms"
 
 
 def _recipe(trial: Trial) -> str:
