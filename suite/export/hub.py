@@ -50,6 +50,7 @@ def plan(folder: Path, repo_id: str, license: str | None = None) -> Upload:
     """
     from huggingface_hub import ModelCard
     from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from yaml import YAMLError
 
     try:
         validate_repo_id(repo_id)
@@ -69,7 +70,7 @@ def plan(folder: Path, repo_id: str, license: str | None = None) -> Upload:
         if license is not None:
             readme.data.license = license
             text = str(readme)
-    except (ValueError, TypeError, AttributeError) as error:  # not UTF-8, or no YAML
+    except (YAMLError, ValueError, TypeError, AttributeError) as error:  # not UTF-8, or no YAML
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{folder / README} has no valid metadata at its head: {reason}.") from None
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _visible(folder)}
