@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +13,20 @@ from suite.cli.options import LARGEST, Device, Json, Quiet, Results, path_argume
 from suite.errors import InputError
 
 
+class Views(StrEnum):
+    """Of each picture, over which a model averages: as in `suite.models.ensembles`."""
+
+    shift = "shift"
+    flip = "flip"
+
+
 def export(
-    trial: Annotated[
-        str | None, typer.Argument(help="STUDY or STUDY/TRIAL; by default the best trial of the newest study.")
+    trials: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TRIAL",
+            help="STUDY or STUDY/TRIAL; by default the best trial of the newest study. Several become one ensemble.",
+        ),
     ] = None,
     to: Annotated[
         Path,
@@ -27,6 +40,22 @@ def export(
             "extra 'onnx', and int8 the training pictures.",
         ),
     ] = None,
+    ensemble: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=100,
+            help="Average the probabilities of the best N trials of STUDY, or of N trainings of STUDY/TRIAL with "
+            "different seeds.",
+        ),
+    ] = None,
+    tta: Annotated[
+        list[Views] | None,
+        typer.Option(
+            help="Answer by several views of each picture: shift (four shifts by one pixel), flip (mirror images). "
+            "May be repeated."
+        ),
+    ] = None,
     results: Results = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -37,26 +66,49 @@ def export(
     weights are. Other formats take stored pictures (uint8) and return probabilities. Each is read back in its own
     runtime and compared with the trained model on validation pictures; the card and the leaderboard have the figures.
 
+    Ensembles and views are measured on the validation pictures.
+
     \b
     Examples: mnist-suite export mnist --to model
               mnist-suite export mnist/0009 --to model --format onnx --format int8
+              mnist-suite export mnist --ensemble 5 --to ensemble
+              mnist-suite export mnist/0007 mnist/0012 --tta shift --to ensemble
     """
     from suite.cli import console, exports
     from suite.export import publish
+    from suite.export.ensemble import Wanted
     from suite.store.files import dump_json, results_dir
 
+    root, names, wanted = results_dir(results), tuple(trials or ()), tuple(formats or ())
     with exports.steps(quiet) as say:
-        done = publish.export(results_dir(results), trial, to, formats or (), say)
+        if ensemble or tta or len(names) > 1:
+            views = tuple(view.value for view in Views if view in (tta or ()))
+            done = publish.export_ensemble(root, Wanted(names, ensemble, views), to, wanted, say)
+        else:
+            done = publish.export(root, names[0] if names else None, to, wanted, say)
     if as_json:
         print(dump_json(done))
         return
     exports.print_formats(done["formats"])
-    if done["formats"] and not done["recorded"] and not quiet:
+    if done["formats"] and not done.get("recorded", True) and not quiet:
         console.err.print("The study cannot be written, so its leaderboard does not have these figures.")
     console.out.print(
-        f"{done['trial']} ({100 * done['accuracy']:.2f}% on validation) is in {to}, checked on {done['checked_on']}\n"
-        f"load it with: {done['load']}\ntry it with: mnist-suite predict {to} PICTURE"
+        f"{done['trial']} ({100 * done['accuracy']:.2f}% on validation) is in {to}, checked on {done['checked_on']}"
     )
+    for line in _on_members(done):
+        console.out.print(line)
+    console.out.print(f"load it with: {done['load']}\ntry it with: mnist-suite predict {to} PICTURE")
+
+
+def _on_members(done: dict[str, Any]) -> Iterator[str]:
+    """What a user should know of an ensemble, line by line."""
+    members = done.get("members", [])
+    for one in members if len(members) > 1 else ():
+        yield f"  member {one['trial']}: {100 * one['accuracy']:.2f}% alone"
+    if (plain := done.get("accuracy_one_view")) is not None:
+        yield f"  on the pictures alone, without the other views: {100 * plain:.2f}%"
+    if left := done.get("left_out"):
+        yield f"  left out, since they do not see the same pictures as the best trial: {', '.join(left)}"
 
 
 def predict(

@@ -33,6 +33,18 @@ class Agreement(Spec):
     logits: float = Field(ge=0)  # largest difference of a logit
 
 
+class Member(Spec):
+    """One trained model of an ensemble."""
+
+    trial: str  # "STUDY/TRIAL"
+    backbone: str
+    head: HeadSpec | None = None  # as in `Card`
+    strategy: str
+    preprocess: Preprocess  # what the model itself takes; the ensemble resizes and normalises for it
+    accuracy: Unit  # alone, on the validation pictures, in float32
+    sha256: str  # of the weights that the trial recorded
+
+
 class Card(Spec):
     """The contents of mnist-suite.json: what the model is, what it takes, how good it is and where it comes from."""
 
@@ -53,6 +65,9 @@ class Card(Spec):
     checked_on: Literal["validation pictures", "random pictures"] = "validation pictures"  # before it was published
     agreement: Agreement | None = None  # None where timm cannot load the folder, or the pictures were not there
     formats: dict[Format, FormatFigures] = Field(default_factory=dict)  # of the files beside
+    members: tuple[Member, ...] = ()  # of an ensemble (`suite.models.ensembles`); empty where the model is one network
+    views: tuple[Literal["shift", "flip"], ...] = ()  # of each picture, over which an ensemble averages
+    accuracy_one_view: Unit | None = None  # of the same model on the pictures alone; None without further views
     cost: Cost | None
     provenance: Provenance | None
 
