@@ -98,25 +98,21 @@ def _in_form(pixels: np.ndarray, *, centred: bool) -> bool:
     """
     size = len(pixels)
     border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
-    if pixels.max() < BRIGHT or np.sort(border)[len(border) // 4] > DARK:
+    if pixels.max() < BRIGHT or np.count_nonzero(border <= DARK) <= len(border) // 4:
         return False
-    if (pixels > 127).sum() > (0.5 if centred else 1) * pixels.size:
+    if np.count_nonzero(pixels > 127) > (0.5 if centred else 1) * pixels.size:
         return False
-    lit = pixels > DARK // 2
-    extents = []  # first and last pixel of the glyph, down and across
-    for along in (lit.any(1), lit.any(0)):
-        there = np.flatnonzero(along)
-        if not len(there):
-            return False
-        extents.append((there[0], there[-1] + 1))
+    lit = pixels > DARK // 2  # somewhere, since a pixel is BRIGHT
+    sides = (lit.any(1), lit.any(0))
+    extents = [(int(along.argmax()), size - int(along[::-1].argmax())) for along in sides]  # down and across
     side = max(last - first for first, last in extents)
     if side >= 0.85 * size:
         return True
     if not centred or side < 0.6 * size:
         return False
-    mass = np.maximum(pixels.astype(np.float64) - DARK // 2, 0)
-    steps = np.arange(size) + 0.5
-    centres = [(mass.sum(1 - axis) * steps).sum() / mass.sum() for axis in (0, 1)]
+    mass = np.maximum(pixels, DARK // 2).astype(np.float64) - DARK // 2
+    steps, total = np.arange(size) + 0.5, mass.sum()
+    centres = [mass.sum(1 - axis) @ steps / total for axis in (0, 1)]
     off_mass = max(abs(centre - size / 2) for centre in centres)
     off_box = max(abs((first + last) / 2 - size / 2) for first, last in extents)
     return bool(min(off_mass, off_box) <= 0.06 * size)

@@ -90,7 +90,6 @@ def _check_sha256(path: Path, card: Card, chosen: str) -> None:
 
 
 def _safetensors(folder: Path, card: Card, device: str, threads: int | None) -> Runtime:
-    import torch
 
     from suite.export.loading import load
     from suite.hardware.device import pick
@@ -99,7 +98,9 @@ def _safetensors(folder: Path, card: Card, device: str, threads: int | None) -> 
     place = pick(device)
     model = load(folder).to(place)
     prepare = evaluation_preparer(card.preprocess, place)
-    return Runtime("safetensors", str(place), _by_torch(lambda x: model(prepare(x.to(place))).float().softmax(1), threads))
+    return Runtime(
+        "safetensors", str(place), _by_torch(lambda x: model(prepare(x.to(place))).float().softmax(1), threads)
+    )
 
 
 def _torch_export(path: Path, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:

@@ -22,8 +22,8 @@ from PIL import Image, ImageOps
 
 from suite.cli.main import main
 from suite.data.datasets import search_splits
-from suite.export.loading import load
 from suite.export.card import read_card
+from suite.export.loading import load
 from suite.store.events import EventReader
 from suite.store.study import StudyDir
 
