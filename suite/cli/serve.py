@@ -47,9 +47,7 @@ class ServeOptions:
     ] = 8 << 20
     max_pixels: Annotated[
         int,
-        typer.Option(
-            min=1, max=LARGEST, help="Pixels of a picture at most; large JPEG files may have five times as many."
-        ),
+        typer.Option(min=1, max=LARGEST, help="Pixels of a picture at most; of a large JPEG five times as many."),
     ] = 16_000_000
     max_queue: Annotated[int, typer.Option(min=1, max=100_000, help="Pictures under way at most.")] = 256
     max_connections: Annotated[int, typer.Option(min=1, max=100_000, help="Connections at most.")] = 1000

@@ -1,7 +1,7 @@
 """Decoding of image files. Training, evaluation, prediction and exports all read pictures here.
 
-A file becomes an upright 8-bit image, then an array as a `View` describes it, or a placed glyph. What came over a network
-takes the same way as a file: a `Source` is a path, or the bytes of a file.
+A file becomes an upright 8-bit image, then an array as a `View` describes it, or a placed glyph. What came over a
+network takes the same way: a `Source` is a path, or the bytes of a file.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def stored_image(image: Image, expects: Preprocess) -> np.ndarray:
 
 
 def viewed(source: Source, view: View, *, most: int | None = None) -> np.ndarray:
-    """The picture in a file as `view` describes it: (channels, side, side) uint8. Raises InputError as `opened` does."""
+    """The picture in a file as `view` describes it: (channels, side, side) uint8. Raises as `opened` does."""
     with opened(source, needed=view.scaled, most=most) as image:
         pixels = _plain_jpeg(source, image, view)
         return fitted(_pixels(_plain(upright(image), view)) if pixels is None else pixels, view)

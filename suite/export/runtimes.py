@@ -14,37 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suite.errors import InputError
-from suite.export.card import WEIGHTS, Card
+from suite.export.card import FILES, Card
 from suite.hardware.cores import cores
+from suite.spec import Format
 from suite.store.files import file_sha256
 
 if TYPE_CHECKING:
     import torch
-
-# By format, in the order in which one is chosen unasked: first those that give the trained model's own answers.
-FILES = {
-    "safetensors": WEIGHTS,
-    "onnx": "model.onnx",
-    "int8": "model.int8.onnx",
-    "torch-export": "model.pt2",
-}
-
-INPUT = "images"  # of the ONNX graphs: (B, channels, stored, stored) uint8
-
-OUTPUT = "probabilities"  # of the ONNX graphs: (B, classes) float32
 
 
 @dataclass(frozen=True)
 class Runtime:
     """A loaded model."""
 
-    format: str  # a key of FILES
+    format: Format
     device: str
     run: Callable[[np.ndarray], np.ndarray]  # (B, C, stored, stored) uint8 -> (B, classes) float32 probabilities
 
 
-def formats(folder: Path) -> Sequence[str]:
-    """The formats that an export holds."""
+def formats(folder: Path) -> Sequence[Format]:
+    """The formats that an export holds, in the order in which one is chosen: first the trained model's own numbers."""
     return [name for name, file in FILES.items() if (folder / file).is_file()]
 
 
@@ -64,7 +53,7 @@ def open_runtime(
     there = formats(folder)
     if wanted is not None and wanted not in FILES:
         raise InputError(f"There is no format '{wanted}'; take {', '.join(FILES)}.")
-    chosen = wanted or next(iter(there), "safetensors")
+    chosen = next((name for name in FILES if name == wanted), None) or next(iter(there), "safetensors")
     if chosen not in there:
         raise InputError(
             f"{folder} holds no {FILES[chosen]}, so --format {chosen} cannot be used; it holds "
@@ -83,9 +72,9 @@ def open_runtime(
     return Runtime(chosen, "cpu", run)
 
 
-def _check_sha256(path: Path, card: Card, chosen: str) -> None:
-    stated = getattr(getattr(card, "formats", {}).get(chosen), "sha256", None)
-    if stated is not None and file_sha256(path) != stated:
+def _check_sha256(path: Path, card: Card, chosen: Format) -> None:
+    stated = card.formats.get(chosen)
+    if stated is not None and file_sha256(path) != stated.sha256:
         raise InputError(f"{path} is not the file its card describes (SHA-256 differs); export the model again.")
 
 
@@ -98,9 +87,11 @@ def _safetensors(folder: Path, card: Card, device: str, threads: int | None) -> 
     place = pick(device)
     model = load(folder).to(place)
     prepare = evaluation_preparer(card.preprocess, place)
-    return Runtime(
-        "safetensors", str(place), _by_torch(lambda x: model(prepare(x.to(place))).float().softmax(1), threads)
-    )
+
+    def work(images: torch.Tensor) -> torch.Tensor:
+        return model(prepare(images.to(place))).float().softmax(1)
+
+    return Runtime("safetensors", str(place), _by_torch(work, threads))
 
 
 def _torch_export(path: Path, threads: int | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -142,9 +133,11 @@ def _onnx(path: Path, threads: int | None) -> Callable[[np.ndarray], np.ndarray]
     except Exception as error:  # of many types, all of the library's own
         raise InputError(f"{path} cannot be loaded by ONNX Runtime: {_first_line(error)}") from None
 
+    name = session.get_inputs()[0].name
+
     def run(images: np.ndarray) -> np.ndarray:
         try:
-            return session.run([OUTPUT], {INPUT: images})[0]
+            return session.run(None, {name: images})[0]
         except Exception as error:
             raise InputError(f"The model cannot be used on these pictures: {_first_line(error)}") from None
 

@@ -37,9 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
             0
         ]
     except (OSError, UnicodeError):
-        raise InputError(
-            f"--host {host!r} is no address of this machine; take 127.0.0.1, or 0.0.0.0 for all."
-        ) from None
+        raise InputError(f"--host {host!r} is no address of this machine; take 127.0.0.1 or 0.0.0.0.") from None
     one = socket.socket(family, kind)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

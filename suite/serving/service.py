@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -144,7 +145,7 @@ class Service:
         """
         headers = request.headers
         host = headers.get("Host", "")
-        if (origin := headers.get("Origin")) is not None and urlsplit_netloc(origin) != host:
+        if (origin := headers.get("Origin")) is not None and _netloc(origin) != host:
             raise Refused(403, "Pages of other sites may not use this server.")
         if self._token is None:
             if _hostname(host) not in LOCAL:
@@ -153,11 +154,8 @@ class Service:
             scheme, _, given = headers.get("Authorization", "").partition(" ")
             same = secrets.compare_digest(given.strip().encode(errors="replace"), self._token)
             if not same or scheme.lower() != "bearer":
-                raise Refused(
-                    401,
-                    "Send the header Authorization: Bearer TOKEN.",
-                    {"WWW-Authenticate": 'Bearer realm="mnist-suite"'},
-                )
+                asked = {"WWW-Authenticate": 'Bearer realm="mnist-suite"'}
+                raise Refused(401, "Send the header Authorization: Bearer TOKEN.", asked)
 
     # --- predictions ------------------------------------------------------------------------------------------------
 
@@ -250,14 +248,11 @@ class Service:
 
     async def _answers(self, read: list[Read], deadline: float) -> list[dict[str, Any] | Refused]:
         """The model's answers, or why there is none."""
-        if len(read) == 1:
-            picture = read[0].picture
-            return [picture if isinstance(picture, Refused) else await self._batcher.submit(picture, deadline)]
-        waiting = [
-            one.picture if isinstance(one.picture, Refused) else self._batcher.submit(one.picture, deadline)
-            for one in read
-        ]
-        await asyncio.gather(*(one for one in waiting if not isinstance(one, Refused)), return_exceptions=True)
+        pictures = [one.picture for one in read]
+        waiting = [p if isinstance(p, Refused) else self._batcher.submit(p, deadline) for p in pictures]
+        futures = [one for one in waiting if not isinstance(one, Refused)]
+        if futures:
+            await asyncio.wait(futures)
         return [one if isinstance(one, Refused) else one.result() for one in waiting]
 
 
@@ -266,15 +261,15 @@ def _named(read: Read, answer: dict[str, Any] | Refused) -> dict[str, Any]:
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=json.dumps(value).encode(), status=status, headers={**JSON, **headers} if headers else JSON
-    )
+    body = json.dumps(value).encode()
+    return web.Response(body=body, status=status, headers={**JSON, **headers} if headers else JSON)
 
 
 def _refusal(refused: Refused) -> web.Response:
     return _json({"error": refused.reason}, refused.status, refused.headers)
 
 
+@lru_cache(64)
 def _hostname(host: str) -> str | None:
     """The name in a Host header; None for one that is no host."""
     if host in LOCAL:
@@ -286,7 +281,7 @@ def _hostname(host: str) -> str | None:
         return None
 
 
-def urlsplit_netloc(origin: str) -> str | None:
+def _netloc(origin: str) -> str | None:
     try:
         return urlsplit(origin).netloc
     except ValueError:
