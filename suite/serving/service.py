@@ -34,8 +34,6 @@ COMMON = {
     "Server": "mnist-suite",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
 }
 
 JSON = {**COMMON, "Content-Type": "application/json; charset=utf-8"}
