@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -38,9 +39,10 @@ class ServeOptions:
             "users of this machine see the options of a command, so prefer the variable.",
         ),
     ] = None
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that hold the model and predict.")] = 1
     threads: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Threads of the model.", show_default="all cores but one"),
+        typer.Option(min=1, max=1024, help="Threads of each of them.", show_default="all cores but one, divided"),
     ] = None
     max_body: Annotated[
         int, typer.Option(min=1024, max=LARGEST, help="Bytes of a request at most.", metavar="BYTES")
@@ -84,7 +86,7 @@ def serve(options: ServeOptions) -> None:
         if error.name not in ("aiohttp", "prometheus_client"):
             raise
         raise InputError("`serve` needs aiohttp and prometheus-client: pip install 'mnist-suite[serve]'.") from None
-    from suite.export.predict import Predictor
+    from suite.export.card import read_card
     from suite.export.runtimes import formats
     from suite.hardware.cores import cores
     from suite.serving.limits import Limits
@@ -97,26 +99,35 @@ def serve(options: ServeOptions) -> None:
         queue=options.max_queue,
         connections=_connections(options.max_connections),
     )
-    threads = options.threads or max(1, cores() - 1)
-    with running.listen(options.host, options.port) as one:  # before the model is loaded, which takes longer
-        predictor = Predictor(options.model, options.device, options.format, threads=threads)
-        service = Service(predictor, limits, options.token, _log if options.verbose else None)
+    card = read_card(options.model)
+    service = Service(card, _worker(options, cores()), limits, options.token, _log if options.verbose else None)
+    with running.listen(options.host, options.port) as one:
         address = running.address_of(one)
-        chosen = predictor.runtime.format
 
         def on_ready() -> None:
             if options.as_json:
-                facts = {"url": address, "port": one.getsockname()[1], "format": chosen, "pid": os.getpid()}
+                facts = {"url": address, "port": one.getsockname()[1], "format": service.format, "pid": os.getpid()}
                 print(json.dumps(facts), flush=True)
             if not options.quiet:
-                _say(f"{predictor.card.trial} ({chosen}) is served at {address}; Ctrl+C ends it.")
-                if options.format is None and chosen == "safetensors" and "int8" in formats(options.model):
-                    _say("This export has faster formats: --format onnx, --format int8.")
+                _say(f"{card.trial} ({service.format}) is served at {address}; Ctrl+C ends it.")
+                if options.format is None and "int8" in formats(options.model):
+                    _say("This export has a faster format: --format int8.")
 
-        number = asyncio.run(running.serve(service, limits, one, on_ready))
+        number = asyncio.run(running.serve(service, limits, one, options.workers, on_ready))
     if not options.quiet:
         _say(f"mnist-suite: ended by {number.name}.")
     raise typer.Exit(128 + number)
+
+
+def _worker(options: ServeOptions, cores: int) -> Sequence[str]:
+    """The command that starts a process with the model. One core is left to the server."""
+    from suite.interpreter import command
+
+    threads = options.threads or max(1, (cores - 1) // options.workers)
+    words = ["--device", options.device, "--threads", str(threads), "--pixels", str(options.max_pixels)]
+    if options.format is not None:
+        words += ["--format", options.format]
+    return command(*words, str(options.model.absolute()), module="suite.serving.worker")
 
 
 def _check_token(token: str | None, *, local: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from suite.data.inspection import in_parallel
-from suite.data.pictures import Source, stored_image, stored_picture
+from suite.data.pictures import stored_image, stored_picture
 from suite.errors import InputError
 from suite.export.card import read_card
 from suite.export.runtimes import open_runtime
@@ -54,7 +54,7 @@ class Predictor:
 
     def file(self, path: str | Path) -> dict[str, Any]:
         """`image` (the path), `label` and `probabilities` of one image file. Raises InputError."""
-        return {"image": str(path), **self.pixels(self.read(Path(path)))}
+        return {"image": str(path), **self.pixels(stored_picture(Path(path), self.card.preprocess))}
 
     def files(self, paths: Sequence[Path]) -> Iterator[Prediction]:
         """Predictions for many image files, in their order, read on all cores and predicted in batches.
@@ -88,36 +88,25 @@ class Predictor:
 
         It is treated like a picture file of that size. Raises InputError.
         """
-        return self.pixels(self.drawn(pixels))
-
-    def read(self, source: Source, *, most: int | None = None) -> np.ndarray:
-        """What the model sees of a picture: (C, stored, stored) uint8. Raises InputError as `stored_picture` does."""
-        return stored_picture(source, self.card.preprocess, most=most)
-
-    def drawn(self, pixels: np.ndarray) -> np.ndarray:
-        """What the model sees of a drawing (side, side) uint8: (C, stored, stored) uint8. Raises InputError."""
-        from PIL import Image
-
-        return stored_image(Image.fromarray(pixels), self.card.preprocess)
+        return self.pixels(drawn(pixels, self.card.preprocess))
 
     def answers(self, images: np.ndarray) -> list[dict[str, Any]]:
         """`label` and `probabilities`, or `error`, of images (B, C, stored, stored) uint8. Raises InputError."""
         classes = self.card.classes
         scores = self.runtime.run(images)
-        finite = np.isfinite(scores).all(1).tolist()
-        best = scores.argmax(1).tolist()
+        finite, best = np.isfinite(scores).all(1).tolist(), scores.argmax(1).tolist()
+        rounded = np.round(scores.astype(np.float64), 6).tolist()
         found: list[dict[str, Any]] = []
-        for fine, place, row in zip(finite, best, scores.tolist(), strict=True):
+        for fine, place, row in zip(finite, best, rounded, strict=True):
             if fine:
-                named = {label: round(p, 6) for label, p in zip(classes, row, strict=True)}
-                found.append({"label": classes[place], "probabilities": named})
+                found.append({"label": classes[place], "probabilities": dict(zip(classes, row, strict=True))})
             else:
                 found.append({"error": "The model gives no finite scores for this picture."})
         return found
 
     def _read(self, path: Path) -> np.ndarray | str:
         try:
-            return self.read(path)
+            return stored_picture(path, self.card.preprocess)
         except InputError as error:
             return str(error)
         except OSError as error:
@@ -129,6 +118,13 @@ class Predictor:
         for path, picture in read:
             answer = {"error": picture} if isinstance(picture, str) else next(answers)
             yield Prediction({"image": str(path), **answer}, None if isinstance(picture, str) else picture)
+
+
+def drawn(pixels: np.ndarray, expects: Preprocess) -> np.ndarray:
+    """What a model sees of a drawing (H, W) or (H, W, 3) uint8: (C, stored, stored) uint8. Raises InputError."""
+    from PIL import Image
+
+    return stored_image(Image.fromarray(pixels), expects)
 
 
 def batch_size(expects: Preprocess, device: torch.device | str) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,17 +16,7 @@ from aiohttp import MultipartReader
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.streams import StreamReader
 
-from suite.data.glyphs import Blank
-from suite.data.pictures import NoImage, TooLarge
-from suite.errors import InputError
-from suite.export.predict import Predictor
 from suite.serving.limits import Limits, Refused
-
-SMALL_BODY = 16 << 10  # bytes
-
-SMALL_PICTURE = 64 * 64  # pixels; such a PNG is decoded faster than a thread takes the work
-
-PNG = b"\x89PNG\r\n\x1a\n"
 
 LONGEST_NAME = 200  # characters of a picture's name that an answer repeats
 
@@ -39,47 +28,6 @@ class Given(NamedTuple):
 
     name: str | None  # that the client gave it
     content: bytes | np.ndarray  # a file, or pixels (H, W) or (H, W, 3) uint8
-
-
-class Read(NamedTuple):
-    """One picture of a request, as the model sees it."""
-
-    name: str | None
-    picture: np.ndarray | Refused  # (C, stored, stored) uint8
-
-
-def is_small_png(body: bytes) -> bool:
-    """Whether the body is a PNG of so few pixels that it is decoded at once: by its header, which is a file's first."""
-    if len(body) > SMALL_BODY or not body.startswith(PNG):
-        return False
-    width, height = int.from_bytes(body[16:20], "big"), int.from_bytes(body[20:24], "big")
-    return width * height <= SMALL_PICTURE
-
-
-def read_all(predictor: Predictor, given: list[Given], limits: Limits, deadline: float) -> list[Read]:
-    """The pictures of a request as the model sees them. Raises Refused at the deadline (of `time.monotonic`)."""
-    found = []
-    for one in given:
-        if time.monotonic() > deadline:
-            raise Refused(504, f"The pictures could not be read in {limits.seconds:g} seconds.")
-        found.append(read(predictor, one, limits))
-    return found
-
-
-def read(predictor: Predictor, given: Given, limits: Limits) -> Read:
-    """One picture as the model sees it, or why it cannot be used."""
-    try:
-        if isinstance(given.content, bytes):
-            return Read(given.name, predictor.read(given.content, most=limits.pixels))
-        return Read(given.name, predictor.drawn(given.content))
-    except TooLarge as error:
-        return Read(given.name, Refused(413, str(error)))
-    except NoImage as error:
-        return Read(given.name, Refused(415, str(error)))
-    except Blank as error:
-        return Read(given.name, Refused(422, str(error)))
-    except InputError as error:
-        return Read(given.name, Refused(400, str(error)))
 
 
 # --- forms ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ TYPE = CONTENT_TYPE_PLAIN_0_0_4
 class Metrics:
     """Counters and histograms of one server, and figures of its process."""
 
-    def __init__(self, queue: Callable[[], int], model: dict[str, str]) -> None:
+    def __init__(self, queue: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter("mnist_suite_requests", "Requests, by code.", ["code"], registry=self.registry)
         self._codes: dict[int, Counter] = {}
@@ -29,10 +29,13 @@ class Metrics:
         )
         waiting = Gauge("mnist_suite_queue_pictures", "Pictures under way.", registry=self.registry)
         waiting.set_function(queue)
-        Info("mnist_suite_model", "The model that answers.", registry=self.registry).info(model)
+        self._model = Info("mnist_suite_model", "The model that answers.", registry=self.registry)
         ProcessCollector(registry=self.registry)
         self.batch = self._batch.observe
         self.seconds = self._seconds.observe
+
+    def model(self, **facts: str) -> None:
+        self._model.info(facts)
 
     def request(self, code: int) -> None:
         if (counter := self._codes.get(code)) is None:

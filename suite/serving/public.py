@@ -22,10 +22,6 @@ def public_card(card: Card, format: str) -> dict[str, Any]:
     return {"dataset": dataset, "format": format, **told}
 
 
-def health(stopping: bool) -> dict[str, str]:
-    return {"status": "stopping" if stopping else "ok"}
-
-
 def seen_png(picture: np.ndarray) -> str:
     """What the model saw (C, H, W) uint8 as the data URL of a PNG; of channels other than 1 or 3, the first."""
     from PIL import Image

@@ -58,10 +58,12 @@ def address_of(one: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-async def serve(service: Service, limits: Limits, one: socket.socket, on_ready: Callable[[], None]) -> signal.Signals:
+async def serve(
+    service: Service, limits: Limits, one: socket.socket, workers: int, on_ready: Callable[[], None]
+) -> signal.Signals:
     """Serve at a socket until a signal arrives; answer what has been taken, and return the signal.
 
-    A second signal ends the process at once.
+    A second signal ends the process at once. Raises InputError or WorkError where the model cannot be loaded.
     """
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[signal.Signals] = loop.create_future()
@@ -74,6 +76,12 @@ async def serve(service: Service, limits: Limits, one: socket.socket, on_ready: 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP under nohup
             loop.add_signal_handler(number, on_signal, number)
+    started = asyncio.ensure_future(service.start(workers))
+    await asyncio.wait([started, arrived], return_when=asyncio.FIRST_COMPLETED)
+    if not started.done():
+        started.cancel()
+        return arrived.result()
+    started.result()
     connections = Connections(service, limits)
     server = await loop.create_server(connections, sock=one, backlog=BACKLOG)
     gc.freeze()  # what is loaded stays: the collector need not look at it again
@@ -96,7 +104,7 @@ async def _stop(
         await asyncio.sleep(0.02)
     connections.pre_shutdown()  # closes those that idle
     await connections.shutdown(limits.seconds)
-    service.close()
+    await service.close()
 
 
 async def _accept_waiting(connections: Connections, one: socket.socket) -> None:

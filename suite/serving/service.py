@@ -11,24 +11,28 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from suite.errors import printable
-from suite.export.predict import Predictor, batch_size
+from suite.export.card import Card
+from suite.export.predict import batch_size
 from suite.hardware.cores import cores
 from suite.serving import bodies, metrics
 from suite.serving.batching import Batcher
-from suite.serving.bodies import Given, Read
+from suite.serving.bodies import Given
 from suite.serving.limits import Limits, Refused, busy
 from suite.serving.page import PAGE, PAGE_HEADERS
-from suite.serving.public import health, public_card, seen_png
+from suite.serving.pictures import SMALL_BODY, is_small_png, picture_of
+from suite.serving.public import public_card
+from suite.serving.worker import Answered, Asked
 
 COMMON = {
     "Server": "mnist-suite",
@@ -52,33 +56,41 @@ LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})  # names of this machine th
 
 
 class Service:
-    """Answers requests with a model.
+    """Answers requests with a model that worker processes hold.
 
     Args:
-        predictor: the model.
+        card: of the model.
+        command: starts a worker, see `suite.serving.worker`.
         limits: what a request may use.
         token: what every request must hold; None: none is needed, but the request must name this machine.
         log: called with one line for each request; None: no log.
     """
 
     def __init__(
-        self, predictor: Predictor, limits: Limits, token: str | None = None, log: Callable[[str], None] | None = None
+        self,
+        card: Card,
+        command: Sequence[str],
+        limits: Limits,
+        token: str | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
-        self.predictor, self.limits, self.log = predictor, limits, log
+        self.card, self.limits, self.log = card, limits, log
         self._token = token.encode() if token else None
+        self.format = ""
         self.stopping = False
         self._pictures = self._held = 0  # under way: pictures, and bytes of bodies
-        self.metrics = metrics.Metrics(lambda: self._pictures, self._described())
-        most = min(limits.queue, batch_size(predictor.card.preprocess, "cpu"))
-        self._batcher = Batcher(predictor.answers, most, self.metrics.batch)
+        self.metrics = metrics.Metrics(lambda: self._pictures)
+        most = min(limits.queue, batch_size(card.preprocess, "cpu"))
+        self._batcher = Batcher(command, most, limits.seconds, self.metrics.batch)
         self._threads = ThreadPoolExecutor(cores(), "decode")
-        self._card = json.dumps(public_card(predictor.card, predictor.runtime.format)).encode()
 
-    def _described(self) -> dict[str, str]:
-        return {"trial": self.predictor.card.trial, "format": self.predictor.runtime.format}
+    async def start(self, workers: int) -> None:
+        """Start the workers. Raises InputError or WorkError where the model cannot be loaded."""
+        self.format = await self._batcher.start(workers)
+        self.metrics.model(trial=self.card.trial, format=self.format)
 
-    def close(self) -> None:
-        self._batcher.close()
+    async def close(self) -> None:
+        await self._batcher.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
@@ -132,8 +144,8 @@ class Service:
         if path == "/metrics":
             return web.Response(body=self.metrics.text(), headers={**COMMON, "Content-Type": metrics.TYPE})
         if path == "/card":
-            return web.Response(body=self._card, headers=JSON)
-        return _json(health(self.stopping), 503 if self.stopping else 200)
+            return _json(public_card(self.card, self.format))
+        return _json({"status": "stopping" if self.stopping else "ok"}, 503 if self.stopping else 200)
 
     def _check_sender(self, request: web.BaseRequest, path: str) -> None:
         """Refuse who does not know the token, and pages of other sites.
@@ -173,21 +185,16 @@ class Service:
                     raise busy("Too many pictures wait already.")
                 self._pictures += more
                 taken += more
-                read = await self._read(given, body, deadline)
+                asked = await self._read(given, body, deadline)
             finally:
                 self._held -= len(body)
-            answers = await self._answers(read, deadline)
+            answers = await self._answers(asked, seen, deadline)
         finally:
             self._pictures -= taken
-        found = [_named(one, answer) for one, answer in zip(read, answers, strict=True)]
-        if seen:
-            for one, answer in zip(read, found, strict=True):
-                if not isinstance(one.picture, Refused):
-                    answer["seen"] = seen_png(one.picture)
-        refused = [answer for answer in answers if isinstance(answer, Refused)]
-        if len(refused) == len(answers):
-            return _json(found if many else found[0], refused[0].status, refused[0].headers)
-        return _json(found if many else found[0])
+        named = [b'{"image": %s, %s' % (json.dumps(g.name).encode(), a.body[1:]) for g, a in zip(given, answers)]
+        status = 200 if any(one.status == 200 for one in answers) else answers[0].status
+        body = b"[%s]" % b", ".join(named) if many else named[0]
+        return web.Response(body=body, status=status, headers=JSON)
 
     async def _body(self, request: web.BaseRequest, deadline: float) -> bytes:
         """The body. Raises Refused where it is too long, too slow or compressed."""
@@ -227,7 +234,7 @@ class Service:
         if not body:
             raise Refused(400, f"The request has no body. {bodies.KINDS}")
         if kind == "application/json":
-            if len(body) <= bodies.SMALL_BODY:
+            if len(body) <= SMALL_BODY:
                 return bodies.from_json(body, self.limits)
             return await self._in_thread(bodies.from_json, body, self.limits)
         if kind == "multipart/form-data":
@@ -236,26 +243,42 @@ class Service:
             return [Given(None, body)], False
         raise Refused(415, f"{kind[:100]} is not taken. {bodies.KINDS}")
 
-    async def _read(self, given: list[Given], body: bytes, deadline: float) -> list[Read]:
-        if given[0].content is body and bodies.is_small_png(body):
-            return [bodies.read(self.predictor, given[0], self.limits)]
-        return await self._in_thread(bodies.read_all, self.predictor, given, self.limits, deadline)
+    async def _read(self, given: list[Given], body: bytes, deadline: float) -> list[bytes | np.ndarray | Refused]:
+        """What the workers get: small files as they are, and other pictures as the model sees them."""
+        if given[0].content is body and is_small_png(body):
+            return [body]
+        return await self._in_thread(self._read_all, given, deadline)
+
+    def _read_all(self, given: list[Given], deadline: float) -> list[np.ndarray | Refused]:
+        found: list[np.ndarray | Refused] = []
+        for one in given:
+            if time.monotonic() > deadline:
+                raise Refused(504, f"The pictures could not be read in {self.limits.seconds:g} seconds.")
+            try:
+                found.append(picture_of(one.content, self.card.preprocess, self.limits.pixels))
+            except Refused as refused:
+                found.append(refused)
+        return found
 
     async def _in_thread(self, work: Callable[..., Any], *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
-    async def _answers(self, read: list[Read], deadline: float) -> list[dict[str, Any] | Refused]:
-        """The model's answers, or why there is none."""
-        pictures = [one.picture for one in read]
-        waiting = [p if isinstance(p, Refused) else self._batcher.submit(p, deadline) for p in pictures]
-        futures = [one for one in waiting if not isinstance(one, Refused)]
+    async def _answers(self, asked: list[bytes | np.ndarray | Refused], seen: bool, deadline: float) -> list[Answered]:
+        """The answers of the workers, and those to pictures that cannot be used."""
+        if len(asked) == 1 and not isinstance(asked[0], Refused):
+            return [await self._batcher.submit(Asked(asked[0], seen), deadline)]
+        waiting = [
+            _unusable(one) if isinstance(one, Refused) else self._batcher.submit(Asked(one, seen), deadline)
+            for one in asked
+        ]
+        futures = [one for one in waiting if not isinstance(one, Answered)]
         if futures:
             await asyncio.wait(futures)
-        return [one if isinstance(one, Refused) else one.result() for one in waiting]
+        return [one if isinstance(one, Answered) else one.result() for one in waiting]
 
 
-def _named(read: Read, answer: dict[str, Any] | Refused) -> dict[str, Any]:
-    return {"image": read.name, **({"error": answer.reason} if isinstance(answer, Refused) else answer)}
+def _unusable(refused: Refused) -> Answered:
+    return Answered(refused.status, json.dumps({"error": refused.reason}).encode())
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
