@@ -43,7 +43,7 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()  # of workers without work
         self._tasks: list[asyncio.Task[None]] = []
-        self._ready = 0  # workers
+        self.ready = 0  # workers that have loaded the model
 
     async def start(self, count: int) -> str:
         """Start workers; returns the format of the model's file. Raises InputError or WorkError where one fails."""
@@ -64,7 +64,7 @@ class Batcher:
 
     def submit(self, asked: Asked, deadline: float) -> asyncio.Future[Answered]:
         """The answer to one picture, to come; Refused where its turn comes after the deadline."""
-        if not self._ready:
+        if not self.ready:
             raise busy("The model is being loaded.")
         answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(asked, deadline, answer))
@@ -108,7 +108,7 @@ class Batcher:
 
     async def _serve(self, process: Process) -> None:
         assert process.stdin is not None
-        self._ready += 1
+        self.ready += 1
         batch: list[_Waiting] = []
         try:
             while True:
@@ -124,9 +124,9 @@ class Batcher:
                     if not one.answer.done():
                         one.answer.set_result(answer)
         finally:
-            self._ready -= 1
-            left = batch if self._ready else [*batch, *self._waiting]
-            if not self._ready:
+            self.ready -= 1
+            left = batch if self.ready else [*batch, *self._waiting]
+            if not self.ready:
                 self._waiting.clear()
             for one in left:
                 if not one.answer.done():

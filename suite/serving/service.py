@@ -145,7 +145,8 @@ class Service:
             return web.Response(body=self.metrics.text(), headers={**COMMON, "Content-Type": metrics.TYPE})
         if path == "/card":
             return _json(public_card(self.card, self.format))
-        return _json({"status": "stopping" if self.stopping else "ok"}, 503 if self.stopping else 200)
+        status = "stopping" if self.stopping else "ok" if self._batcher.ready else "loading"
+        return _json({"status": status}, 200 if status == "ok" else 503)
 
     def _check_sender(self, request: web.BaseRequest, path: str) -> None:
         """Refuse who does not know the token, and pages of other sites.
@@ -154,11 +155,11 @@ class Service:
         rebinding), which lets a page of theirs read the answers.
         """
         headers = request.headers
-        host = headers.get("Host", "")
+        host = headers.get("Host")  # every browser sends one
         if (origin := headers.get("Origin")) is not None and _netloc(origin) != host:
             raise Refused(403, "Pages of other sites may not use this server.")
         if self._token is None:
-            if _hostname(host) not in LOCAL:
+            if host is not None and _hostname(host) not in LOCAL:
                 raise Refused(421, "This server is not the host that the request names.")
         elif path not in OPEN:
             scheme, _, given = headers.get("Authorization", "").partition(" ")
