@@ -25,10 +25,6 @@ from suite.spec import Preprocess
 for needed in ("aiohttp", "prometheus_client", "onnx", "onnxruntime"):
     pytest.importorskip(needed)
 
-CLASSES = ("café", "thé", "猫")
-
-TOKEN = "a-token-of-some-length"
-
 
 def write_model(folder: Path, *, placement: str | None = "centred") -> None:
     """An export of a linear model in ONNX alone."""
@@ -51,7 +47,8 @@ def write_model(folder: Path, *, placement: str | None = "centred") -> None:
     folder.mkdir()
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / FILES["onnx"])
     card = Card(
-        backbone="net", dataset="folder:/home/somebody/pictures", classes=CLASSES, trial="s/t", strategy="scratch",
+        backbone="net", dataset="folder:/home/somebody/pictures", classes=("café", "thé", "猫"), trial="s/t",
+        strategy="scratch",
         preprocess=Preprocess(channels=1, size=28, stored=28, mean=(0.5,), std=(0.5,), placement=placement),
         accuracy=0.5, interval=(0.4, 0.6), images=10, sha256="0" * 64, timm=False, cost=None, provenance=None,
     )  # fmt: skip

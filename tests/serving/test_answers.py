@@ -10,19 +10,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from suite.export.card import read_card
 from suite.export.predict import Predictor
-from tests.serving.conftest import CLASSES, TOKEN, Served
 
-Serve = Callable[..., Served]
+if TYPE_CHECKING:
+    from tests.serving.conftest import Served
+
+TOKEN = "a-token-of-some-length"
 
 
 @pytest.fixture(scope="module")
-def server(serve: Serve) -> Served:
+def server(serve: Callable[..., Served]) -> Served:
     return serve()
 
 
@@ -76,7 +80,7 @@ def test_a_picture_that_cannot_be_used_stands_beside_the_answers(server: Served,
 def test_the_server_tells_of_itself_but_not_of_its_machine(server: Served, model: Path) -> None:
     assert server.ask("/health").json == {"status": "ok"}
     card = server.ask("/card").json
-    assert card["classes"] == list(CLASSES) and card["format"] == "onnx" == server.facts["format"]
+    assert card["classes"] == list(read_card(model).classes) and card["format"] == "onnx" == server.facts["format"]
     assert card["dataset"] == "folder:pictures"
     metrics = server.ask("/metrics")
     assert 'mnist_suite_requests_total{code="200"}' in metrics.body.decode()
@@ -89,7 +93,7 @@ def test_the_server_tells_of_itself_but_not_of_its_machine(server: Served, model
         assert b"/home" not in answer.body and str(model.parent).encode() not in answer.body
 
 
-def test_a_token_is_asked_for_by_all_but_the_page(serve: Serve, digits: list[Path]) -> None:
+def test_a_token_is_asked_for_by_all_but_the_page(serve: Callable[..., Served], digits: list[Path]) -> None:
     server = serve("--verbose", MNIST_SUITE_TOKEN=TOKEN)
     assert server.ask("/").code == server.ask("/health").code == 200
     for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": "é"}):
@@ -98,7 +102,7 @@ def test_a_token_is_asked_for_by_all_but_the_page(serve: Serve, digits: list[Pat
             assert refused.code == 401 and refused.headers["WWW-Authenticate"].startswith("Bearer")
     for scheme in ("Bearer", "bearer"):
         answer = server.predict(digits[0].read_bytes(), Authorization=f"{scheme} {TOKEN}")
-        assert answer.code == 200 and answer.json["label"] in CLASSES
+        assert answer.code == 200 and "label" in answer.json
     code, said = server.end()
     assert code == 143 and TOKEN not in said
     assert len([line for line in said.splitlines() if "POST /predict" in line]) == 6

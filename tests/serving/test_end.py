@@ -8,11 +8,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from tests.serving.conftest import Served
+if TYPE_CHECKING:
+    from tests.serving.conftest import Served
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,7 @@ def test_every_request_that_is_taken_is_answered_at_the_end(server: Served, digi
     """SIGTERM under load: clients that keep their connections get whole answers, or find the port closed."""
     picture = digits[0].read_bytes()
     lines = ("POST /predict HTTP/1.1", "Host: localhost", "Content-Type: image/png", f"Content-Length: {len(picture)}")
-    head = "
-".join([*lines, "", ""])
+    head = "\r\n".join([*lines, "", ""])
     answered = 0
 
     async def client() -> str:

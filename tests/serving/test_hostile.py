@@ -11,14 +11,14 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from PIL import Image
 
-from tests.serving.conftest import Served
-
-Serve = Callable[..., Served]
+if TYPE_CHECKING:
+    from tests.serving.conftest import Served
 
 BODY = 60_000  # bytes of a request at most
 
@@ -26,7 +26,7 @@ PIXELS = 400_000
 
 
 @pytest.fixture(scope="module")
-def server(serve: Serve) -> Served:
+def server(serve: Callable[..., Served]) -> Served:
     """With limits that are reached soon."""
     limits = ("--max-body", BODY, "--max-pixels", PIXELS, "--timeout", 1, "--max-queue", 8, "--max-connections", 40)
     return serve(*map(str, limits))
@@ -146,7 +146,7 @@ RAW = {  # name -> (bytes, code, or none where the connection is closed without 
     "another address": (b"GET http://example.org/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
     "a tunnel": (b"CONNECT example.org:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
     "a method": (b"DELETE /predict HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
-    "a method of its own": (b"BREW /predict HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+    "a method of its own": (b"BREW /predict HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "a picture by GET": (b"GET /predict HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
     "a long line": (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", 431),
     "a long header": (b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", 431),
