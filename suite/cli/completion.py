@@ -26,6 +26,7 @@ VALUES = {  # by the name of the parameter
     "engine": ("local", "ray"),
     "predict format": ("safetensors", "onnx", "int8", "torch-export"),
     "serve format": ("safetensors", "onnx", "int8", "torch-export"),
+    "formats": ("safetensors", "onnx", "int8", "torch-export"),
 }
 
 

@@ -19,25 +19,40 @@ def export(
         Path,
         path_option("--to", help="Folder to write; it must be new or empty."),
     ] = Path("model"),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="safetensors (always written), onnx, int8 or torch-export; may be repeated. onnx and int8 need the "
+            "extra 'onnx', and int8 the training pictures.",
+        ),
+    ] = None,
     results: Results = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write the best model (by validation accuracy) as safetensors with a model card, and check that it loads.
 
     Neither the data set nor the starting weights are needed, but for heads on frozen features, whose backbone's
-    weights are.
+    weights are. Other formats take stored pictures (uint8) and return probabilities. Each is read back in its own
+    runtime and compared with the trained model on validation pictures; the card and the leaderboard have the figures.
 
     \b
-    Example: mnist-suite export mnist --to model
+    Examples: mnist-suite export mnist --to model
+              mnist-suite export mnist/0009 --to model --format onnx --format int8
     """
-    from suite.cli import console
+    from suite.cli import console, exports
     from suite.export import publish
     from suite.store.files import dump_json, results_dir
 
-    done = publish.export(results_dir(results), trial, to)
+    with exports.steps(quiet) as say:
+        done = publish.export(results_dir(results), trial, to, formats or (), say)
     if as_json:
         print(dump_json(done))
         return
+    exports.print_formats(done["formats"])
+    if done["formats"] and not done["recorded"] and not quiet:
+        console.err.print("The study cannot be written, so its leaderboard does not have these figures.")
     console.out.print(
         f"{done['trial']} ({100 * done['accuracy']:.2f}% on validation) is in {to}, checked on {done['checked_on']}\n"
         f"load it with: {done['load']}\ntry it with: mnist-suite predict {to} PICTURE"

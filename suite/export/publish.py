@@ -1,8 +1,9 @@
 """Export of a trained model to a folder.
 
-The folder holds model.safetensors, mnist-suite.json (`suite.export.card`) and README.md (`suite.export.readme`), and
-config.json where timm can load the model. It is written under a temporary name, read back and compared with the
-trained model (`suite.export.checks`), and then renamed, so that it never appears incomplete.
+The folder holds model.safetensors, mnist-suite.json (`suite.export.card`) and README.md (`suite.export.readme`),
+config.json where timm can load the model, and the files of other formats (`suite.export.formats`). It is written under
+a temporary name, read back and compared with the trained model (`suite.export.checks`), and then renamed, so that it
+never appears incomplete.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from suite.data.datasets import info
-from suite.errors import printable
-from suite.export.card import CARD, WEIGHTS, Card
+from suite.errors import InputError, printable
+from suite.export.card import CARD, FILES, WEIGHTS, Card
 from suite.export.checks import EQUAL, Pictures, agreement, check, pictures
+from suite.export.formats import write_formats
 from suite.export.readme import card_text, load_line
 from suite.models import backbones
 from suite.models.assembly import load_trained
@@ -27,7 +30,8 @@ from suite.models.classifiers import holds_linear
 from suite.models.heads import is_linear
 from suite.models.preprocessing import of_trial
 from suite.ranking.statistics import wilson
-from suite.spec import HeadOnly, HeadSpec, Preprocess, Record, Trial
+from suite.spec import Format, HeadOnly, HeadSpec, Preprocess, Record, Trial
+from suite.store.exports import write_exports
 from suite.store.files import sync_directory, write_atomic
 from suite.store.outputs import check_new_folder, writing
 from suite.store.study import StudyDir, find_trial, open_study, split_reference
@@ -36,26 +40,41 @@ from suite.training.checkpoint import save_tensors
 TIMM_CONFIG = "config.json"  # the name that timm expects
 
 
-def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
+def silent(_: str) -> None:
+    """Reports no progress."""
+
+
+def export(
+    results: Path,
+    reference: str | None,
+    to: Path,
+    formats: Sequence[str] = (),
+    say: Callable[[str], None] = silent,
+) -> dict[str, Any]:
     """Write a trial's best model to the folder `to`.
 
     Neither the data set nor the weights that the trial started from need to be there, but for the weights of a
-    backbone whose features a head was trained on.
+    backbone whose features a head was trained on, and training pictures for int8.
 
     Args:
         results: the results directory.
         reference: "STUDY" for the study's best trial by validation accuracy, "STUDY/TRIAL" for one trial, or None
             for the best of the newest study.
         to: a folder that does not exist or is empty.
+        formats: names of `card.FILES` to write beside safetensors, which is always written.
+        say: is told what begins, where it may take seconds.
 
     Returns:
         `trial`, `folder`, `accuracy` (on validation), `sha256` (of the weights), `timm` (whether timm can load it),
-        `checked_on` and `agreement` (see `Card`), and `load` (the Python expression that loads it).
+        `checked_on`, `agreement` and `formats` (see `Card`), `load` (the Python expression that loads it), and
+        `recorded` (whether the study has the figures of `formats` now; a study that cannot be written has not).
 
     Raises:
-        InputError: there is no such trial, or `to` cannot be used.
+        InputError: there is no such trial or format, `to` cannot be used, a library is missing, or the model cannot be
+            converted.
         WorkError: the model read back from the folder differs from the trained one; nothing is left behind.
     """
+    wanted = _known(formats)
     study_name, trial_id = split_reference(reference) if reference else (None, None)
     study = open_study(results, study_name)
     state = find_trial(study, trial_id)
@@ -77,12 +96,20 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
             sha256 = save_tensors(building / WEIGHTS, assembled.model.state_dict(), {"format": "pt"})
             card = _card(trial, record, classes, expects, f"{study.name}/{state.id}", sha256)
             card = _checked(building, card, assembled.model, given)
+            if wanted:
+                found = write_formats(building, wanted, assembled.model, expects, trial, say)
+                card = card.model_copy(update={"formats": found})
             write_card(building, card)
             write_atomic(building / "README.md", card_text(card, trial, printable(to.name)))
             _rename_into_place(building, target)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
+    recorded = bool(card.formats)
+    try:
+        write_exports(study, state.id, card.formats)
+    except OSError:  # the results of somebody else
+        recorded = False
     return {
         "trial": card.trial,
         "folder": str(to),
@@ -91,8 +118,18 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
         "timm": card.timm,
         "checked_on": card.checked_on,
         "agreement": card.agreement.model_dump() if card.agreement else None,
+        "formats": {name: figures.model_dump() for name, figures in card.formats.items()},
+        "recorded": recorded,
         "load": load_line(card, str(to)),
     }
+
+
+def _known(names: Sequence[str]) -> list[Format]:
+    """The formats beside safetensors, each once."""
+    for name in names:
+        if name not in FILES:
+            raise InputError(f"There is no format {name!r}; take one of: {', '.join(FILES)}.")
+    return [known for known in FILES if known in names and known != "safetensors"]
 
 
 def _classes(study: StudyDir, trial: Trial) -> tuple[str, ...]:
