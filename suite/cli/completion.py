@@ -24,6 +24,8 @@ VALUES = {  # by the name of the parameter
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "fit": ("crop", "pad", "squeeze"),
     "engine": ("local", "ray"),
+    "predict format": ("safetensors", "onnx", "int8", "torch-export"),
+    "serve format": ("safetensors", "onnx", "int8", "torch-export"),
     "formats": ("safetensors", "onnx", "int8", "torch-export"),
 }
 
@@ -49,7 +51,7 @@ def attach(command: Any, path: str = "") -> None:
     for one in command.params:
         if complete := NAMES.get(f"{path} {one.name}", NAMES.get(one.name)):
             one.shell_complete = partial(_items, complete)
-        elif values := VALUES.get(one.name):
+        elif values := VALUES.get(f"{path} {one.name}", VALUES.get(one.name)):
             one.shell_complete = partial(_items, lambda ctx, incomplete, values=values: _matching(incomplete, values))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from suite.cli.options import LARGEST, Device, Json, Quiet, Results, path_argument, path_option
+from suite.cli.options import LARGEST, Device, Format, Json, Quiet, Results, path_argument, path_option
 from suite.errors import InputError
 
 
@@ -126,6 +126,7 @@ def predict(
         bool, typer.Option("--serve", help="Read JSON lines on stdin and answer on stdout, for other programs.")
     ] = False,
     device: Device = "cpu",
+    format: Format = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -137,17 +138,19 @@ def predict(
     \b
     Examples: mnist-suite predict model digit.png --json
               mnist-suite predict model photos/ --show seen
+              mnist-suite predict model photos/ --format int8
     """
     if serve:
-        from suite.export import predict as prediction
+        from suite.export.lines import answer_lines
 
-        prediction.serve(model, device)
+        answer_lines(model, device, format)
         return
     if not images:
         raise InputError("Name at least one picture or folder: mnist-suite predict MODEL_DIR PATH...")
     from suite.cli import console, predictions
     from suite.data.chosen import chosen_pictures
     from suite.export.card import read_card
+    from suite.export.predict import Predictor
     from suite.export.seen import Seen
 
     read_card(model)  # refuses a wrong folder before anything is read
@@ -155,4 +158,5 @@ def predict(
     if left_out and not quiet:
         console.err.print(f"left out: {', '.join(left_out)}")
     seen = Seen(show, files) if show is not None else None
-    raise typer.Exit(predictions.predict(model, files, seen, device=device, top=None if as_json else top, quiet=quiet))
+    predictor = Predictor(model, device, format)
+    raise typer.Exit(predictions.predict(predictor, files, seen, top=None if as_json else top, quiet=quiet))

@@ -43,6 +43,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="File of the model to run: safetensors, onnx, int8 or torch-export; onnx and int8 need "
+        "mnist-suite[onnx] and load no PyTorch.",
+        show_default="the first that is there",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:

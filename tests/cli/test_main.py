@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 
 from suite.cli.main import app, main
 from suite.data.datasets import search_splits
-from suite.export import predict
 from suite.export.card import read_card
+from suite.export.loading import load
 from suite.store.events import EventReader
 from suite.store.study import StudyDir
 
@@ -280,7 +280,7 @@ def test_from_pretraining_to_a_prediction(suite: Suite, tmp_path: Path) -> None:
     assert odd.returncode == 0, odd.stderr
     assert "\x1b" not in odd.stdout
     assert read_card(tmp_path / "a\x1b[31mb\nü").backbone == "cnn"
-    model = predict.load(tmp_path / "models" / "base")
+    model = load(tmp_path / "models" / "base")
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert oct((tmp_path / "models/base/model.safetensors").stat().st_mode)[-3:] == "644"
 

@@ -12,8 +12,9 @@ import torch
 from suite.data.datasets import test_split as official_test
 from suite.errors import InputError, WorkError
 from suite.export import formats, publish
-from suite.export.card import FILES, read_card
-from suite.export.predict import load
+from suite.export.card import CARD, FILES, read_card
+from suite.export.loading import load
+from suite.export.predict import Predictor
 from suite.models import onnx_runtime
 from suite.models.preprocessing import evaluation_preparer
 from suite.ranking.gains import board
@@ -51,6 +52,37 @@ def test_every_format_answers_as_the_suite_does(exported: tuple[Path, str]) -> N
     int8 = onnx_runtime.runs(onnx_runtime.session(folder / FILES["int8"]), "probabilities", images, 250)
     right = [(values.argmax(1) == labels).mean() for values in (logits, int8)]
     assert abs(right[0] - right[1]) < 0.01
+
+
+def test_a_predictor_runs_every_format(exported: tuple[Path, str], tmp_path: Path) -> None:
+    """One by one and in batches; unasked it takes the trained model's own weights where they are there."""
+    folder, _ = exported
+    images = official_test("mnist").images[:40]
+    wanted = Predictor(folder)
+    assert wanted.runtime.format == "safetensors"
+    for name in FILES:
+        predictor = Predictor(folder, format=name, threads=1)
+        answers = predictor.answers(images)
+        for picture, answer, one in zip(images, answers, wanted.answers(images), strict=True):
+            assert predictor.pixels(picture)["probabilities"] == pytest.approx(answer["probabilities"], abs=2e-6)
+            if name != "int8":
+                assert answer["label"] == one["label"]
+                assert answer["probabilities"] == pytest.approx(one["probabilities"], abs=2e-5)
+    for name in ("onnx", "torch-export"):
+        alone = tmp_path / name
+        alone.mkdir()
+        (alone / CARD).symlink_to(folder / CARD)
+        (alone / FILES[name]).symlink_to(folder / FILES[name])
+        assert Predictor(alone).runtime.format == name
+        with pytest.raises(InputError, match="runs on the CPU"):
+            Predictor(alone, "cuda", name)
+        (alone / FILES[name]).unlink()
+        (alone / FILES[name]).write_bytes(b"damaged")
+        with pytest.raises(InputError, match="SHA-256 differs"):
+            Predictor(alone)
+    for wrong, reason in (("gguf", "no format 'gguf'"), ("safetensors", r"holds no model\.safetensors")):
+        with pytest.raises(InputError, match=reason):
+            Predictor(alone, format=wrong)
 
 
 def test_the_card_and_the_leaderboard_have_the_figures(exported: tuple[Path, str], small: Small) -> None:
