@@ -1,7 +1,7 @@
 """Whether a map shows what an answer depends on: how fast its probability falls while pixels are removed.
 
-After the deletion metric of Petsiuk et al., 2018 (arXiv:1806.07421), over foreground pixels only: the removal of a pixel
-that has the baseline's value changes nothing, and on a black ground those would decide.
+After the deletion metric of Petsiuk et al., 2018 (arXiv:1806.07421), over foreground pixels only: the removal of a
+pixel that has the baseline's value changes nothing, and on a black ground those would decide.
 """
 
 from __future__ import annotations

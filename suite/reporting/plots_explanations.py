@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Patch
 
-from suite.reporting.plots_style import STYLE, labels, literal
+from suite.reporting.plots_style import STYLE, labels, literal, numbered
 from suite.spec import SIGNED, Attribution, Explanation, Neighbour, Raster
 
 FONT = "DejaVu Sans Mono"  # comes with matplotlib
@@ -46,12 +46,10 @@ def explained(one: Explanation, classes: Sequence[str]) -> Figure:
     columns = max(1 + len(one.maps), len(one.nearest), 3)
     rows = 1 + bool(one.nearest)
     with matplotlib.rc_context({**STYLE, "font.family": FONT, "axes.grid": False}):
-        made = Figure(figsize=(PANEL * columns, 0.75 + 2.15 * rows), layout="constrained")
+        made = Figure(figsize=(PANEL * columns, 1.0 + 2.0 * rows), layout="constrained")
         grid = GridSpec(rows, columns, figure=made)
         names = labels(classes)
-        made.suptitle(
-            _answer(one, names, key=names != [literal(name) for name in classes]), fontsize=9, x=0.01, ha="left"
-        )
+        made.suptitle(_answer(one, names, key=numbered(classes)), fontsize=9, x=0.01, ha="left")
         _maps(made, grid, 0, one)
         for place, neighbour in enumerate(one.nearest):
             _neighbour(made.add_subplot(grid[1, place]), neighbour, names, first=place == 0)
@@ -67,20 +65,22 @@ def table(explanations: Sequence[Explanation], classes: Sequence[str]) -> Figure
         made = Figure(figsize=(PANEL * columns, 0.6 + 1.9 * len(explanations)), layout="constrained")
         grid = GridSpec(len(explanations), columns, figure=made)
         for row, one in enumerate(explanations):
-            _maps(made, grid, row, one, title=_short(one, names))
+            _maps(made, grid, row, one, title=_short(one, names), named=row == 0)
         _legend(made, explanations[0])
         return made
 
 
-def _maps(made: Figure, grid: GridSpec, row: int, one: Explanation, title: str = "what the\nmodel saw") -> None:
-    """The picture and its maps in a row of the grid."""
+def _maps(
+    made: Figure, grid: GridSpec, row: int, one: Explanation, title: str = "what the\nmodel saw", *, named: bool = True
+) -> None:
+    """The picture and its maps in a row of the grid; `named`: with the methods' names."""
     axes = made.add_subplot(grid[row, 0])
     _picture(axes, one.picture)
     axes.set_title(title, fontsize=8)
     for place, attribution in enumerate(one.maps, 1):
         axes = made.add_subplot(grid[row, place])
         _overlaid(axes, one.picture, attribution)
-        axes.set_title(TITLES[attribution.method], fontsize=8)
+        axes.set_title(TITLES[attribution.method] if named else "", fontsize=8)
         axes.set_xlabel(figures(attribution), fontsize=6.5)
 
 
@@ -172,4 +172,7 @@ def _legend(made: Figure, one: Explanation) -> None:
     if any(attribution.method in SIGNED for attribution in one.maps):
         with matplotlib.rc_context({"hatch.color": AGAINST}):
             handles.append(Patch(facecolor=BLUE(0.4), edgecolor=AGAINST, hatch="//////", label="speaks against it"))
-    made.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    title = "del.: mean probability while pixels are removed, the most important first; rnd.: in random order"
+    made.legend(
+        handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, title=title, title_fontsize=6.5
+    )
