@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from suite.explaining.nearest import nearest_or_why_not
 from suite.explaining.subject import Subject, exported, trained, worst_mistakes
 from suite.export.card import CARD
 from suite.hardware.device import pick
-from suite.spec import Explanation, Method
+from suite.spec import NAME, Explanation, Method
 from suite.store.files import dump_json
 from suite.store.outputs import check_folder, write_file
 from tui.draw import explanations as blocks
@@ -86,7 +87,8 @@ def _subject(model: Path, named: Sequence[Path], results: Path) -> Subject:
         if not named:
             raise InputError(f"Name at least one picture or folder: mnist-suite explain {model} PATH...")
         return exported(model)
-    if (results / model.parts[0] / "study.json").exists():
+    study = str(model).partition("/")[0]
+    if re.fullmatch(NAME, study) and (results / study / "study.json").exists():
         return trained(results, str(model))
     raise InputError(
         f"{model} is neither a folder that `mnist-suite export` wrote, which holds {CARD}, nor a study or STUDY/TRIAL "

@@ -6,6 +6,9 @@ pixel that has the baseline's value changes nothing, and on a black ground those
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
 import torch
 from torch import Tensor, nn
 
@@ -22,19 +25,27 @@ def foreground(x: Tensor, baseline: Tensor) -> Tensor:
 def deletion(model: nn.Module, x: Tensor, baseline: Tensor, target: int, values: Tensor, batch: int) -> float:
     """The mean probability of the class while foreground pixels are removed, those of the largest `values` first.
 
+    Equal values are taken in random order, so that a map without any gives no other result than chance.
+
     x, baseline: (1, C, size, size). values: (size, size). batch: inputs that may be computed together.
     """
-    places = foreground(x, baseline).nonzero().flatten()
+    places = next(_shuffled(x, baseline))
     order = places[values.flatten().to(places.device)[places].argsort(descending=True, stable=True)]
     return _mean_probability(model, x, baseline, target, order, batch)
 
 
 def random_deletion(model: nn.Module, x: Tensor, baseline: Tensor, target: int, batch: int) -> float:
     """The same for pixels that are removed in random orders, always the same ones."""
+    orders = islice(_shuffled(x, baseline), ORDERS)
+    return sum(_mean_probability(model, x, baseline, target, order, batch) for order in orders) / ORDERS
+
+
+def _shuffled(x: Tensor, baseline: Tensor) -> Iterator[Tensor]:
+    """The places of the foreground in random orders, always the same ones."""
     places = foreground(x, baseline).nonzero().flatten()
     generator = torch.Generator().manual_seed(0)
-    orders = (places[torch.randperm(len(places), generator=generator)] for _ in range(ORDERS))
-    return sum(_mean_probability(model, x, baseline, target, order, batch) for order in orders) / ORDERS
+    while True:
+        yield places[torch.randperm(len(places), generator=generator).to(places.device)]
 
 
 @torch.no_grad()

@@ -41,6 +41,7 @@ def raster(picture: np.ndarray) -> Raster:
 
 def signed_bytes(values: np.ndarray) -> tuple[float, str]:
     """The largest magnitude of values (H, W), and all in units of a 127th of it, as Base64 of signed bytes."""
-    largest = float(np.abs(values).max(initial=0))
-    scaled = np.rint(values * (127 / largest)) if largest > 0 else np.zeros_like(values)
+    exact = values.astype(np.float64)
+    largest = float(np.abs(exact).max(initial=0))
+    scaled = np.rint(exact / largest * 127) if largest > 0 else exact
     return largest, base64.b64encode(scaled.astype(np.int8).tobytes()).decode()

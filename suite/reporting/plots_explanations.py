@@ -62,7 +62,7 @@ def table(explanations: Sequence[Explanation], classes: Sequence[str]) -> Figure
     names = labels(classes)
     columns = 1 + max(len(one.maps) for one in explanations)
     with matplotlib.rc_context({**STYLE, "font.family": FONT, "axes.grid": False}):
-        made = Figure(figsize=(PANEL * columns, 0.6 + 1.9 * len(explanations)), layout="constrained")
+        made = Figure(figsize=(PANEL * columns, 0.9 + 2.15 * len(explanations)), layout="constrained")
         grid = GridSpec(len(explanations), columns, figure=made)
         for row, one in enumerate(explanations):
             _maps(made, grid, row, one, title=_short(one, names), named=row == 0)
@@ -115,6 +115,8 @@ def figures(attribution: Attribution) -> str:
         lines.append(f"window {attribution.window} px")
     if attribution.deletion is not None and attribution.random is not None:
         lines.append(f"del. {attribution.deletion:.2f} rnd. {attribution.random:.2f}")
+    if not attribution.largest:
+        lines[0] = "nothing speaks for it"
     return "\n".join([*[""] * (2 - len(lines)), *lines][-2:])
 
 
@@ -137,7 +139,8 @@ def _picture(axes: Axes, raster: Raster) -> None:
 def _overlaid(axes: Axes, raster: Raster, attribution: Attribution) -> None:
     """The map over the picture, which is pale and dark on light."""
     grey = image(raster).astype(np.float64)
-    grey = grey.mean(2) if grey.ndim == 3 else 255 - grey  # glyphs are light on dark
+    grey = grey.mean(2) if grey.ndim == 3 else grey
+    grey = 255 - grey if np.median(grey) < 128 else grey  # glyphs are light on dark
     axes.imshow(1 - GROUND * (1 - grey / 255), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     found = values(attribution)
     axes.imshow(np.clip(found, 0, 1), cmap=DARKER, vmin=0, vmax=1, interpolation="nearest")
@@ -172,7 +175,7 @@ def _legend(made: Figure, one: Explanation) -> None:
     if any(attribution.method in SIGNED for attribution in one.maps):
         with matplotlib.rc_context({"hatch.color": AGAINST}):
             handles.append(Patch(facecolor=BLUE(0.4), edgecolor=AGAINST, hatch="//////", label="speaks against it"))
-    title = "del.: mean probability while pixels are removed, the most important first; rnd.: in random order"
+    title = "del.: mean probability while pixels are removed,\nthe most important first; rnd.: in random order"
     made.legend(
         handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8, title=title, title_fontsize=6.5
     )
