@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+
+from suite.models.backbones import Backbone
 
 CELLS = 7  # a side of the smallest map that is taken, as the last one of common networks at 224 px
 
@@ -31,7 +33,7 @@ def choose(model: nn.Module, x: Tensor) -> Layer | None:
     Blocks come before the layers within them, since a layer within a residual block does not see what goes past it.
     `x` is one input (1, C, size, size).
     """
-    if getattr(model, "output_fmt", "NCHW") != "NCHW":  # timm's name for maps with channels last
+    if not _ends_in_maps(model, x):
         return None
     least = fewest_cells(x.shape[-1])
     for modules in (_blocks(model), model.named_modules()):
@@ -39,6 +41,13 @@ def choose(model: nn.Module, x: Tensor) -> Layer | None:
         if fine:
             return fine[-1]
     return None
+
+
+@torch.no_grad()
+def _ends_in_maps(model: nn.Module, x: Tensor) -> bool:
+    """Whether the features are maps (B, C, h, w), and neither tokens nor maps with channels last, as timm calls them."""
+    features = cast(Backbone, model).forward_features(x)
+    return isinstance(features, Tensor) and features.ndim == 4 and getattr(model, "output_fmt", "NCHW") == "NCHW"
 
 
 def _blocks(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

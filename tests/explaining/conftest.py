@@ -41,15 +41,14 @@ def splits() -> Splits:
 
 @pytest.fixture(scope="session")
 def network(splits: Splits) -> nn.Module:
-    """The tutorial's cnn after three epochs: some 95 % are answered rightly."""
+    """The tutorial's cnn after two epochs: over 90 % are answered rightly."""
     model = backbones.build("cnn", classes=10, channels=1, size=28, seed=0)
-    inputs = evaluation_preparer(preprocess("cnn", splits.info), torch.device("cpu"))(
-        torch.from_numpy(splits.train.images)
-    )
+    prepare = evaluation_preparer(preprocess("cnn", splits.info), torch.device("cpu"))
+    inputs = prepare(torch.from_numpy(splits.train.images))
     labels = torch.from_numpy(splits.train.labels)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
+    for _ in range(2):
         for rows in torch.randperm(len(labels), generator=generator).split(64):
             optimizer.zero_grad()
             F.cross_entropy(model(inputs[rows]), labels[rows]).backward()
