@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def run(model: Path, named: Sequence[Path], wanted: Wanted, results: Path, devic
     target = _class(wanted.target, subject)
     explainer = Explainer(subject, place, wanted.methods, wanted.share, k=wanted.nearest)
     count, pictures = _given(subject, named, wanted)
-    if wanted.nearest:
+    usable, pictures = _from_first_usable(pictures)
+    if wanted.nearest and usable:
         with console.step_progress("training images", wanted.quiet) as on_step:
             explainer.nearest, why_not = nearest_or_why_not(subject, place, on_step)
         explainer.notes |= {why_not: None} if why_not else {}
@@ -118,6 +120,16 @@ def _given(subject: Subject, named: Sequence[Path], wanted: Wanted) -> tuple[int
         if any(os.path.realpath(path.parent) == folder for path in files):
             raise InputError(f"{wanted.to} holds pictures to explain; name another folder with --to DIR.")
     return len(files), (Given(str(path), _read(path, subject)) for path in files)
+
+
+def _from_first_usable(pictures: Iterator[Given]) -> tuple[bool, Iterator[Given]]:
+    """Whether there is a picture that can be used, for which neighbours are worth their time; and all pictures."""
+    read: list[Given] = []
+    for one in pictures:
+        read.append(one)
+        if not isinstance(one.picture, str):
+            return True, chain(read, pictures)
+    return False, iter(read)
 
 
 def _read(path: Path, subject: Subject) -> np.ndarray | str:

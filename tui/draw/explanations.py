@@ -154,12 +154,15 @@ MINUS = "-"  # what speaks against it, from a quarter of the largest value on
 def shaded(attribution: Attribution, side: int) -> list[Text]:
     """A map without colours; a character stands for two rows."""
     values = boxed(attribution.rows, side)
-    largest = max((abs(v) for row in values for v in row), default=0) or 1
+    means = [
+        [sum(column) / len(column) for column in zip(*values[top : top + 2], strict=True)]
+        for top in range(0, len(values), 2)
+    ]
+    largest = max((abs(v) for row in means for v in row), default=0) or 1
     lines = []
-    for top in range(0, len(values), 2):
-        pairs = zip(*values[top : top + 2], strict=True)
-        means = [sum(pair) / len(pair) / largest for pair in pairs]
-        marks = [MINUS if v < -0.25 else SHADES[round(max(v, 0) * (len(SHADES) - 1))] for v in means]
+    for row in means:
+        parts = [v / largest for v in row]
+        marks = [MINUS if v < -0.25 else SHADES[round(max(v, 0) * (len(SHADES) - 1))] for v in parts]
         lines.append(Text("".join(marks).ljust(side), no_wrap=True, end=""))
     return lines
 
