@@ -197,7 +197,7 @@ def _write(
 def _as_json(
     answer: Explained, described: Explanation, classes: Sequence[str], wanted: Wanted, files: dict[str, str]
 ) -> dict[str, Any]:
-    facts = ("deletion", "random", "steps", "remainder", "layer", "cells", "window", "stride")
+    facts = ("deletion", "random", "seconds", "steps", "remainder", "layer", "cells", "window", "stride")
     maps = []
     for one in described.maps:
         entry = {"method": one.method, **{key: value for key in facts if (value := getattr(one, key)) is not None}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -138,12 +139,14 @@ class Explainer:
         x, baseline, target, _, batch = asked
         random = random_deletion(self.model, x, baseline, target, batch)
         for method in self.suited:
+            began = time.perf_counter()
             try:
                 found = BY_METHOD[method](self.model, asked)
             except Unsuitable as why:
                 self.notes[str(why)] = None
                 continue
+            seconds = round(time.perf_counter() - began, 4)
             fell = deletion(self.model, x, baseline, target, found.values, batch)
             maps[method] = found.values.numpy()
-            facts[method] = {**found.facts, "deletion": round(fell, 6), "random": round(random, 6)}
+            facts[method] = {**found.facts, "deletion": round(fell, 6), "random": round(random, 6), "seconds": seconds}
         return maps, facts

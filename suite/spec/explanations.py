@@ -48,6 +48,7 @@ class Attribution(Spec):
     data: str  # Base64 of (height, width) signed bytes: values in units of `largest` / 127
     deletion: Unit | None = None  # mean probability of the class while pixels are removed, the most important first
     random: Unit | None = None  # the same for pixels removed in random order
+    seconds: float | None = Field(default=None, ge=0)  # that the map took, without its check
     steps: Count | None = None  # of integrated gradients
     remainder: float | None = Field(default=None, ge=0)  # by which completeness is missed, in parts of the difference
     layer: str | None = None  # of Grad-CAM: the module whose map it is

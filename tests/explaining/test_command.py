@@ -26,7 +26,7 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "study-0.1" / "finished"
 
 TRIAL = "0000-a1549a21"
 
-SIZE = 28
+SIZE = 12  # pixels: of the trial's input
 
 
 class Done(NamedTuple):

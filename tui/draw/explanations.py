@@ -154,10 +154,8 @@ MINUS = "-"  # what speaks against it, from a quarter of the largest value on
 def shaded(attribution: Attribution, side: int) -> list[Text]:
     """A map without colours; a character stands for two rows."""
     values = boxed(attribution.rows, side)
-    means = [
-        [sum(column) / len(column) for column in zip(*values[top : top + 2], strict=True)]
-        for top in range(0, len(values), 2)
-    ]
+    pairs = [values[top : top + 2] for top in range(0, len(values), 2)]
+    means = [[sum(column) / len(column) for column in zip(*pair, strict=True)] for pair in pairs]
     largest = max((abs(v) for row in means for v in row), default=0) or 1
     lines = []
     for row in means:
