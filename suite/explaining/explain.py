@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suite.errors import InputError
+from suite.errors import InputError, printable
 from suite.explaining.deletion import deletion, random_deletion
 from suite.explaining.methods import BY_METHOD, WITHOUT_GRADIENTS, Question, Unsuitable, captum
 from suite.explaining.nearest import Nearest
@@ -50,7 +50,7 @@ class Explained:
             facts: dict[str, object] = {"height": len(small), "width": len(small[0]), **self.facts[method]}
             maps.append(Attribution.model_validate({"method": method, "largest": largest, "data": data, **facts}))
         return Explanation(
-            image=self.image,
+            image=printable(self.image),  # a file's name may be no valid text
             label=self.label,
             predicted=self.predicted,
             probability=round(float(self.probabilities[self.predicted]), 6),

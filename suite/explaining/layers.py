@@ -46,6 +46,8 @@ def choose(model: nn.Module, x: Tensor) -> Layer | None:
 @torch.no_grad()
 def _ends_in_maps(model: nn.Module, x: Tensor) -> bool:
     """Whether the features are maps (B, C, h, w), and neither tokens nor, as timm tells, maps with channels last."""
+    if not hasattr(model, "forward_features"):  # several networks together
+        return False
     features = cast(Backbone, model).forward_features(x)
     return isinstance(features, Tensor) and features.ndim == 4 and getattr(model, "output_fmt", "NCHW") == "NCHW"
 

@@ -30,9 +30,11 @@ class Nearest:
     """
 
     def __init__(self, subject: Subject, device: torch.device, on_step: OnStep = lambda *_: None) -> None:
+        if not hasattr(subject.model, "forward_head"):
+            raise InputError("Several networks together have no features in common.")
         splits = subject.splits()
-        if splits.info.channels != subject.expects.channels or len(splits.info.classes) != len(subject.classes):
-            raise InputError(f"The data set {subject.dataset} has changed since {subject.name} was trained on it.")
+        if splits.info.channels != subject.expects.channels:
+            raise InputError(f"The images of {subject.dataset} have another number of colours than the model takes.")
         self.model, self.train = subject.model, splits.train
         self.unit = F.normalize(_features(subject, splits.train, splits.info.data_hash, device, on_step), dim=1)
 

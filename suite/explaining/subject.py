@@ -36,6 +36,7 @@ class Subject:
     head: HeadSpec | None
     fraction: float = 1.0  # of the training labels, that the model has seen
     limit: int | None = None
+    data_hash: str = ""  # of the images that it was trained on; empty where that is not known
     directory: TrialDir | None = None  # of a trial
     sha256: str = ""  # of the weights
 
@@ -51,7 +52,10 @@ class Subject:
                 f"The images of {self.dataset} are not on this machine; `mnist-suite data fetch {self.dataset}` gets "
                 "them."
             )
-        return search_splits(self.dataset, fraction=self.fraction, limit=self.limit, view=self.expects.view())
+        found = search_splits(self.dataset, fraction=self.fraction, limit=self.limit, view=self.expects.view())
+        if self.data_hash not in ("", found.info.data_hash) or len(found.info.classes) != len(self.classes):
+            raise InputError(f"The data set {self.dataset} has changed since {self.name} was trained on it.")
+        return found
 
 
 def exported(folder: Path) -> Subject:
@@ -81,6 +85,7 @@ def trained(results: Path, reference: str) -> Subject:
         head=_head(trial),
         fraction=trial.fraction,
         limit=trial.limit,
+        data_hash=trial.data_hash,
         directory=directory,
         sha256=record.artifact_sha256,
     )
