@@ -38,10 +38,17 @@ soak: .venv/ready  # the fault tests with so many kills, as many examples for ea
 
 RESULTS ?= results
 PICTURES := $(BIN)/python -m tui.testing.pictures $(RESULTS) docs/pictures
-pictures: .venv/ready  # of docs/dashboard.md, and its table of keys
+pictures: .venv/ready  # of docs/dashboard.md and docs/explain.md, and the table of keys; of what make demo leaves in RESULTS
 	$(PICTURES) --screens board --themes suite
 	$(PICTURES) --screens plots compare mistakes --sizes 120x40 --themes suite-light
 	$(BIN)/python -m tui.testing.docs docs/dashboard.md
+	$(BIN)/mnist-suite explain $(STUDY) --results $(RESULTS) --to $(RESULTS)/explained >/dev/null
+	cp $(RESULTS)/explained/0001-*.png docs/pictures/explain-digit.png
+	$(PICTURES) --screens explained --sizes 120x40 --themes suite
+	$(BIN)/mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy head --dataset fashion-mnist \
+		--limit 2000 --study clothes --results $(RESULTS)
+	$(BIN)/mnist-suite explain clothes --results $(RESULTS) --to $(RESULTS)/explained-clothes >/dev/null
+	cp $(RESULTS)/explained-clothes/0001-*.png docs/pictures/explain-clothes.png
 
 check: .venv/ready
 	$(BIN)/ruff check .

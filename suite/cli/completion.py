@@ -27,6 +27,7 @@ VALUES = {  # by the name of the parameter
     "predict format": ("safetensors", "onnx", "int8", "torch-export"),
     "serve format": ("safetensors", "onnx", "int8", "torch-export"),
     "formats": ("safetensors", "onnx", "int8", "torch-export"),
+    "methods": ("saliency", "integrated-gradients", "grad-cam", "occlusion"),
 }
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from suite import interpreter
-from suite.cli import completion, data, evaluate, hub, keep, machine, models, serve, sweep, train, view
+from suite.cli import completion, data, evaluate, explain, hub, keep, machine, models, serve, sweep, train, view
 from suite.cli.options import first_sentence
 from suite.cli.signals import cleaning_up
 from suite.errors import InputError, WorkError, printable
@@ -75,6 +75,7 @@ for command in (  # in the order of --help
     evaluate.rerun,
     models.export,
     models.predict,
+    explain.explain,
     serve.serve,
     hub.push,
     machine.doctor,

@@ -16,9 +16,10 @@ from suite.ranking.shift import Shift, alike, shifts
 from suite.ranking.study_costs import StudyCosts, study_costs
 from suite.reporting.importances import importances
 from suite.reporting.plots_style import Look, looks
-from suite.spec import StudyFile
+from suite.spec import Explanations, StudyFile
+from suite.store.files import read_model
 from suite.store.study import StudyDir, final_of
-from suite.store.trial import TrialState
+from suite.store.trial import EXPLANATIONS, TrialState
 
 Curve = Sequence[tuple[float, float]]  # (epoch, validation accuracy)
 
@@ -35,6 +36,7 @@ class Facts:
     costs: StudyCosts
     importances: Mapping[str, Mapping[str, float]]  # arm -> hyperparameter -> share
     mistakes: Mapping[str, Mistakes]  # arm -> those of its best trial, on validation
+    explanations: Mapping[str, Explanations] = field(default_factory=dict)  # arm -> those of its best trial, if any
     evaluation: FinalEvaluation | None = None
     test_was_read: bool = False  # whether there is a reading of the test images, with or without an evaluation
     tested: Mapping[str, Tested] = field(default_factory=dict)  # arm -> first run of its representative, on test
@@ -98,6 +100,7 @@ def gather(results: Path, study: StudyDir) -> Facts:
         costs=study_costs(results, study),
         importances=importances(file.experiment, states),
         mistakes=mistakes,
+        explanations={one.arm: facts for one in found if (facts := explanations(study, one.winner))},
         evaluation=evaluation,
         test_was_read=bool(readings(study)),
         tested=answers,
@@ -105,3 +108,11 @@ def gather(results: Path, study: StudyDir) -> Facts:
         test_shifts=alike(of_test),
         final_curves={arm: drawn for arm, drawn in final_curves.items() if drawn},
     )
+
+
+def explanations(study: StudyDir, trial_id: str) -> Explanations | None:
+    """What `mnist-suite explain` has kept of a trial; None where there is nothing, or it is about other weights."""
+    directory = study.trial(trial_id)
+    found, record = read_model(directory.path / EXPLANATIONS, Explanations), directory.record()
+    same = found is not None and record is not None and found.artifact_sha256 == record.artifact_sha256
+    return found if same and found is not None and found.explanations else None

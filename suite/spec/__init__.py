@@ -43,6 +43,16 @@ from suite.spec.experiment import (
     key_path,
     resolved,
 )
+from suite.spec.explanations import (
+    METHODS,
+    SIGNED,
+    Attribution,
+    Explanation,
+    Explanations,
+    Method,
+    Neighbour,
+    Raster,
+)
 from suite.spec.formats import Format, FormatFigures
 from suite.spec.preprocess import Fit, Interpolation, Placement, Preprocess, View
 from suite.spec.recipe import (
@@ -96,10 +106,13 @@ from suite.spec.trial import (
 __all__ = [
     "EVENT",
     "FROM_RANDOM",
+    "METHODS",
     "NAME",
     "SCHEMA",
+    "SIGNED",
     "UNHASHED",
     "Arm",
+    "Attribution",
     "Augment",
     "Bin",
     "Bitfit",
@@ -112,6 +125,8 @@ __all__ = [
     "Evaluated",
     "Event",
     "Experiment",
+    "Explanation",
+    "Explanations",
     "Failed",
     "Finished",
     "Fit",
@@ -128,10 +143,12 @@ __all__ = [
     "Logreg",
     "LpFt",
     "Measuring",
+    "Method",
     "Mistake",
     "Mistakes",
     "Mlp",
     "Name",
+    "Neighbour",
     "NormOnly",
     "Params",
     "Partial",
@@ -147,6 +164,7 @@ __all__ = [
     "Pruned",
     "Pruning",
     "Range",
+    "Raster",
     "Recipe",
     "Record",
     "Ridge",

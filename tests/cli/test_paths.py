@@ -42,6 +42,7 @@ BESIDE = {
     "rerun": ["none"],
     "export": ["small"],
     "predict": ["model", "digit.png", "--quiet"],
+    "explain": ["model", "digit.png", "--quiet", "--method", "saliency", "--nearest", "0"],
     "data import": ["--as", "mnist"],
     "data sample": ["mnist", "--index", "0"],
 }

@@ -70,6 +70,7 @@ def test_run_screen(results, drive, screen_text) -> None:
             "log": "images_per_second",
             "mistakes": "The most confident mistakes",
             "lineage": "initial weights: published with the backbone",
+            "explained": "No explanations.json",
         }
         for tab in TABS[1:]:
             await pilot.press(NEXT)

@@ -41,6 +41,10 @@ def export_words(study: str, trial: str, to: Path, results: Path) -> list[str]:
     return ["export", f"{study}/{trial}", "--to", str(to), "--results", str(results)]
 
 
+def explain_words(study: str, trial: str, results: Path) -> list[str]:
+    return ["explain", f"{study}/{trial}", "--results", str(results)]
+
+
 def typed(words: Sequence[str]) -> str:
     """The command line, quoted for a shell."""
     return shlex.join(["mnist-suite", *words])
