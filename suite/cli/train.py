@@ -41,7 +41,7 @@ class PretrainOptions(TrainingOptions):
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainingOptions):
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)]
-    strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit or scratch.")] = "full"
+    strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit, lora or scratch.")] = "full"
     source: Annotated[
         str | None, typer.Option("--from", help="Initial weights: a study, STUDY/TRIAL, a file or a folder.")
     ] = None

@@ -120,7 +120,7 @@ def set_up(
         model.requires_grad_(False)
         precision = device.precision(trial.recipe.precision, where, model, training=False)
     else:
-        keep_frozen = strategies.freeze(trial.strategy, model)
+        keep_frozen = strategies.freeze(trial.strategy, model, trial.seed)
         precision = yield from _training_precision(trial, where, assembled, len(images.train), earlier)
     return Setup(
         trial=trial,
