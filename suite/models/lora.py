@@ -1,7 +1,7 @@
 """Low-rank adaptation: a frozen weight W is trained as W + (alpha / rank) B A (Hu et al., 2021, arXiv:2106.09685).
 
-A weight (rows, ...) counts as a matrix (rows, columns), also that of a convolution. B (rows, rank) starts from zeros and
-A (rank, columns) from random numbers, so that training starts from W. The change is a parametrization of the weight
+A weight (rows, ...), also that of a convolution, counts as a matrix (rows, columns). B (rows, rank) starts from zeros
+and A (rank, columns) from random numbers, so that training starts from W. The change is a parametrization of the weight
 (torch.nn.utils.parametrize): the layer stays what it is, and the merged model is the adapted one bit for bit.
 """
 
