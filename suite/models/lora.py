@@ -11,6 +11,7 @@ import copy
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,13 +66,14 @@ def trained_names(strategy: Lora, model: nn.Module) -> set[str]:
     """Names of the parameters that the strategy trains in an adapted model, without the classifier's."""
     names = backbones.norm_parameters(model) if strategy.norms else set[str]()
     for path, layer in _layers(model, strategy).items():
-        names |= {f"{path}.parametrizations.weight.0.{one}" for one in "ab"} if _adapted(layer) else {f"{path}.weight"}
+        factors = {f"{path}.parametrizations.weight.0.{one}" for one in "ab"}
+        names |= {f"{path}.weight"} if _change(layer) is None else factors
     return names
 
 
 def merged(model: nn.Module) -> nn.Module:
     """A copy with the changes added to the weights, of the plain architecture; `model` itself without any."""
-    if not any(map(_adapted, model.modules())):
+    if not any(map(_change, model.modules())):
         return model
     return _merge(copy.deepcopy(model))
 
@@ -82,17 +84,19 @@ def counted(model: nn.Module, shape: tuple[int, ...], batch_size: int) -> Counte
     The gradients of the factors come from that of the whole weight, which is therefore counted as if it were trained.
     Each step adds three products of the factors: B A, and those that give the gradients of A and of B.
     """
+    if not any(map(_change, model.modules())):
+        return flops.count(model, shape)
     meta, products = on_meta(model), 0
     for layer in meta.modules():
-        if _adapted(layer):
-            original = layer.parametrizations["weight"].original.requires_grad_(True)
-            products += 3 * 2 * len(layer.parametrizations["weight"][0].a) * original.numel()
+        if (change := _change(layer)) is not None:
+            change.frozen.requires_grad_(True)
+            products += 3 * 2 * len(change.by.a) * change.frozen.numel()
     plain = flops.count(_merge(meta), shape)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return replace(plain, trainable=trainable, training_flops=plain.training_flops + products // batch_size)
 
 
-def _layers(model: nn.Module, strategy: Lora) -> dict[str, nn.Module]:
+def _layers(model: nn.Module, strategy: Lora) -> dict[str, nn.Linear | nn.Conv2d]:
     """The layers that the strategy names, by path. Left out are the classifier, and weights that several layers share.
 
     Raises InputError where there is none.
@@ -116,27 +120,40 @@ def _layers(model: nn.Module, strategy: Lora) -> dict[str, nn.Module]:
     if not found:
         raise InputError(
             f"Strategy lora with strategy.layers={strategy.layers} needs a backbone that has such layers beside its "
-            "classifier; this one has none. Choose other layers, or another strategy."
+            "classifier; this one has none. Choose other layers: all, linear, conv, pointwise or attention."
         )
     return found
 
 
-def _weight(layer: nn.Module) -> Tensor:
-    return layer.parametrizations["weight"].original if _adapted(layer) else layer.weight
+class _Change(NamedTuple):
+    """Of an adapted layer."""
+
+    frozen: nn.Parameter
+    by: LowRank
 
 
-def _adapted(layer: nn.Module) -> bool:
-    return parametrize.is_parametrized(layer, "weight") and isinstance(layer.parametrizations["weight"][0], LowRank)
+def _change(layer: nn.Module) -> _Change | None:
+    if not parametrize.is_parametrized(layer, "weight"):
+        return None
+    weight = cast(parametrize.ParametrizationList, cast(nn.ModuleDict, layer.parametrizations)["weight"])
+    return _Change(cast(nn.Parameter, weight.original), weight[0]) if isinstance(weight[0], LowRank) else None
+
+
+def _weight(layer: nn.Linear | nn.Conv2d) -> Tensor:
+    """The parameter, which several layers may share; that of an adapted layer is the frozen one."""
+    change = _change(layer)
+    return layer.weight if change is None else change.frozen
 
 
 def _merge(model: nn.Module) -> nn.Module:
-    """Make the adapted layers of `model` plain ones, whose weights are trained where those of the factors' layer were.
+    """Make the adapted layers of `model` plain ones. Their weights require gradients where the frozen ones did.
 
     `parametrize.remove_parametrizations` would change the class of a layer, which it shares with those it is a copy of.
     """
-    for layer in [layer for layer in model.modules() if _adapted(layer)]:
-        weight = nn.Parameter(layer.weight.detach(), layer.parametrizations["weight"].original.requires_grad)
-        layer.__class__ = parametrize.type_before_parametrizations(layer)
-        del layer.parametrizations
-        layer.weight = weight
+    for layer in list(model.modules()):
+        if (change := _change(layer)) is not None:
+            weight = nn.Parameter(cast(Tensor, layer.weight).detach(), change.frozen.requires_grad)
+            layer.__class__ = parametrize.type_before_parametrizations(layer)
+            del layer.parametrizations
+            layer.weight = weight
     return model
