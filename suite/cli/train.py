@@ -41,7 +41,9 @@ class PretrainOptions(TrainingOptions):
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainingOptions):
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)]
-    strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit or scratch.")] = "full"
+    strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit, lora or scratch.")] = (
+        "full"
+    )
     source: Annotated[
         str | None, typer.Option("--from", help="Initial weights: a study, STUDY/TRIAL, a file or a folder.")
     ] = None
@@ -69,6 +71,7 @@ def finetune(options: FinetuneOptions) -> None:
     \b
     Examples: mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy head
               mnist-suite finetune --backbone cnn --dataset fashion-mnist --strategy lp-ft --from STUDY
+              mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy lora --set strategy.rank=4
               mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --dataset folder:photos --size 224 \\
                   --set augment.crop=0.35 --set augment.flip=true --set balance=sampler
     """

@@ -174,8 +174,23 @@ class Bitfit(Spec):
     kind: Literal["bitfit"] = "bitfit"
 
 
+class Lora(Spec):
+    """Train the classifier and a change of low rank of other layers' weights, which is merged into them at the end (Hu
+    et al., 2021, arXiv:2106.09685)."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=8, ge=1, le=4096)
+    alpha: Positive = Field(default=16.0, description="the change is scaled by alpha / rank")
+    layers: Literal["all", "linear", "conv", "pointwise", "attention"] = Field(
+        default="all",
+        description="which layers: pointwise are linear layers and 1x1 convolutions, attention are those in attention "
+        "modules",
+    )
+    norms: bool = Field(default=True, description="train the affine parameters of the normalisation layers too")
+
+
 Strategy = Annotated[
-    Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit, Field(discriminator="kind")
+    Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit | Lora, Field(discriminator="kind")
 ]
 
 FROM_RANDOM = ("scratch", "pretrain")  # strategies that start from random weights

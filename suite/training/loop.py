@@ -23,7 +23,7 @@ from suite.training import cuda_graphs
 from suite.training.augment import Prepare
 from suite.training.evaluation import Examples, Scores, evaluate
 from suite.training.optimizer import learning_rate, set_rate
-from suite.training.state import Diverged, Step, Training, updated_tensors
+from suite.training.state import Diverged, Step, Training, trained_state, updated_tensors
 from suite.training.targets import Batch, balanced_order, class_weights, mean_loss
 
 PROGRESS_SECONDS = 0.5  # between two Progress events; a verdict takes effect at the next event
@@ -185,7 +185,7 @@ def _evaluated(training: Training, epoch: float, scores: Scores) -> Evaluated:
     tally = training.tally
     if tally.note(epoch, scores):
         training.best_logits = scores.logits
-        training.best_state = {k: v.detach().clone() for k, v in training.evaluated_model.state_dict().items()}
+        training.best_state = {k: v.detach().clone() for k, v in trained_state(training.evaluated_model).items()}
     return Evaluated(
         step=tally.step,
         epoch=epoch,

@@ -115,12 +115,15 @@ def set_up(
     earlier = saved.numbers if saved is not None else {}
     if saved is not None and (saved.numbers.get("stage", 0) != stage or "tally" not in saved.numbers):
         saved = None  # of a shorter training: this one begins anew
+    used = assembled.provenance.sha256 if assembled.provenance is not None else None
+    if saved is not None and saved.numbers.get("weights", used) != used:
+        saved = None  # the frozen weights, which it leaves out, were others
     keep_frozen = None
     if isinstance(trial.strategy, HeadOnly):
         model.requires_grad_(False)
         precision = device.precision(trial.recipe.precision, where, model, training=False)
     else:
-        keep_frozen = strategies.freeze(trial.strategy, model)
+        keep_frozen = strategies.freeze(trial.strategy, model, trial.seed)
         precision = yield from _training_precision(trial, where, assembled, len(images.train), earlier)
     return Setup(
         trial=trial,

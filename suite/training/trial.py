@@ -22,9 +22,9 @@ from suite.errors import InputError, WorkError, printable
 from suite.hardware import device, memory
 from suite.hardware.budget import share
 from suite.hardware.energy import Meter
-from suite.hardware.flops import count
 from suite.hardware.latency import LEAST_SECONDS, measure
 from suite.hardware.load import Gauge
+from suite.models import lora
 from suite.spec import Event, Failed, Finished, HeadOnly, Paused, Progress, Pruned, Record, Stopped, Trial, Verdict
 from suite.store.events import EventWriter
 from suite.store.files import DISK_FAULTS, disk_fault, write_atomic
@@ -90,7 +90,7 @@ def _run(attempt: Attempt, writer: EventWriter, rungs: list[tuple[float, float]]
         validation_images = len(images.validation)
         work = set_up(trial, images, where, attempt.results, attempt.directory.path, attempt.stage)
         setup = yield from _relay(work, clock, meter, writer, together=attempt.together)
-        account = Account(clock, meter, count(setup.model, setup.expects.shape))
+        account = Account(clock, meter, lora.counted(setup.model, setup.expects.shape, trial.recipe.batch_size))
         if setup.earlier:
             account.resume(setup.earlier)
     except Exception as error:

@@ -26,6 +26,7 @@ from suite.spec import (
     Evaluated,
     HeadSpec,
     Linear,
+    Lora,
     Mlp,
     Partial,
     Preprocess,
@@ -208,7 +209,7 @@ def test_members_mix_their_own_images(sets: tuple[Examples, Examples], name: str
         equal(a, b, tolerance=1e-8)
 
 
-@pytest.mark.parametrize("strategy", [Partial(blocks=1), Bitfit()], ids=lambda s: s.kind)
+@pytest.mark.parametrize("strategy", [Partial(blocks=1), Bitfit(), Lora(rank=4)], ids=lambda s: s.kind)
 @pytest.mark.parametrize("seeds", [(5, 6, 7), (5, 5, 5)], ids=["different", "equal"])
 def test_frozen_parameters_are_each_members_own(
     sets: tuple[Examples, Examples], strategy: Strategy, seeds: tuple[int, ...]
