@@ -12,11 +12,12 @@ from suite.data.datasets import describe, info
 from suite.data.registry import is_own
 from suite.data.splits import Info
 from suite.errors import InputError
-from suite.execution.weights import weights_of
+from suite.execution.weights import teacher_of, weights_of
 from suite.models.assembly import build
 from suite.models.feasibility import refusal
 from suite.models.preprocessing import of_arm
 from suite.models.pretrained import PRETRAINED, load_pretrained
+from suite.models.teacher import load_teacher
 from suite.models.weight_sources import find_pretrained
 from suite.spec import FROM_RANDOM, Arm, Choice, Experiment, Params, first_error, key_path, resolved
 
@@ -88,7 +89,7 @@ class _Choices:
                 classes=len(known.classes),
                 single=smallest == 1,
             )
-        reason = reason or self._wrong_weights(arm, known)
+        reason = reason or self._wrong_weights(arm, known) or self._wrong_teacher(arm, known)
         if reason is not None:
             yield reason
 
@@ -117,6 +118,16 @@ class _Choices:
             except InputError as error:
                 self._weights[key] = str(error)
         return self._weights.get(key)
+
+    def _wrong_teacher(self, arm: Arm, known: Info) -> str | None:
+        """Why the arm cannot learn from its teacher."""
+        if arm.teacher in (None, "experiment"):
+            return None
+        try:
+            load_teacher(teacher_of(arm.teacher, self.results), of_arm(arm, known), len(known.classes), self.results)
+        except InputError as error:
+            return str(error)
+        return None
 
     def _check_weights(self, arm: Arm, known: Info) -> None:
         """Raises InputError where the weights are missing, damaged, or of another architecture."""

@@ -6,9 +6,11 @@ import os
 import re
 from pathlib import Path
 
+from suite.data.datasets import info
 from suite.errors import InputError, expand_user
+from suite.models.preprocessing import of_trial
 from suite.models.weight_sources import weights_file
-from suite.spec import NAME, Record, Trial, Weights
+from suite.spec import NAME, Record, Teacher, Trial, Weights
 from suite.store.files import file_sha256, read_model
 from suite.store.study import StudyDir, find_trial, open_study, split_reference
 from suite.store.trial import BEST, RESULT, TRIAL
@@ -43,6 +45,23 @@ def weights_of(reference: str, results: Path) -> Weights:
             f"the first, or the path of the study or of its trial for the second."
         )
     return found[0]
+
+
+def teacher_of(reference: str, results: Path) -> Teacher:
+    """The trained model of a trial, named as for `weights_of`.
+
+    Raises InputError where there is none, and for weights that are no trial's: what model they are for is not known.
+    """
+    weights = weights_of(reference, results)
+    file = results / weights.source
+    trial = read_model(file.parent / TRIAL, Trial) if file.name == BEST else None
+    if trial is None:
+        raise InputError(
+            f"'{reference}' cannot be a teacher: it is no trial, so the model that the weights are for is not known. "
+            "Name a finished trial, as STUDY, STUDY/TRIAL or the path of its folder."
+        )
+    expects = trial.preprocess or of_trial(trial, info(trial.dataset))
+    return Teacher(weights=weights, backbone=trial.backbone, preprocess=expects)
 
 
 def _study(reference: str, results: Path) -> StudyDir | None:

@@ -48,16 +48,19 @@ def assemble(trial: Trial, expects: Preprocess, classes: int, results: Path) -> 
 
 
 def _weights_source(given: Weights, results: Path) -> str:
-    """What `load_pretrained` takes. Raises InputError where the file is not the one that the trial was planned with."""
-    if given.source == pretrained.PRETRAINED:
-        return given.source
+    """What `load_pretrained` takes. Raises InputError as `weights_path` does."""
+    return given.source if given.source == pretrained.PRETRAINED else str(weights_path(given, results))
+
+
+def weights_path(given: Weights, results: Path) -> Path:
+    """The file of weights. Raises InputError where it is not the one that the trial was planned with."""
     source = results / given.source
     if given.sha256 is not None and source.is_file() and file_sha256(source) != given.sha256:
         raise InputError(
             f"The weights in {source} are not the ones this trial was planned with (their SHA-256 differs). "
             "Start a new study, or put the old file back."
         )
-    return str(source)
+    return source
 
 
 def load_trained(directory: TrialDir, trial: Trial, expects: Preprocess, classes: int, results: Path) -> Assembled:

@@ -48,6 +48,7 @@ from suite.spec.recipe import (
     FROM_RANDOM,
     Augment,
     Bitfit,
+    Distill,
     Full,
     HeadOnly,
     HeadSpec,
@@ -88,6 +89,7 @@ from suite.spec.space import (
 )
 from suite.spec.trial import (
     UNHASHED,
+    Teacher,
     Trial,
     Weights,
 )
@@ -107,6 +109,7 @@ __all__ = [
     "Choice",
     "Cost",
     "Count",
+    "Distill",
     "Epoch",
     "Evaluated",
     "Event",
@@ -155,6 +158,7 @@ __all__ = [
     "Stopped",
     "Strategy",
     "StudyFile",
+    "Teacher",
     "Timestamp",
     "Trial",
     "Uniform",

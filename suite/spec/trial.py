@@ -22,6 +22,14 @@ class Weights(Spec):
     sha256: str | None = None  # None for 'pretrained': the record has the hash of the file that was found
 
 
+class Teacher(Spec):
+    """A trained model whose answers a trial learns from, beside the labels."""
+
+    weights: Weights
+    backbone: str
+    preprocess: Preprocess  # of its input; the student's is converted
+
+
 UNHASHED = ("number", "study", "device", "threads", "caps")  # fields that do not enter the hash in a trial's id
 
 
@@ -51,7 +59,9 @@ class Trial(Spec):
     caps: Caps | None = None
     preprocess: Preprocess | None = None  # None in trials of older versions: see `models.preprocessing.of_trial`
 
-    added: ClassVar[frozenset[str]] = frozenset({"preprocess", "stages"})
+    teacher: Teacher | None = None
+
+    added: ClassVar[frozenset[str]] = frozenset({"preprocess", "stages", "teacher"})
 
     @property
     def id(self) -> str:

@@ -44,6 +44,7 @@ class Account:
     clock: WallClock
     meter: Meter
     counted: Counted
+    teacher_flops: int = 0  # of the teacher's forward pass of an image
     tally: Tally = field(default_factory=Tally)
     setup_seconds: float = 0.0
     setup_flops: int = 0
@@ -174,7 +175,7 @@ def cost_of(account: Account, latencies: Latencies, *, together: bool) -> Cost:
         parameters=counted.parameters,
         trainable=counted.trainable,
         forward_flops=counted.forward_flops,
-        training_flops=counted.training_flops * images,
+        training_flops=(counted.training_flops + account.teacher_flops) * images,
         setup_flops=account.setup_flops,
         wall_seconds=account.clock.seconds(),
         train_seconds=seconds,

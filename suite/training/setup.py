@@ -21,6 +21,7 @@ from suite.models.assembly import Assembled
 from suite.models.preprocessing import of_trial
 from suite.models.pretrained import Provenance as WeightsProvenance
 from suite.models.streaming import on_device
+from suite.models.teacher import Teacher, load_teacher
 from suite.spec import Arm, HeadOnly, Measuring, Preprocess, Trial, View
 from suite.training import checkpoint
 from suite.training.checkpoint import Saved
@@ -64,6 +65,7 @@ class Setup:
     model: nn.Module  # the backbone with its initial weights, on `device`
     expects: Preprocess
     weights: WeightsProvenance | None  # None: random weights
+    teacher: Teacher | None  # on `device`
     precision: torch.dtype  # of autocast: for training, or for extracting the features that a head is trained on
     keep_frozen: Callable[[nn.Module], None] | None  # puts frozen norm layers into evaluation mode
     saved: Saved | None  # where an earlier attempt at this training stopped
@@ -115,6 +117,11 @@ def set_up(
     earlier = saved.numbers if saved is not None else {}
     if saved is not None and (saved.numbers.get("stage", 0) != stage or "tally" not in saved.numbers):
         saved = None  # of a shorter training: this one begins anew
+    teacher = None
+    if trial.teacher is not None:
+        teacher = memory.channels_last(
+            load_teacher(trial.teacher, expects, len(images.info.classes), results).to(where)
+        )
     keep_frozen = None
     if isinstance(trial.strategy, HeadOnly):
         model.requires_grad_(False)
@@ -129,6 +136,7 @@ def set_up(
         model=model,
         expects=assembled.expects,
         weights=assembled.provenance,
+        teacher=teacher,
         precision=precision,
         keep_frozen=keep_frozen,
         saved=saved,

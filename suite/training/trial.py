@@ -90,7 +90,7 @@ def _run(attempt: Attempt, writer: EventWriter, rungs: list[tuple[float, float]]
         validation_images = len(images.validation)
         work = set_up(trial, images, where, attempt.results, attempt.directory.path, attempt.stage)
         setup = yield from _relay(work, clock, meter, writer, together=attempt.together)
-        account = Account(clock, meter, count(setup.model, setup.expects.shape))
+        account = Account(clock, meter, count(setup.model, setup.expects.shape), teacher_flops=_teacher_flops(setup))
         if setup.earlier:
             account.resume(setup.earlier)
     except Exception as error:
@@ -108,6 +108,10 @@ def _run(attempt: Attempt, writer: EventWriter, rungs: list[tuple[float, float]]
         yield writer.append(Failed(reason=reason)).event
         return
     yield from _train(setup, account, attempt, writer)
+
+
+def _teacher_flops(setup: Setup) -> int:
+    return 0 if setup.teacher is None else count(setup.teacher, setup.expects.shape).forward_flops
 
 
 def _train(setup: Setup, account: Account, attempt: Attempt, writer: EventWriter) -> Events[None]:

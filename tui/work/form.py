@@ -108,6 +108,7 @@ TRAINING = (
     Field("fit", "--fit", "choice", "how pictures become square", FITS[0], FITS),
     number("fraction", "--fraction", "of the training labels", default="1", most=1, whole=False),
     number("training-seed", "--seed", "for initialisation, order and augmentation", default="0", most=2**31 - 1),
+    Field("teacher", "--teacher", "text", "a trained model to learn from: a study, STUDY/TRIAL"),
     Field("precision", "--precision", "choice", "of the arithmetic", "auto", PRECISIONS),
     DEVICE_FIELD,
     SKIP,
