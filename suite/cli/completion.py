@@ -19,7 +19,7 @@ from suite.interpreter import ROOT
 
 BACKBONES = ("cnn", "net", "lean-s", "lean-m", "lean-l")
 VALUES = {  # by the name of the parameter
-    "strategy": ("head", "full", "lp-ft", "partial", "norm-only", "bitfit", "scratch"),
+    "strategy": ("head", "full", "lp-ft", "partial", "norm-only", "bitfit", "prune", "low-rank", "scratch"),
     "head": ("linear", "mlp", "ridge", "logreg", "knn"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "fit": ("crop", "pad", "squeeze"),

@@ -48,7 +48,9 @@ class PretrainOptions(TrainingOptions):
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainingOptions):
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)]
-    strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit or scratch.")] = "full"
+    strategy: Annotated[
+        str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit, prune, low-rank or scratch.")
+    ] = "full"
     source: Annotated[
         str | None, typer.Option("--from", help="Initial weights: a study, STUDY/TRIAL, a file or a folder.")
     ] = None

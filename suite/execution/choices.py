@@ -13,10 +13,10 @@ from suite.data.registry import is_own
 from suite.data.splits import Info
 from suite.errors import InputError
 from suite.execution.weights import teacher_of, weights_of
-from suite.models.assembly import build
+from suite.models.assembly import build, load_weights
 from suite.models.feasibility import refusal
 from suite.models.preprocessing import of_arm
-from suite.models.pretrained import PRETRAINED, load_pretrained
+from suite.models.pretrained import PRETRAINED
 from suite.models.teacher import load_teacher
 from suite.models.weight_sources import find_pretrained
 from suite.spec import FROM_RANDOM, Arm, Choice, Experiment, Params, first_error, key_path, resolved
@@ -141,9 +141,9 @@ class _Choices:
         elif arm.weights == PRETRAINED:
             find_pretrained(arm.backbone)
         elif arm.weights is not None:
-            source = self.results / weights_of(arm.weights, self.results).source
+            weights = weights_of(arm.weights, self.results)
             model = build(arm.backbone, of_arm(arm, known), classes=len(known.classes), seed=0)
-            load_pretrained(arm.backbone, model, source)
+            load_weights(arm.backbone, model, weights, self.results)
 
 
 def _combinations(values: dict[str, tuple[bool | int | float | str, ...]]) -> Iterator[Params]:

@@ -119,7 +119,8 @@ def _of_trial(folder: Path, study: str | None, results: Path) -> Weights:
         raise InputError(f"{best} is damaged: its SHA-256 is not the one in result.json. {cure}.")
     # Relative, so that the results directory can be moved with what depends on it.
     below = os.path.relpath(os.path.realpath(best), os.path.realpath(results))
-    return Weights(source=str(best) if below.startswith(os.pardir) else below, sha256=digest)
+    source = str(best) if below.startswith(os.pardir) else below
+    return Weights(source=source, sha256=digest, reshaped=trial.reshaped)
 
 
 def _hash(file: Path) -> str:

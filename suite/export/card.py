@@ -36,6 +36,7 @@ class Card(Spec):
     preprocess: Preprocess  # from a picture to the model's input
     trial: str  # "STUDY/TRIAL"
     strategy: str
+    reshaped: bool = False  # whether layers have the sizes of the weights in the file, not those of the backbone
     accuracy: Unit  # on validation
     interval: tuple[Unit, Unit]  # 95 % Wilson interval of the accuracy
     accuracy_fp32: Unit | None = None  # the same in float32, as the exported model computes; None where not measured

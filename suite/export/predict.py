@@ -21,6 +21,7 @@ from suite.hardware.device import pick
 from suite.models import classifiers, heads
 from suite.models.backbones import unfilled
 from suite.models.preprocessing import evaluation_preparer
+from suite.models.shapes import fit_shapes
 from suite.models.state_dicts import read_tensors
 from suite.spec import Preprocess
 from suite.store.files import file_sha256
@@ -53,6 +54,8 @@ def load(folder: str | Path) -> nn.Module:
             name = classifiers.name_of(model)
             own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             classifiers.replace(model, heads.restore_folded(card.head, own, classes))
+        if card.reshaped:
+            fit_shapes(model, tensors)
         model.load_state_dict(tensors)
     except (AssertionError, RuntimeError, LookupError, ValueError, TypeError, StopIteration) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ from torch import nn
 
 from suite.errors import InputError
 from suite.models import backbones
-from suite.spec import Bitfit, Full, LpFt, NormOnly, Partial, Pretrain, Scratch, Strategy
+from suite.spec import Bitfit, Full, LowRank, LpFt, NormOnly, Partial, Pretrain, Prune, Scratch, Strategy
 
 
 def _all(strategy: Strategy, model: nn.Module) -> set[str]:
@@ -48,6 +48,8 @@ TRAINED: dict[type, Callable[[Any, nn.Module], set[str]]] = {
     Partial: _last_blocks,
     NormOnly: _norms,
     Bitfit: _biases,
+    Prune: _all,
+    LowRank: _all,
 }
 
 

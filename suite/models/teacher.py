@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from suite.errors import InputError
 from suite.models import backbones
 from suite.models.assembly import weights_path
+from suite.models.shapes import load_reshaped
 from suite.models.state_dicts import read_tensors
 from suite.spec import Preprocess
 from suite.spec import Teacher as TeacherSpec
@@ -59,6 +60,9 @@ def load_teacher(teacher: TeacherSpec, given: Preprocess, classes: int, results:
         )
     tensors = read_tensors(weights_path(teacher.weights, results))
     model = backbones.unfilled(teacher.backbone, classes=classes, channels=expects.channels, size=expects.size)
+    if teacher.weights.reshaped:
+        load_reshaped(model, tensors, teacher.weights.source)
+        return Teacher(model, expects, given)
     try:
         model.load_state_dict(tensors)
     except RuntimeError:

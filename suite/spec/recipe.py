@@ -187,8 +187,25 @@ class Bitfit(Spec):
     kind: Literal["bitfit"] = "bitfit"
 
 
+class Prune(Spec):
+    """Remove channels of a trained model down to `keep` of its parameters, then train all that is left."""
+
+    kind: Literal["prune"] = "prune"
+    keep: float = Field(default=0.25, gt=0, le=1, description="share of the parameters that stays, at most")
+
+
+class LowRank(Spec):
+    """Factor the linear layers of a trained model before the classifier, then train every parameter."""
+
+    kind: Literal["low-rank"] = "low-rank"
+    rank: float = Field(default=0.25, gt=0, le=1, description="rank of a factored layer as a share of its full rank")
+
+
 Strategy = Annotated[
-    Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit, Field(discriminator="kind")
+    Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit | Prune | LowRank,
+    Field(discriminator="kind"),
 ]
 
 FROM_RANDOM = ("scratch", "pretrain")  # strategies that start from random weights
+
+RESHAPED = ("prune", "low-rank")  # strategies that change the sizes of layers, and go on with the classifier as it is

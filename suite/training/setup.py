@@ -112,11 +112,13 @@ def set_up(
     memory.keep_memory()
     torch.manual_seed(trial.seed)
     expects = of_trial(trial, images.info)
-    assembled = assembly.assemble(trial, expects, len(images.info.classes), results)
-    model, saved = assembled.model.to(where), checkpoint.load(directory)
+    saved = checkpoint.load(directory)
     earlier = saved.numbers if saved is not None else {}
     if saved is not None and (saved.numbers.get("stage", 0) != stage or "tally" not in saved.numbers):
         saved = None  # of a shorter training: this one begins anew
+    state = None if saved is None else checkpoint.model_state(saved)
+    assembled = assembly.assemble(trial, expects, len(images.info.classes), results, state)
+    model = assembled.model.to(where)
     teacher = None
     if trial.teacher is not None:
         teacher = memory.channels_last(
