@@ -16,9 +16,9 @@ from suite.models.shapes import LowRank, fit_shapes
 from suite.spec import LowRank as LowRankSpec
 from suite.spec import Prune, Strategy
 
-STEPS = 10  # shares of channels that are tried, at most
+STEPS = 8  # shares of channels that are tried, at most
 
-NEAR = 0.98  # of the parameters that may stay: a smaller model of at least this share of them is taken
+NEAR = 0.95  # of the parameters that may stay: a model with at least this share of them is small enough
 
 
 def compress(strategy: Strategy, model: nn.Module, shape: tuple[int, ...]) -> None:
@@ -87,7 +87,8 @@ def prune(model: nn.Module, keep: float, shape: tuple[int, ...]) -> None:
             best, high = smallest, ratio
         else:
             low = ratio
-        ratio = (low + high) / 2
+        guess = 1 - (1 - ratio) * (wanted / _parameters(smallest)) ** 0.5
+        ratio = guess if low < guess < high else (low + high) / 2
     if best is None:
         raise InputError(
             f"Strategy prune cannot bring this backbone down to {keep:g} of its parameters: with one channel a layer "
