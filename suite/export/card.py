@@ -10,11 +10,19 @@ from pydantic import Field, ValidationError
 
 from suite.data.registry import DATASETS
 from suite.errors import InputError
-from suite.spec import Cost, Count, HeadSpec, Preprocess, Provenance, Spec, Unit
+from suite.spec import Cost, Count, Format, FormatFigures, HeadSpec, Preprocess, Provenance, Spec, Unit
 
 CARD = "mnist-suite.json"
 
 WEIGHTS = "model.safetensors"
+
+FILES: dict[Format, str] = {
+    "safetensors": WEIGHTS,
+    "onnx": "model.onnx",
+    "int8": "model.int8.onnx",
+    "torch-export": "model.pt2",
+}
+"""The file of each format; safetensors is always there."""
 
 
 class Agreement(Spec):
@@ -45,6 +53,7 @@ class Card(Spec):
     timm: bool  # whether timm.create_model can load the folder
     checked_on: Literal["validation pictures", "random pictures"] = "validation pictures"  # before it was published
     agreement: Agreement | None = None  # None where timm cannot load the folder, or the pictures were not there
+    formats: dict[Format, FormatFigures] = Field(default_factory=dict)  # of the files beside
     cost: Cost | None
     provenance: Provenance | None
 

@@ -13,6 +13,7 @@ from suite.ranking.leaderboard import Row, row
 from suite.ranking.statistics import Sample, newcombe, paired_t, sample
 from suite.ranking.study_costs import Total, total
 from suite.spec import Arm, Params
+from suite.store.exports import read_exports
 from suite.store.finalists import Finalist, best_of, confirmed, default_of
 from suite.store.notes import read_notes
 from suite.store.study import StudyDir, finalists_of, repeats
@@ -124,6 +125,7 @@ def board(study: StudyDir, now: float | None = None) -> list[Row]:
         tests=tests(study, dict.fromkeys(state.trial.arm for state in states)),
         defaults={arm: default for arm, default in defaults.items() if default.state == "finished"},
         notes=read_notes(study),
+        exports=read_exports(study),
     )
     return [beside.on(one) for one in rows.values()]
 

@@ -127,6 +127,11 @@ class Row(NamedTuple):
     energy_source: str | None = None
     latency: Annotated[float | None, _cost("latency", duration, "latency_seconds")] = None
     latency_256: float | None = None  # seconds for 256 images at once
+    # Of the last export in that format: seconds for one picture, accuracy on validation, bytes of the file.
+    onnx_latency: Annotated[float | None, Column("onnx b1", duration, "low", cost=True)] = None
+    int8: Annotated[float | None, Column("int8 acc", percent, "high")] = None
+    int8_latency: Annotated[float | None, Column("int8 b1", duration, "low", cost=True)] = None
+    int8_size: Annotated[int | None, Column("int8 size", size, "low", cost=True)] = None
 
     tuned: Annotated[Mapping[str, Any], Column("tuned", hyperparameters, read=_tuned)] = NOTHING
     reason: Annotated[str | None, Column("reason", read=lambda s: s.reason)] = None
@@ -169,20 +174,26 @@ DEFAULT: tuple[str, ...] = (
     "tuned",
 )
 
+EXPORTED = ("int8", "onnx_latency", "int8_latency", "int8_size")  # shown unasked where a row has them
+
 UNEVEN = 0.005  # difference between accuracy and balanced accuracy from which the latter is shown unasked
 
 
 def default_columns(rows: Iterable[Row]) -> tuple[str, ...]:
     """`DEFAULT`, and beside accuracy what more there is to say of it.
 
-    That is balanced accuracy where classes are so uneven that the two differ, and `best` where a row has it.
+    That is balanced accuracy where classes are so uneven that the two differ, `best` where a row has it, and what is
+    known of exports.
     """
     uneven = marked = False
+    exported: set[str] = set()
     for r in rows:
         uneven |= r.balanced is not None and r.accuracy is not None and abs(r.balanced - r.accuracy) > UNEVEN
         marked |= r.best is not None
+        exported |= {key for key in EXPORTED if getattr(r, key) is not None}
     place = DEFAULT.index("accuracy") + 1
-    return (*DEFAULT[:place], *["balanced"] * uneven, *["best"] * marked, *DEFAULT[place:])
+    more = [*["balanced"] * uneven, *["best"] * marked, *(key for key in EXPORTED if key in exported)]
+    return (*DEFAULT[:place], *more, *DEFAULT[place:])
 
 
 COSTS = tuple(key for key, column in COLUMNS.items() if column.cost)

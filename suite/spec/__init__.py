@@ -43,6 +43,7 @@ from suite.spec.experiment import (
     key_path,
     resolved,
 )
+from suite.spec.formats import Format, FormatFigures
 from suite.spec.preprocess import Fit, Interpolation, Placement, Preprocess, View
 from suite.spec.recipe import (
     FROM_RANDOM,
@@ -121,6 +122,8 @@ __all__ = [
     "Failed",
     "Finished",
     "Fit",
+    "Format",
+    "FormatFigures",
     "Full",
     "HeadOnly",
     "HeadSpec",

@@ -19,6 +19,7 @@ from suite.ranking.final import EVALUATION_FILE
 from suite.ranking.leaderboard import Row, row
 from suite.spec import NAME, StudyFile, is_default
 from suite.store.events import EventReader
+from suite.store.exports import EXPORTS_FILE, read_exports
 from suite.store.finalists import representative
 from suite.store.liveness import STALE_SECONDS, Pulse
 from suite.store.notes import NO_NOTE, NOTES_FILE, STUDY, read_notes
@@ -248,6 +249,8 @@ def _annotate(study: WatchedStudy, file: StudyFile | None, changed: bool) -> boo
         now = replace(now, tests=tests(study.directory, file.experiment.arms))
     if study.changed(NOTES_FILE):
         now = replace(now, notes=read_notes(study.directory))
+    if study.changed(EXPORTS_FILE):
+        now = replace(now, exports=read_exports(study.directory))
     if file is not None and changed:
         now = replace(now, defaults=_defaults(study, file))
     if now == before:
