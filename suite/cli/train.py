@@ -49,7 +49,7 @@ class PretrainOptions(TrainingOptions):
 class FinetuneOptions(TrainingOptions):
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)]
     strategy: Annotated[
-        str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit, prune, low-rank or scratch.")
+        str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit, prune, low-rank, int8 or scratch.")
     ] = "full"
     source: Annotated[
         str | None, typer.Option("--from", help="Initial weights: a study, STUDY/TRIAL, a file or a folder.")

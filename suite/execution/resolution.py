@@ -13,7 +13,19 @@ from suite.execution.weights import teacher_of, weights_of
 from suite.models.heads import by_gradient
 from suite.models.preprocessing import of_arm
 from suite.search.pruning import stages
-from suite.spec import FROM_RANDOM, Arm, Experiment, HeadOnly, Params, Teacher, Trial, Weights, first_error, resolved
+from suite.spec import (
+    FROM_RANDOM,
+    Arm,
+    Experiment,
+    HeadOnly,
+    Int8,
+    Params,
+    Teacher,
+    Trial,
+    Weights,
+    first_error,
+    resolved,
+)
 from suite.spec.seeds import mix
 from suite.store.study import StudyDir
 
@@ -63,9 +75,9 @@ class TrialResolver:
         )
 
     def _prunes(self, arm: Arm) -> bool:
-        """Whether trials of an arm begin with short trainings. A head that is solved in one step has none."""
+        """Whether trials of an arm begin with short trainings. Heads that are solved in one step and quantisation have none."""
         solved = isinstance(arm.strategy, HeadOnly) and not by_gradient(arm.strategy.head)
-        return self.experiment.pruner is None and not solved
+        return self.experiment.pruner is None and not solved and not isinstance(arm.strategy, Int8)
 
     def _info(self, fraction: float) -> Info:
         if fraction not in self._infos:

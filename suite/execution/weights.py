@@ -103,7 +103,7 @@ def _of_trial(folder: Path, study: str | None, results: Path) -> Weights:
     name = f"{study}/{folder.name}" if study else str(folder)
     if trial is None:
         raise InputError(f"{folder / TRIAL} is damaged or of a newer version, so there is no trial to start from.")
-    if record is None or not best.is_file() or trial.strategy.kind == "head":
+    if record is None or not best.is_file() or trial.strategy.kind in ("head", "int8"):
         raise InputError(
             f"Trial {name} has no whole model to start from (strategy {trial.strategy.kind}, "
             f"{record.state if record else 'not finished'}); choose a finished trial that trained its backbone, or "

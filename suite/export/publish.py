@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from suite.data.datasets import info
-from suite.errors import printable
+from suite.errors import InputError, printable
 from suite.export.card import CARD, WEIGHTS, Card
 from suite.export.checks import EQUAL, Pictures, agreement, check, pictures
 from suite.export.readme import card_text, load_line
@@ -26,8 +26,9 @@ from suite.models.backbones import TIMM
 from suite.models.classifiers import holds_linear
 from suite.models.heads import is_linear
 from suite.models.preprocessing import of_trial
+from suite.ranking.leaderboard import parent_of
 from suite.ranking.statistics import wilson
-from suite.spec import HeadOnly, HeadSpec, Preprocess, Record, Trial
+from suite.spec import HeadOnly, HeadSpec, Int8, Preprocess, Record, Trial
 from suite.store.files import sync_directory, write_atomic
 from suite.store.outputs import check_new_folder, writing
 from suite.store.study import StudyDir, find_trial, open_study, split_reference
@@ -61,6 +62,11 @@ def export(results: Path, reference: str | None, to: Path) -> dict[str, Any]:
     state = find_trial(study, trial_id)
     directory, trial = study.trial(state.id), state.trial
     check_new_folder(to)
+    if isinstance(trial.strategy, Int8):
+        raise InputError(
+            f"Trial {study.name}/{state.id} holds integers alone, for the figures of its row. Export the trial that it "
+            f"was made from, in that format: mnist-suite export {parent_of(state)} --format int8 --to {to}."
+        )
     expects = trial.preprocess or of_trial(trial, info(trial.dataset))
     classes = _classes(study, trial)
     assembled = load_trained(directory, trial, expects, len(classes), results)

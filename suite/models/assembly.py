@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from suite.errors import InputError, WorkError
-from suite.models import backbones, classifiers, compression, heads, pretrained, shapes
+from suite.models import backbones, classifiers, compression, heads, int8, pretrained, shapes
 from suite.models.state_dicts import read_tensors
-from suite.spec import FROM_RANDOM, RESHAPED, HeadOnly, Preprocess, Trial, Weights
+from suite.spec import AS_TRAINED, FROM_RANDOM, HeadOnly, Int8, Preprocess, Trial, Weights
 from suite.store.files import file_sha256
 from suite.store.trial import TrialDir
 
@@ -51,7 +51,7 @@ def assemble(
     provenance = None
     if trial.weights is not None:
         provenance = load_weights(trial.backbone, model, trial.weights, results)
-    kept = trial.strategy.kind in RESHAPED and not (provenance and pretrained.LEFT_OUT in provenance.detail)
+    kept = trial.strategy.kind in AS_TRAINED and not (provenance and pretrained.LEFT_OUT in provenance.detail)
     if trial.strategy.kind not in FROM_RANDOM and not kept:
         classifiers.zero(model)
     if saved is not None:
@@ -103,6 +103,8 @@ def load_trained(directory: TrialDir, trial: Trial, expects: Preprocess, classes
     if file_sha256(path) != record.artifact_sha256:
         raise InputError(f"{path} is damaged: its SHA-256 is not the one in result.json.")
     tensors = read_tensors(path)
+    if isinstance(trial.strategy, Int8):
+        return Assembled(int8.Int8(tensors["graph"], expects, classes).eval(), expects, None)
     if not isinstance(trial.strategy, HeadOnly):
         model = backbones.unfilled(trial.backbone, classes=classes, channels=expects.channels, size=expects.size)
         if trial.reshaped:

@@ -118,6 +118,15 @@ def _parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def can_prune() -> bool:
+    """Whether Torch-Pruning is installed."""
+    try:
+        _torch_pruning()
+    except InputError:
+        return False
+    return True
+
+
 def _torch_pruning() -> Any:
     try:
         import torch_pruning

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from suite.errors import InputError
 from suite.models import backbones, classifiers, compression, heads, strategies
 from suite.models.backbones import embed, first_line
-from suite.spec import RESHAPED, HeadOnly, LpFt, Strategy
+from suite.models.onnx_graph import require_onnx
+from suite.spec import RESHAPED, HeadOnly, Int8, LpFt, Strategy
 
 BATCH = 2  # images of a try
 
@@ -55,7 +56,9 @@ def _try_out(backbone: str, strategy: Strategy, channels: int, size: int, classe
         model = compression.tried(strategy, built, (channels, size, size)).to("meta")
     if isinstance(strategy, HeadOnly | LpFt):
         _try_head(backbone, model, strategy, images, classes)
-    if not isinstance(strategy, HeadOnly):
+    if isinstance(strategy, Int8):
+        require_onnx()
+    elif not isinstance(strategy, HeadOnly):
         _try_step(backbone, model, strategy, images, classes, single)
 
 

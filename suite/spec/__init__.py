@@ -46,6 +46,7 @@ from suite.spec.experiment import (
 from suite.spec.formats import Format, FormatFigures
 from suite.spec.preprocess import Fit, Interpolation, Placement, Preprocess, View
 from suite.spec.recipe import (
+    AS_TRAINED,
     FROM_RANDOM,
     RESHAPED,
     Augment,
@@ -54,6 +55,7 @@ from suite.spec.recipe import (
     Full,
     HeadOnly,
     HeadSpec,
+    Int8,
     Knn,
     Linear,
     Logreg,
@@ -99,6 +101,7 @@ from suite.spec.trial import (
 )
 
 __all__ = [
+    "AS_TRAINED",
     "EVENT",
     "FROM_RANDOM",
     "NAME",
@@ -127,6 +130,7 @@ __all__ = [
     "Full",
     "HeadOnly",
     "HeadSpec",
+    "Int8",
     "Interpolation",
     "Knn",
     "Line",

@@ -79,6 +79,8 @@ class Arm(Spec):
             raise ValueError(f"strategy '{self.strategy.kind}' starts from random weights; leave `weights` out")
         if self.strategy.kind not in FROM_RANDOM and self.weights is None:
             raise ValueError(f"strategy '{self.strategy.kind}' needs `weights` to start from")
+        if self.strategy.kind == "int8" and self.teacher is not None:
+            raise ValueError("strategy 'int8' trains nothing, so it cannot learn from a `teacher`")
         if self.strategy.kind == "head" and self.teacher is not None:
             raise ValueError("strategy 'head' trains on features, where a `teacher` has no images to look at")
         return self

@@ -201,11 +201,20 @@ class LowRank(Spec):
     rank: float = Field(default=0.25, gt=0, le=1, description="rank of a factored layer as a share of its full rank")
 
 
+class Int8(Spec):
+    """Quantise a trained model to 8-bit integers, with ranges of activations from training images. Nothing is
+    trained."""
+
+    kind: Literal["int8"] = "int8"
+
+
 Strategy = Annotated[
-    Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit | Prune | LowRank,
+    Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit | Prune | LowRank | Int8,
     Field(discriminator="kind"),
 ]
 
 FROM_RANDOM = ("scratch", "pretrain")  # strategies that start from random weights
 
-RESHAPED = ("prune", "low-rank")  # strategies that change the sizes of layers, and go on with the classifier as it is
+RESHAPED = ("prune", "low-rank")  # strategies that change the sizes of layers
+
+AS_TRAINED = (*RESHAPED, "int8")  # strategies that compress a model for the classes that it was trained on

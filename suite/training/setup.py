@@ -22,7 +22,7 @@ from suite.models.preprocessing import of_trial
 from suite.models.pretrained import Provenance as WeightsProvenance
 from suite.models.streaming import on_device
 from suite.models.teacher import Teacher, load_teacher
-from suite.spec import Arm, HeadOnly, Measuring, Preprocess, Trial, View
+from suite.spec import Arm, HeadOnly, Int8, Measuring, Preprocess, Trial, View
 from suite.training import checkpoint
 from suite.training.checkpoint import Saved
 from suite.training.evaluation import Examples
@@ -84,7 +84,7 @@ def views(trial: Trial) -> tuple[View | None, View | None]:
 
 def crops_at_random(training: Trial | Arm) -> bool:
     """Whether training images are random crops, which are taken from larger pictures than those that are evaluated."""
-    return not isinstance(training.strategy, HeadOnly) and training.recipe.augment.crop > 0
+    return not isinstance(training.strategy, HeadOnly | Int8) and training.recipe.augment.crop > 0
 
 
 def load_images(trial: Trial, where: torch.device) -> Loaded:
@@ -125,7 +125,7 @@ def set_up(
             load_teacher(trial.teacher, expects, len(images.info.classes), results).to(where)
         )
     keep_frozen = None
-    if isinstance(trial.strategy, HeadOnly):
+    if isinstance(trial.strategy, HeadOnly | Int8):
         model.requires_grad_(False)
         precision = device.precision(trial.recipe.precision, where, model, training=False)
     else:
