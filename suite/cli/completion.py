@@ -19,7 +19,19 @@ from suite.interpreter import ROOT
 
 BACKBONES = ("cnn", "net", "lean-xs", "lean-s", "lean-m", "lean-l")
 VALUES = {  # by the name of the parameter
-    "strategy": ("head", "full", "lp-ft", "partial", "norm-only", "bitfit", "lora", "scratch"),
+    "strategy": (
+        "head",
+        "full",
+        "lp-ft",
+        "partial",
+        "norm-only",
+        "bitfit",
+        "lora",
+        "prune",
+        "low-rank",
+        "int8",
+        "scratch",
+    ),
     "head": ("linear", "mlp", "ridge", "logreg", "knn"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "fit": ("crop", "pad", "squeeze"),

@@ -31,6 +31,13 @@ class TrainingOptions(RunOptions):
     fraction: Annotated[float, typer.Option(min=0, max=1, help="Proportion of the training labels used.")] = 1.0
     seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="For initialisation, order and augmentation.")] = 0
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto"
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="A trained model to learn from beside the labels: a study or STUDY/TRIAL. "
+            "--set distill.temperature=2, --set distill.weight=0.5."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +48,10 @@ class PretrainOptions(TrainingOptions):
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainingOptions):
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)]
-    strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit, lora or scratch.")] = (
-        "full"
-    )
+    strategy: Annotated[
+        str,
+        typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit, lora, prune, low-rank, int8 or scratch."),
+    ] = "full"
     source: Annotated[
         str | None, typer.Option("--from", help="Initial weights: a study, STUDY/TRIAL, a file or a folder.")
     ] = None
@@ -60,6 +68,7 @@ def pretrain(options: PretrainOptions) -> None:
     \b
     Examples: mnist-suite pretrain
               mnist-suite pretrain --backbone lean-m --set epochs=8
+              mnist-suite pretrain --backbone lean-s --teacher mnist
     """
     _train("pretrain", options, _arm(options, options.backbone, "pretrain"))
 
@@ -105,6 +114,7 @@ def _arm(
         strategy,
         head=head,
         weights=weights,
+        teacher=options.teacher,
         size=options.size,
         fit=options.fit,
         fraction=options.fraction,

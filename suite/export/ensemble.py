@@ -24,7 +24,7 @@ from suite.models.ensembles import Ensemble, Views, mean_of, same_pictures, shar
 from suite.models.preprocessing import evaluation_preparer
 from suite.models.streaming import on_device
 from suite.ranking.statistics import wilson
-from suite.spec import Cost, Preprocess, Record, Trial
+from suite.spec import Cost, Int8, Preprocess, Record, Trial
 from suite.store.finalists import recipe_of
 from suite.store.study import StudyDir, final_of, finalists_of, find_trial, open_study, split_reference
 from suite.store.trial import TrialState
@@ -73,6 +73,7 @@ def build(results: Path, wanted: Wanted) -> Built:
             backbone=one.trial.backbone,
             head=one.head,
             strategy=one.trial.strategy.kind,
+            reshaped=one.trial.reshaped,
             preprocess=one.expects,
             accuracy=accuracy,
             sha256=one.record.artifact_sha256 or "",
@@ -128,7 +129,11 @@ def _named(results: Path, name: str) -> Trained:
 
 def _best(study: StudyDir, count: int) -> tuple[list[Trained], tuple[str, ...]]:
     """The best finished trials by validation accuracy that see the same pictures as the best one."""
-    finished = [s for s in study.states() if s.state == "finished" and s.best is not None]
+    finished = [
+        s
+        for s in study.states()
+        if s.state == "finished" and s.best is not None and not isinstance(s.trial.strategy, Int8)
+    ]
     ranked = sorted(finished, key=lambda s: (-(s.best or 0.0), s.trial.number))
     chosen: list[Trained] = []
     left_out: list[str] = []

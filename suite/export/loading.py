@@ -12,6 +12,7 @@ from suite.export.card import WEIGHTS, Card, Member, read_card
 from suite.models import classifiers, heads
 from suite.models.backbones import unfilled
 from suite.models.ensembles import Ensemble
+from suite.models.shapes import fit_shapes
 from suite.models.state_dicts import read_tensors
 from suite.store.files import file_sha256
 
@@ -46,7 +47,7 @@ def _network(described: Card | Member, tensors: Mapping[str, Tensor], classes: i
     if described.head is not None:
         own = _below(classifiers.name_of(model), tensors)
         classifiers.replace(model, heads.restore_folded(described.head, own, classes))
-    return model
+    return fit_shapes(model, tensors) if described.reshaped else model
 
 
 def _ensemble(card: Card, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import nn
 
 from suite.errors import InputError
 from suite.models import backbones, lora
-from suite.spec import Bitfit, Full, Lora, LpFt, NormOnly, Partial, Pretrain, Scratch, Strategy
+from suite.spec import Bitfit, Full, Lora, LowRank, LpFt, NormOnly, Partial, Pretrain, Prune, Scratch, Strategy
 
 
 def _all(strategy: Strategy, model: nn.Module) -> set[str]:
@@ -49,6 +49,8 @@ TRAINED: dict[type, Callable[[Any, nn.Module], set[str]]] = {
     NormOnly: _norms,
     Bitfit: _biases,
     Lora: lora.trained_names,
+    Prune: _all,
+    LowRank: _all,
 }
 
 

@@ -172,6 +172,7 @@ def train_with_checkpoints(
             "take a smaller batch or a larger fraction."
         )
     training = begin(model, recipe, setup.device, dtype)
+    training.teacher = setup.teacher
     if setup.saved is not None:
         restore(training, setup.saved.tensors, setup.saved.numbers)
     account.tally = training.tally

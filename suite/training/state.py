@@ -65,6 +65,7 @@ class Training:
     tally: Tally = field(default_factory=Tally)
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))  # since the last Progress, on the device
     losses: int = 0  # number of steps in `loss_sum`
+    teacher: nn.Module | None = None  # from the student's inputs to class scores; learns nothing
     recorded: cuda_graphs.Recorded | None = None  # a step as a CUDA graph
     best_state: dict[str, Tensor] = field(default_factory=dict)  # `trained_state` at the best evaluation; empty before
     best_logits: Tensor = field(default_factory=lambda: torch.empty(0))  # its validation scores (N, classes), CPU

@@ -15,8 +15,9 @@ from suite.data.datasets import search_splits
 from suite.hardware import device
 from suite.models import backbones, heads
 from suite.models.assembly import load_trained
-from suite.models.preprocessing import evaluation_preparer, of_trial
-from suite.spec import Evaluated, Event, Mistakes, Record, Trial, Verdict, Weights
+from suite.models.compression import can_prune
+from suite.models.preprocessing import evaluation_preparer, of_trial, preprocess
+from suite.spec import Evaluated, Event, Mistakes, Record, Teacher, Trial, Verdict, Weights
 from suite.store.trial import Overtaken, TrialDir
 from suite.training import checkpoint, head_trial
 from suite.training.evaluation import Examples, evaluate
@@ -24,6 +25,7 @@ from suite.training.trial import run_trial
 
 CPU = torch.device("cpu")
 LIMIT = 300
+pruning = pytest.mark.skipif(not can_prune(), reason="the extra `compress` is not installed")
 SAME = ("state", "reason", "accuracy", "loss", "epoch", "steps", "curve", "artifact_sha256", "accuracy_fp32")
 
 
@@ -155,15 +157,28 @@ def test_the_events_and_files_of_a_finished_trial(planned: Callable[..., Trial],
     assert hits / LIMIT == pytest.approx(record.accuracy)
 
 
-@pytest.mark.parametrize("strategy", ["scratch", "head", "lora"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["scratch", "head", "scratch, distilled", "low-rank", "lora", pytest.param("prune", marks=pruning)],
+)
 def test_a_stopped_trial_continues_to_the_same_result(
     planned: Callable[..., Trial], weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     """Stopped after each of its events in turn, the record of the trial is bit for bit that of an unstopped one."""
     monkeypatch.setattr("suite.training.loop.PROGRESS_SECONDS", 0.0)
-    changes: dict[str, Any] = {}
-    if strategy != "scratch":
-        changes = {"backbone": "lean-m", "weights": weights, "strategy": {"kind": strategy}}
+    teacher = {
+        "weights": weights,
+        "backbone": "lean-m",
+        "preprocess": preprocess("lean-m", search_splits("mnist").info),
+    }
+    changes: dict[str, Any] = {
+        "scratch": {},
+        "head": {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "head"}},
+        "scratch, distilled": {"teacher": Teacher(**teacher)},
+        "lora": {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "lora"}},
+        "low-rank": {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "low-rank"}},
+        "prune": {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "prune"}},
+    }[strategy]
     trial = planned(**changes)
     _, whole = run(trial, tmp_path / "whole")
     record: Record | None = None
