@@ -61,9 +61,9 @@ def test_built_in_experiments_are_found_whatever_lies_around(hostile: Path, tmp_
 
 @pytest.mark.slow
 def test_workers_do_not_look_into_the_current_folder(suite: Callable[..., Any], hostile: Path) -> None:
-    words = ("--arms", "cnn-scratch", "--trials", "2", "--limit", "200", "--workers", "2", "-q")
+    words = ("--arms", "cnn-scratch", "--trials", "2", "--limit", "200", "--trial-timeout", "500", "-q")
     settings = ("--set", "epochs=1", "--set", "batch_size=32")
-    done = suite("sweep", *words, *settings, cwd=hostile)
+    done = suite("sweep", *words, *settings, cwd=hostile, asking={"spawns": True})
     assert done.returncode == 0 and "2 trials:" in done.stdout and "failed" not in done.stdout, done.stderr
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -64,6 +63,8 @@ def _beta(uniform: Tensor, alpha: float) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _quantiles(alpha: float, device: torch.device) -> Tensor:
+    from scipy.special import betaincinv  # here, since few recipes need it and every worker would import it
+
     levels = torch.linspace(0, 1, KNOTS, dtype=torch.float64)
     return torch.from_numpy(betaincinv(alpha, alpha, levels.numpy())).float().to(device)
 

@@ -447,6 +447,8 @@ def test_a_stack_too_large_for_the_gpu_continues_as_smaller_ones(sets: tuple[Exa
 
 def fork_for_each() -> int:
     """Run each of the cases in a fork of this process; returns how many failed."""
+    import torch._dynamo  # noqa: F401  # as the first optimizer does, which would be in each fork
+
     slices()
     failed = 0
     for case in CASES:
