@@ -22,6 +22,7 @@ from suite.errors import InputError, WorkError, printable
 from suite.hardware import device, memory
 from suite.hardware.budget import share
 from suite.hardware.energy import Meter
+from suite.hardware.flops import count
 from suite.hardware.latency import LEAST_SECONDS, measure
 from suite.hardware.load import Gauge
 from suite.models import lora
