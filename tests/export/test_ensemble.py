@@ -14,7 +14,8 @@ from suite.data.datasets import search_splits
 from suite.errors import InputError
 from suite.export.card import read_card
 from suite.export.ensemble import Wanted, build
-from suite.export.predict import Predictor, load
+from suite.export.loading import load
+from suite.export.predict import Predictor
 from suite.export.publish import export_ensemble
 from suite.models.assembly import load_trained
 from suite.models.ensembles import viewed
@@ -48,9 +49,9 @@ def test_members_of_other_sizes_heads_and_backbones_answer_together(study: Study
     """With the mean of the probabilities that each has for the stored pictures."""
     ids = [trial_of(study, arm) for arm in ("whole", "timm", "mlp")]
     names = tuple(f"small/{one}" for one in ids)
-    steps: list[tuple[int, int]] = []
+    said: list[str] = []
     wanted = Wanted(names, None, ("shift",))
-    done = export_ensemble(study.path.parent, wanted, tmp_path / "model", lambda *step: steps.append(step))
+    done = export_ensemble(study.path.parent, wanted, tmp_path / "model", say=said.append)
     card = read_card(tmp_path / "model")
     validation = search_splits("mnist", limit=study.states()[0].trial.limit).validation
     pictures, labels = torch.from_numpy(validation.images), torch.from_numpy(validation.labels)
@@ -95,7 +96,7 @@ def test_views_of_one_model_are_an_export_too(models: dict[str, Path], own: Own,
     assert len(card.members) == 1 and done["trial"] == name and card.provenance == plain.provenance
     assert card.accuracy_one_view == plain.accuracy_fp32 and card.preprocess == plain.preprocess
     picture = next(own.pictures.rglob("*.png"))
-    both = [Predictor(models["timm"]).model(view) for view in viewed(_input(picture, card.preprocess), ["flip"])]
+    both = [load(models["timm"])(view) for view in viewed(_input(picture, card.preprocess), ["flip"])]
     wanted = torch.stack([scores.softmax(1) for scores in both]).mean(0)[0]
     found = Predictor(tmp_path / "model").file(picture)["probabilities"]
     assert list(found.values()) == pytest.approx(wanted.tolist(), abs=1e-4)

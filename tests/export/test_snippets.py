@@ -22,7 +22,8 @@ from PIL import Image
 from suite.data.datasets import search_splits
 from suite.export.card import FILES, read_card
 from suite.export.ensemble import Wanted
-from suite.export.predict import Predictor, load
+from suite.export.loading import load
+from suite.export.predict import Predictor
 from suite.export.publish import export_ensemble
 from suite.export.snippets import without_the_suite
 from suite.models.onnx_graph import traced, write_onnx
