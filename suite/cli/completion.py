@@ -24,6 +24,7 @@ VALUES = {  # by the name of the parameter
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "fit": ("crop", "pad", "squeeze"),
     "engine": ("local", "ray"),
+    "tta": ("shift", "flip"),
 }
 
 
