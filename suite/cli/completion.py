@@ -40,6 +40,7 @@ VALUES = {  # by the name of the parameter
     "serve format": ("safetensors", "onnx", "int8", "torch-export"),
     "formats": ("safetensors", "onnx", "int8", "torch-export"),
     "methods": ("saliency", "integrated-gradients", "grad-cam", "occlusion"),
+    "tta": ("shift", "flip"),
 }
 
 

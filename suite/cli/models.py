@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,13 +10,6 @@ import typer
 
 from suite.cli.options import LARGEST, Device, Format, Json, Quiet, Results, path_argument, path_option
 from suite.errors import InputError
-
-
-class Views(StrEnum):
-    """Of each picture, over which a model averages: as in `suite.models.ensembles`."""
-
-    shift = "shift"
-    flip = "flip"
 
 
 def export(
@@ -50,7 +42,7 @@ def export(
         ),
     ] = None,
     tta: Annotated[
-        list[Views] | None,
+        list[str] | None,
         typer.Option(
             help="Answer by several views of each picture: shift (four shifts by one pixel), flip (mirror images). "
             "May be repeated."
@@ -76,14 +68,14 @@ def export(
     """
     from suite.cli import console, exports
     from suite.export import publish
-    from suite.export.ensemble import Wanted
+    from suite.export.ensemble import Wanted, known_views
     from suite.store.files import dump_json, results_dir
 
     root, names, wanted = results_dir(results), tuple(trials or ()), tuple(formats or ())
     with exports.steps(quiet) as say:
         if ensemble or tta or len(names) > 1:
-            views = tuple(view.value for view in Views if view in (tta or ()))
-            done = publish.export_ensemble(root, Wanted(names, ensemble, views), to, wanted, say)
+            members = Wanted(names, ensemble, known_views(tta or ()))
+            done = publish.export_ensemble(root, members, to, wanted, say)
         else:
             done = publish.export(root, names[0] if names else None, to, wanted, say)
     if as_json:

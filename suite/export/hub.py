@@ -68,7 +68,7 @@ def plan(folder: Path, repo_id: str, license: str | None = None) -> Upload:
         text = (folder / README).read_text("utf-8")
         readme = ModelCard(text)
         if license is not None:
-            readme.data.license = license
+            readme.data["license"] = license
             text = str(readme)
     except (YAMLError, ValueError, TypeError, AttributeError) as error:  # not UTF-8, or no YAML
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -101,7 +101,7 @@ def push(upload: Upload, token: str | None, *, private: bool = False) -> dict[st
         WorkError: the hub cannot be reached, or it fails.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # the latter of its HTTP client
 
     token = _checked(token or get_token())
     endpoint = os.environ.get(ENDPOINT_VARIABLE) or ENDPOINT
@@ -120,7 +120,7 @@ def push(upload: Upload, token: str | None, *, private: bool = False) -> dict[st
         done = api.create_commit(repo_id, [*added, *removed], commit_message=f"Upload trial {upload.card.trial}")
     except HfHubHTTPError as error:
         raise _refused(error, upload.repo_id, token) from None
-    except (HfHubHTTPError.__bases__[0], ConnectionError) as error:  # of the HTTP client, or by HF_HUB_OFFLINE
+    except (HTTPError, ConnectionError) as error:  # the latter by HF_HUB_OFFLINE
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise WorkError(f"The hub at {endpoint} cannot be reached: {_without(token, reason)}.") from None
     except ValueError as error:  # what is wrong with the metadata, line by line

@@ -145,7 +145,7 @@ def _fit(view: View, *, stored_already: bool) -> str:
         lines = [
             f"size = [max(1, round({scaled} * n / max(image.size))) for n in image.size]",
             f"image = image.resize(size, {kind})",
-            f"canvas = Image.new(image.mode, ({side}, {side}), {view.fill if len(view.fill) > 1 else view.fill[0]})",
+            f"canvas = Image.new(image.mode, ({side}, {side}), {view.fill if view.channels > 1 else view.fill[0]})",
             f"canvas.paste(image, [({side} - n) // 2 for n in size])",
             "image = canvas",
         ]

@@ -19,6 +19,8 @@ from suite.spec import Preprocess
 
 Views = Literal["shift", "flip"]
 
+VIEWS: tuple[Views, ...] = ("shift", "flip")
+
 
 class Ensemble(nn.Module):
     """From images (B, C, stored, stored), normalised as `given` says, to logits (B, classes).
