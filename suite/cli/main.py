@@ -19,7 +19,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from suite import interpreter
-from suite.cli import completion, data, evaluate, keep, machine, models, sweep, train, view
+from suite.cli import completion, compress, data, evaluate, keep, machine, models, sweep, train, view
 from suite.cli.signals import cleaning_up
 from suite.errors import InputError, WorkError, printable
 from suite.hardware.openmp import bound_spinning
@@ -62,6 +62,7 @@ for command in (  # in the order of --help
     train.pretrain,
     train.finetune,
     sweep.sweep,
+    compress.compress,
     sweep.stop,
     view.status,
     view.leaderboard,
