@@ -53,7 +53,7 @@ def open_runtime(
     there = formats(folder)
     if wanted is not None and wanted not in FILES:
         raise InputError(f"There is no format '{wanted}'; take {', '.join(FILES)}.")
-    chosen = next((name for name in FILES if name == wanted), None) or next(iter(there), "safetensors")
+    chosen: Format = next((name for name in FILES if name == wanted), None) or next(iter(there), "safetensors")
     if chosen not in there:
         raise InputError(
             f"{folder} holds no {FILES[chosen]}, so --format {chosen} cannot be used; it holds "
