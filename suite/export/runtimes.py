@@ -53,7 +53,8 @@ def open_runtime(
     there = formats(folder)
     if wanted is not None and wanted not in FILES:
         raise InputError(f"There is no format '{wanted}'; take {', '.join(FILES)}.")
-    chosen: Format = next((name for name in FILES if name == wanted), None) or next(iter(there), "safetensors")
+    asked = next((name for name in FILES if name == wanted), None)
+    chosen: Format = asked or (there[0] if there else "safetensors")
     if chosen not in there:
         raise InputError(
             f"{folder} holds no {FILES[chosen]}, so --format {chosen} cannot be used; it holds "
