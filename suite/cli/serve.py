@@ -110,7 +110,7 @@ def serve(options: ServeOptions) -> None:
                 print(json.dumps(facts), flush=True)
             if not options.quiet:
                 _say(f"{card.trial} ({service.format}) is served at {address}; Ctrl+C ends it.")
-                if options.format is None and "int8" in formats(options.model):
+                if options.format is None and service.format != "int8" and "int8" in formats(options.model):
                     _say("This export has a faster format: --format int8.")
 
         number = asyncio.run(running.serve(service, limits, one, options.workers, on_ready))

@@ -94,7 +94,8 @@ class Predictor:
         """`label` and `probabilities`, or `error`, of images (B, C, stored, stored) uint8. Raises InputError."""
         classes = self.card.classes
         scores = self.runtime.run(images)
-        finite, best = np.isfinite(scores).all(1).tolist(), scores.argmax(1).tolist()
+        finite: np.ndarray = np.isfinite(scores.sum(1))
+        best: np.ndarray = scores.argmax(1)
         rounded = np.round(scores.astype(np.float64), 6).tolist()
         found: list[dict[str, Any]] = []
         for fine, place, row in zip(finite, best, rounded, strict=True):

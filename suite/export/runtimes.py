@@ -51,9 +51,10 @@ def open_runtime(
     Raises InputError where the file is missing or does not do what the card says, and where its library is missing.
     """
     there = formats(folder)
-    if wanted is not None and wanted not in FILES:
+    known: dict[str, Format] = {name: name for name in FILES}
+    if wanted is not None and wanted not in known:
         raise InputError(f"There is no format '{wanted}'; take {', '.join(FILES)}.")
-    chosen = next((name for name in FILES if name == wanted), None) or next(iter(there), "safetensors")
+    chosen: Format = known[wanted] if wanted is not None else there[0] if there else "safetensors"
     if chosen not in there:
         raise InputError(
             f"{folder} holds no {FILES[chosen]}, so --format {chosen} cannot be used; it holds "
