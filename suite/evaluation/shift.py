@@ -222,7 +222,8 @@ def measure(subjects: Sequence[Subject], study: StudyDir | None, *, on_step: OnS
     On test, models that have been measured before are not measured again. `study` None: nothing is written.
     """
     before = shifts(study, "test") if study is not None else {}
-    done, total, found = 0, sum(one.steps for one in subjects), []
+    done, total = 0, sum(one.steps for one in subjects)
+    found: list[Shift] = []
     for one in subjects:
         last = before.get(one.trial)
         if one.part == "test" and last is not None and one.known(last):
