@@ -292,7 +292,8 @@ def _interval(share: np.ndarray) -> tuple[float, float]:
 
 
 def _fonts(one: Subject) -> tuple[FontAnswers, ...]:
-    fonts = rendered(one.classes, one.expects.stored)
+    if not (fonts := rendered(one.classes, one.expects.stored)):
+        return ()
     pictures = torch.from_numpy(np.concatenate([font.pictures for font in fonts])).to(one.where)
     labels = torch.arange(len(one.classes), device=one.where).repeat(len(fonts))
     hits = _right(one, Examples(pictures, labels)).reshape(len(fonts), -1)
