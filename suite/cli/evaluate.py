@@ -69,7 +69,10 @@ def evaluate(options: EvaluateOptions) -> None:
         raise InputError("--test and --limit go with --shift.")
     if options.test and options.limit is not None:
         raise InputError("--limit takes a part of the validation images; with --test all test images are read.")
-    _shift(options) if options.shift else _final(options)
+    if options.shift:
+        _shift(options)
+    else:
+        _final(options)
 
 
 def _final(options: EvaluateOptions) -> None:

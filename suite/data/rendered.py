@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +33,11 @@ class Font(NamedTuple):
     pictures: np.ndarray  # (characters, 1, size, size) uint8, light on dark
 
 
-def rendered(characters: Sequence[str], size: int, *, most: int = MOST_FONTS) -> list[Font]:
+@lru_cache(maxsize=4)
+def rendered(characters: tuple[str, ...], size: int, *, most: int = MOST_FONTS) -> tuple[Font, ...]:
     """The characters in each font that has all of them and looks different from those before it, by name.
+
+    Kept for the next model in this process.
 
     Args:
         characters: of one letter or digit each.
@@ -47,7 +51,7 @@ def rendered(characters: Sequence[str], size: int, *, most: int = MOST_FONTS) ->
         font = _drawn(path, characters, size)
         if font is not None and all(_difference(font.pictures, other.pictures) >= ALIKE for other in found):
             found.append(font)
-    return sorted(found, key=lambda font: font.name)
+    return tuple(sorted(found, key=lambda font: font.name))
 
 
 def _paths() -> Iterator[str]:

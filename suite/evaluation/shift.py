@@ -222,7 +222,8 @@ def measure(subjects: Sequence[Subject], study: StudyDir | None, *, on_step: OnS
     On test, models that have been measured before are not measured again. `study` None: nothing is written.
     """
     before = shifts(study, "test") if study is not None else {}
-    done, total, found = 0, sum(one.steps for one in subjects), []
+    done, total = 0, sum(one.steps for one in subjects)
+    found: list[Shift] = []
     for one in subjects:
         last = before.get(one.trial)
         if one.part == "test" and last is not None and one.known(last):
@@ -291,7 +292,8 @@ def _interval(share: np.ndarray) -> tuple[float, float]:
 
 
 def _fonts(one: Subject) -> tuple[FontAnswers, ...]:
-    fonts = rendered(one.classes, one.expects.stored)
+    if not (fonts := rendered(one.classes, one.expects.stored)):
+        return ()
     pictures = torch.from_numpy(np.concatenate([font.pictures for font in fonts])).to(one.where)
     labels = torch.arange(len(one.classes), device=one.where).repeat(len(fonts))
     hits = _right(one, Examples(pictures, labels)).reshape(len(fonts), -1)
