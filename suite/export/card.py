@@ -10,11 +10,19 @@ from pydantic import Field, ValidationError
 
 from suite.data.registry import DATASETS
 from suite.errors import InputError
-from suite.spec import Cost, Count, HeadSpec, Preprocess, Provenance, Spec, Unit
+from suite.spec import Cost, Count, Format, FormatFigures, HeadSpec, Preprocess, Provenance, Spec, Unit
 
 CARD = "mnist-suite.json"
 
 WEIGHTS = "model.safetensors"
+
+FILES: dict[Format, str] = {
+    "safetensors": WEIGHTS,
+    "onnx": "model.onnx",
+    "int8": "model.int8.onnx",
+    "torch-export": "model.pt2",
+}
+"""The file of each format; safetensors is always there."""
 
 
 class Agreement(Spec):
@@ -23,6 +31,19 @@ class Agreement(Spec):
     pictures: Count  # validation pictures that were compared
     equal: Unit  # proportion with the same label
     logits: float = Field(ge=0)  # largest difference of a logit
+
+
+class Member(Spec):
+    """One trained model of an ensemble."""
+
+    trial: str  # "STUDY/TRIAL"
+    backbone: str
+    head: HeadSpec | None = None  # as in `Card`
+    strategy: str
+    reshaped: bool = False  # as in `Card`
+    preprocess: Preprocess  # what the model itself takes; the ensemble resizes and normalises for it
+    accuracy: Unit  # alone, on the validation pictures, in float32
+    sha256: str  # of the weights that the trial recorded
 
 
 class Card(Spec):
@@ -36,6 +57,7 @@ class Card(Spec):
     preprocess: Preprocess  # from a picture to the model's input
     trial: str  # "STUDY/TRIAL"
     strategy: str
+    reshaped: bool = False  # whether layers have the sizes of the weights in the file, not those of the backbone
     accuracy: Unit  # on validation
     interval: tuple[Unit, Unit]  # 95 % Wilson interval of the accuracy
     accuracy_fp32: Unit | None = None  # the same in float32, as the exported model computes; None where not measured
@@ -44,6 +66,10 @@ class Card(Spec):
     timm: bool  # whether timm.create_model can load the folder
     checked_on: Literal["validation pictures", "random pictures"] = "validation pictures"  # before it was published
     agreement: Agreement | None = None  # None where timm cannot load the folder, or the pictures were not there
+    formats: dict[Format, FormatFigures] = Field(default_factory=dict)  # of the files beside
+    members: tuple[Member, ...] = ()  # of an ensemble (`suite.models.ensembles`); empty where the model is one network
+    views: tuple[Literal["shift", "flip"], ...] = ()  # of each picture, over which an ensemble averages
+    accuracy_one_view: Unit | None = None  # of the same model on the pictures alone; None without further views
     cost: Cost | None
     provenance: Provenance | None
 

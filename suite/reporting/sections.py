@@ -10,6 +10,7 @@ from suite.reporting.sections_explanations import explanations
 from suite.reporting.sections_mistakes import calibration, classes, mistakes
 from suite.reporting.sections_protocol import final, protocol
 from suite.reporting.sections_search import hyperparameters, labels, learning
+from suite.reporting.sections_shift import shift
 
 SECTIONS = (
     protocol,
@@ -24,6 +25,7 @@ SECTIONS = (
     explanations,
     classes,
     calibration,
+    shift,
     costs,
     provenance,
 )

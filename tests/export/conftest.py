@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from suite.data.datasets import search_splits
-from suite.spec import Arm, Experiment, Recipe
+from suite.models.heads import HEADS
+from suite.spec import Arm, Experiment, HeadOnly, Recipe
 from suite.store.study import StudyDir
 
 Search = Callable[[Experiment, Path], StudyDir]
+
+KINDS = {head: head.model_fields["kind"].default for head in HEADS}
 
 COLOURS = {"café": (250, 120, 40), "thé": (40, 200, 120), "z": (90, 90, 250)}
 
@@ -72,3 +75,24 @@ def models(own: Own, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     for arm in ("net", "timm"):
         export(own.study.path.parent, f"own/{own.trial(arm)}", folder / arm)
     return {arm: folder / arm for arm in ("net", "timm")}
+
+
+@pytest.fixture(scope="session")
+def study(
+    tmp_path_factory: pytest.TempPathFactory,
+    made: Callable[..., Experiment],
+    search: Callable[[Experiment, Path], StudyDir],
+) -> StudyDir:
+    """One finished trial each: a whole network, heads that stay linear, heads that do not, and a model of timm's."""
+    recipe = Recipe(epochs=1, batch_size=50, lr=0.05)
+    heads = {kind: head() for head, kind in KINDS.items()}
+    arms = {
+        "whole": Arm(backbone="net", recipe=recipe),
+        "timm": Arm(backbone="timm:test_vit", size=32, recipe=recipe),
+        **{
+            name: Arm(backbone="net", strategy=HeadOnly(head=head), weights="experiment", recipe=recipe)
+            for name, head in heads.items()
+        },
+    }
+    experiment = made(trials=len(arms)).model_copy(update={"arms": arms, "space": {}, "pruning": None})
+    return search(experiment, tmp_path_factory.mktemp("export") / "results")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,12 @@ from suite.data.datasets import validation_files
 from suite.errors import InputError
 from suite.export import publish
 from suite.export.card import CARD, WEIGHTS, read_card
-from suite.export.predict import Predictor, load
+from suite.export.loading import load
+from suite.export.predict import Predictor
 from suite.export.publish import export
-from suite.export.readme import load_line
+from suite.export.snippets import load_line
 from suite.models.assembly import load_trained
 from suite.models.heads import HEADS, is_linear
-from suite.spec import Arm, Experiment, HeadOnly, Recipe
 from suite.store.files import file_sha256
 from suite.store.study import StudyDir
 
@@ -29,27 +28,6 @@ if TYPE_CHECKING:
     from tests.export.conftest import Own
 
 KINDS = {head: head.model_fields["kind"].default for head in HEADS}
-
-
-@pytest.fixture(scope="module")
-def study(
-    tmp_path_factory: pytest.TempPathFactory,
-    made: Callable[..., Experiment],
-    search: Callable[[Experiment, Path], StudyDir],
-) -> StudyDir:
-    """One finished trial each: a whole network, heads that stay linear, heads that do not, and a model of timm's."""
-    recipe = Recipe(epochs=1, batch_size=50, lr=0.05)
-    heads = {kind: head() for head, kind in KINDS.items()}
-    arms = {
-        "whole": Arm(backbone="net", recipe=recipe),
-        "timm": Arm(backbone="timm:test_vit", size=32, recipe=recipe),
-        **{
-            name: Arm(backbone="net", strategy=HeadOnly(head=head), weights="experiment", recipe=recipe)
-            for name, head in heads.items()
-        },
-    }
-    experiment = made(trials=len(arms)).model_copy(update={"arms": arms, "space": {}, "pruning": None})
-    return search(experiment, tmp_path_factory.mktemp("export") / "results")
 
 
 def trial_of(study: StudyDir, arm: str) -> str:

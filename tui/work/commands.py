@@ -51,14 +51,15 @@ def typed(words: Sequence[str]) -> str:
 
 
 async def dry_run(words: Sequence[str], environment: Mapping[str, str]) -> str:
-    """What `mnist-suite WORDS --dry-run` prints. A file of the user's is run by that process, which may be cancelled.
+    """What `mnist-suite WORDS --dry-run --json` prints. A file of the user's is run by that process, which may be
+    cancelled.
 
     Raises InputError where the command is refused, or takes more than `CHECK_SECONDS`.
     """
     pipe = subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            *(*PROGRAM, words[0], "--dry-run", *words[1:]),
+            *(*PROGRAM, words[0], "--dry-run", "--json", *words[1:]),
             stdin=subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,
