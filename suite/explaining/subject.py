@@ -61,7 +61,9 @@ class Subject:
 def exported(folder: Path) -> Subject:
     """The model that `export` wrote to a folder. Raises InputError."""
     card = read_card(folder)
-    return Subject(card.trial, load(folder), card.preprocess, card.classes, card.dataset, card.head, sha256=card.sha256)
+    heads = [card.head, *(member.head for member in card.members)]
+    head = next((one for one in heads if isinstance(one, Knn)), card.head)  # of an ensemble any that votes
+    return Subject(card.trial, load(folder), card.preprocess, card.classes, card.dataset, head, sha256=card.sha256)
 
 
 def trained(results: Path, reference: str) -> Subject:
