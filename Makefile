@@ -7,7 +7,7 @@ STUDY := demo
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_NO_DEPS PIP_DRY_RUN
 export PIP_USER := 0
 
-.PHONY: demo test test-fast test-timm soak pictures check format clean
+.PHONY: demo compiled test test-fast test-timm soak pictures check format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,10 +21,15 @@ demo: .venv/ready
 	$(BIN)/mnist-suite data sample mnist --index 0 --to results/$(STUDY)/digit.png
 	$(BIN)/mnist-suite predict results/$(STUDY)/model results/$(STUDY)/digit.png
 
-test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+compiled: .venv/ready  # once, where PYTHONDONTWRITEBYTECODE would let each of the tests' many processes do it again
+	@$(BIN)/python -m compileall -q mnist_suite suite tui experiments
 
-test-fast: .venv/ready  # without what kills processes, starts clusters, terminals or browsers, or takes seconds
+# One more than two cores have work for: many tests wait for processes, timeouts and signals.
+JOBS ?= 3
+test: compiled
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-fast: compiled  # without what kills processes, starts clusters, terminals or browsers, or takes seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --ignore tests/faults
 
 SHARDS ?= 2
@@ -34,14 +39,21 @@ test-timm: .venv/ready  # all architectures of timm in SHARDS processes; hours; 
 SOAK ?= 500
 soak: .venv/ready  # the fault tests with so many kills, as many examples for each fuzz test, all that others draw from
 	MNIST_SUITE_SOAK=$(SOAK) $(BIN)/python -m pytest -s --timeout 0 tests/faults tests/test_fuzz.py \
-		tests/cli/test_paths.py tests/tui/test_screens.py tests/data/test_glyphs.py
+		tests/cli/test_paths.py tests/tui/test_screens.py tests/tui/test_fuzz.py tests/data/test_glyphs.py
 
 RESULTS ?= results
 PICTURES := $(BIN)/python -m tui.testing.pictures $(RESULTS) docs/pictures
-pictures: .venv/ready  # of docs/dashboard.md, and its table of keys
+pictures: .venv/ready  # of docs/dashboard.md and docs/explain.md, and the table of keys; of what make demo leaves in RESULTS
 	$(PICTURES) --screens board --themes suite
 	$(PICTURES) --screens plots compare mistakes --sizes 120x40 --themes suite-light
 	$(BIN)/python -m tui.testing.docs docs/dashboard.md
+	$(BIN)/mnist-suite explain $(STUDY) --results $(RESULTS) --to $(RESULTS)/explained >/dev/null
+	cp $(RESULTS)/explained/0001-*.png docs/pictures/explain-digit.png
+	$(PICTURES) --screens explained --sizes 120x40 --themes suite
+	$(BIN)/mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy head --dataset fashion-mnist \
+		--limit 2000 --study clothes --results $(RESULTS)
+	$(BIN)/mnist-suite explain clothes --results $(RESULTS) --to $(RESULTS)/explained-clothes >/dev/null
+	cp $(RESULTS)/explained-clothes/0001-*.png docs/pictures/explain-clothes.png
 
 check: .venv/ready
 	$(BIN)/ruff check .

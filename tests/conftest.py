@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import multiprocessing.util
 import os
+import pickle
 import random
 import secrets
 import shutil
@@ -29,18 +32,38 @@ from suite.hardware.openmp import bound_spinning
 from suite.ranking.final import FinalEvaluation
 from suite.spec import Arm, Caps, Choice, Experiment, HeadOnly, LogFloat, Pretraining, Pruning, Recipe, Trial
 from suite.store.study import StudyDir
+from tests.nursery import take_workers_from
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and so do the programs that they start
 bound_spinning()  # here, since torch is loaded before a command line's own main() in tests/zygote.py
 
-# A busy machine may take any time over an example, and the first one may import torch.
-settings.register_profile("busy", deadline=None)
+# A busy machine may take any time over an example, and the first one may import torch. Each run draws other examples.
+settings.register_profile("busy", deadline=None, max_examples=int(os.environ.get("MNIST_SUITE_SOAK", "50")))
 settings.load_profile("busy")
 
 # One seed for whatever is random in a run of the fault tests; set before their processes start, so that they share it.
 os.environ.setdefault("MNIST_SUITE_FAULT_SEED", str(random.SystemRandom().randrange(10**6)))
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Any]:
+    """What a function makes in a new folder. Of the processes that share the tests one makes it, and all read it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def get(name: str, make: Callable[[Path], Any]) -> Any:
+        made = root / f"{name}.pickle"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                made.write_bytes(pickle.dumps(make(Path(tempfile.mkdtemp(prefix=name, dir=root)))))
+            return pickle.loads(made.read_bytes())
+
+    return get
+
 
 # --- one small study, searched and finally evaluated, that tests of figures read but never change ---
 
@@ -118,22 +141,25 @@ def opened() -> Opened:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory, made: Made, opened: Opened) -> Small:
+def small(once: Callable[..., Any], made: Made, opened: Opened) -> Small:
     from suite.evaluation import final
     from suite.execution.stop import Stop
 
-    results = tmp_path_factory.mktemp("figures") / "results"
-    opened.watch = True
-    study = searched(made(), results)
-    by_search, opened.paths = opened.paths, []
-    plan = final.plan(results, study, top=1, seeds=2, place="cpu", command="the evaluation")
-    for _ in final.train(plan, stop=Stop()):
-        pass
-    by_search += opened.paths
-    opened.paths = []
-    outcome = final.judge(plan)
-    opened.watch = False
-    return Small(results, study, outcome, by_search, opened.paths)
+    def make(folder: Path) -> tuple[Any, ...]:
+        results = folder / "results"
+        opened.watch = True
+        study = searched(made(), results)
+        by_search, opened.paths = opened.paths, []
+        plan = final.plan(results, study, top=1, seeds=2, place="cpu", command="the evaluation")
+        for _ in final.train(plan, stop=Stop()):
+            pass
+        by_search += opened.paths
+        opened.paths = []
+        outcome = final.judge(plan)
+        opened.watch = False
+        return results, study, outcome, by_search, opened.paths
+
+    return Small(*once("figures", make))
 
 
 # ---
@@ -234,8 +260,8 @@ class Starter:
         asking: Mapping[str, Any] | None = None,
         **environment: str,
     ) -> Running:
-        """`pinned` to one core; `host`: a host name of its own; `asking`: what else tests/zygote.py is asked;
-        `environment`: what differs from that of the tests."""
+        """`pinned` to one core; `host`: a host name of its own; `asking`: what else tests/zygote.py is asked, such as
+        `spawns`, workers that are new Pythons; `environment`: what differs from that of the tests."""
         self.number += 1
         files = self.folder / f"{os.getpid()}-{self.number}"
         asked = {
@@ -257,6 +283,20 @@ class Starter:
         self.process.stdin.flush()
         return Running(int(self._line()), files)
 
+    def nursery(self) -> socket.socket:
+        """The end of a new one, tests/nursery.py, that gives workers to this process."""
+        assert self.process.stdin is not None
+        with (
+            tempfile.TemporaryDirectory(dir="/tmp") as folder,  # sockets want a short path
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door,
+        ):
+            door.bind(f"{folder}/door")
+            door.listen()
+            self.process.stdin.write(json.dumps({"nursery": f"{folder}/door"}) + "\n")
+            self.process.stdin.flush()
+            assert self._line() == "ready"
+            return door.accept()[0]
+
     def close(self) -> None:
         self.process.kill()  # of its own accord it would take seconds
         self.process.wait()
@@ -267,6 +307,16 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
     starter = Starter(tmp_path_factory.mktemp("commands"))
     yield starter
     starter.close()
+
+
+@pytest.fixture(scope="module")
+def cheap_workers(starter: Starter) -> Iterator[None]:
+    """Worker processes that `multiprocessing` starts in this process have imported torch already."""
+    spawn = multiprocessing.util.spawnv_passfds
+    with starter.nursery() as nursery:
+        take_workers_from(nursery)
+        yield
+    multiprocessing.util.spawnv_passfds = spawn
 
 
 @pytest.fixture

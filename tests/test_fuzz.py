@@ -308,7 +308,7 @@ def test_arbitrary_options_get_one_paragraph(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """--dry-run, so that what happens to be right is shown and not trained."""
-    arguments = [*command, "--dry-run", *(text for pair in options for text in pair)]
+    arguments = [*command, "--dry-run", "--json", *(text for pair in options for text in pair)]
     code = run(arguments, tmp_path_factory.mktemp("fuzz"), monkeypatch)
     out, errors = capfd.readouterr()
     assert code in (0, 2), errors

@@ -53,7 +53,7 @@ def script(folder: Path) -> list[str]:
 @pytest.mark.parametrize("python_path", [".", "", "{folder}"])
 def test_built_in_experiments_are_found_whatever_lies_around(hostile: Path, tmp_path: Path, python_path: str) -> None:
     python_path = python_path.format(folder=hostile)
-    built_in = run([*script(tmp_path), "sweep", "mnist", "--dry-run"], hostile, python_path)
+    built_in = run([*script(tmp_path), "sweep", "mnist", "--dry-run", "--json"], hostile, python_path)
     assert '"name": "mnist"' in built_in.stdout, built_in.stderr
     unknown = run(command("sweep", "own", "--dry-run"), hostile, python_path)
     assert unknown.returncode == 2 and "no experiment 'own'" in unknown.stderr
@@ -61,9 +61,9 @@ def test_built_in_experiments_are_found_whatever_lies_around(hostile: Path, tmp_
 
 @pytest.mark.slow
 def test_workers_do_not_look_into_the_current_folder(suite: Callable[..., Any], hostile: Path) -> None:
-    words = ("--arms", "cnn-scratch", "--trials", "2", "--limit", "200", "--workers", "2", "-q")
+    words = ("--arms", "cnn-scratch", "--trials", "2", "--limit", "200", "--trial-timeout", "500", "-q")
     settings = ("--set", "epochs=1", "--set", "batch_size=32")
-    done = suite("sweep", *words, *settings, cwd=hostile)
+    done = suite("sweep", *words, *settings, cwd=hostile, asking={"spawns": True})
     assert done.returncode == 0 and "2 trials:" in done.stdout and "failed" not in done.stdout, done.stderr
 
 
@@ -117,5 +117,5 @@ def test_a_wheel_has_one_name_of_its_own_and_works(
     assert (target / "mnist_suite.pth").read_text().strip() == "mnist_suite"  # for `import suite`, as on a Ray node
     done = run([*script(tmp_path), "--version"], hostile, f"{hostile}:{target}")
     assert f"from {target / 'mnist_suite'} " in done.stdout, done.stderr
-    done = run([*script(tmp_path / "site"), "sweep", "fashion", "--dry-run"], hostile, f"{hostile}:{target}")
+    done = run([*script(tmp_path / "site"), "sweep", "fashion", "--dry-run", "--json"], hostile, f"{hostile}:{target}")
     assert '"name": "fashion"' in done.stdout, done.stderr

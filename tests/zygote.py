@@ -15,7 +15,10 @@ import tempfile
 import time
 import traceback
 
+import optuna
+import scipy.special  # noqa: F401  # as some commands do
 import torch
+from scipy.stats import qmc
 
 import suite.cli.console
 import suite.cli.main
@@ -25,6 +28,10 @@ import suite.store.events
 from suite.data import datasets
 from suite.hardware import flops
 from suite.interpreter import isolate
+from tests import nursery
+
+# Options of commands that may start worker processes.
+WITH_WORKERS = {"--workers", "--trial-timeout", "--memory-limit"}
 
 
 def kill_at(when: str, what: str, count: str) -> None:
@@ -52,7 +59,16 @@ def kill_at(when: str, what: str, count: str) -> None:
     suite.store.events.EventWriter.append, os.replace = appended, replaced
 
 
+def forget(environment: dict[str, str]) -> None:
+    """Drop images that were read from another cache than that of an environment."""
+    if any(environment.get(name) != os.environ.get(name) for name in ("MNIST_SUITE_CACHE", "HOME")):
+        datasets._training.cache_clear()
+
+
+# what a command would import or compute first
 datasets._training("mnist")
+optuna.create_study(storage="sqlite://")  # in memory
+qmc.Sobol(1)
 flops.count(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)), (1, 4, 4))
 print("ready", flush=True)  # noqa: T201
 for line in sys.stdin:
@@ -60,6 +76,12 @@ for line in sys.stdin:
     if os.fork():
         os.waitpid(-1, os.WNOHANG)  # one that has ended, if any
         continue
+    if "nursery" in asked:  # for a process that is none of these commands
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as requests:
+            requests.connect(asked["nursery"])
+            print("ready", flush=True)  # noqa: T201
+            nursery.attend(requests, forget)
     pid = os.fork()  # this process keeps it: it says the pid, and then how it ended
     if pid:
         print(pid, flush=True)  # noqa: T201
@@ -77,14 +99,11 @@ for line in sys.stdin:
     if asked["core"] is not None:
         os.sched_setaffinity(0, {asked["core"]})
     os.chdir(asked["cwd"])
-    if any(asked["env"].get(name) != os.environ.get(name) for name in ("MNIST_SUITE_CACHE", "HOME")):
-        datasets._training.cache_clear()
+    forget(asked["env"])
     os.environ.clear()
     os.environ.update(asked["env"])
     tempfile.tempdir = None
     isolate()
-    if "KILL_AT" in os.environ:
-        kill_at(*os.environ["KILL_AT"].split())
     for number, path in ((0, asked["in"]), (1, asked["out"]), (2, asked["err"])):
         if path == "closed":
             os.close(number)
@@ -100,6 +119,15 @@ for line in sys.stdin:
         if stream is not None and (wanted := asked["env"].get("PYTHONIOENCODING")):
             encoding, _, errors = wanted.partition(":")
             stream.reconfigure(encoding=encoding or None, errors=errors or None)
+    if WITH_WORKERS & {*asked["argv"]} and not asked.get("spawns"):
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if not os.fork():
+            here.close()
+            nursery.attend(there, forget)
+        there.close()
+        nursery.take_workers_from(here)
+    if "KILL_AT" in os.environ:  # this process, not its workers
+        kill_at(*os.environ["KILL_AT"].split())
     if asked.get("signal"):
         number, seconds = asked["signal"]
         if not os.fork():

@@ -69,6 +69,7 @@ MEANINGS: dict[str, Meaning] = {
     "export": Meaning("e", "Export", TRIALS),
     "show-command": Meaning("y", "Copy the export command", TRIALS),
     "draw": Meaning("d", "Draw digits for this model", TRIALS),
+    "explain": Meaning("W", "Why: explain the worst mistakes", TRIALS),
     # --- studies ---
     "launch": Meaning("n", "Launch", STUDIES),
     "clone": Meaning("N", "Clone with edits", STUDIES),

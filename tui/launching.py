@@ -130,6 +130,26 @@ class Launching:
         preview = lambda to: f"$ {commands.typed(words(to))}"  # noqa: E731
         self._app.push_screen(PromptScreen(f"Export {study}/{trial} to", default, check=check, preview=preview), answer)
 
+    def ask_explain(self, key: Key) -> None:
+        study, trial = key
+        run = self._session.snapshot.find(key)
+        if run is None or run.record is None or run.record.artifact is None:
+            self._app.notify("Only a finished trial has answers to explain.", severity="warning")
+            return
+        words = commands.explain_words(study, trial, self._session.results)
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                log = scratch_dir("logs") / f"explain-{study}-{trial}.log"
+                log.unlink(missing_ok=True)
+                self.start(words, log, f"Explaining {study}/{trial} …", f"{study}/{trial} is explained.")
+
+        text = (
+            "Maps of its most confident mistakes on validation, and the nearest training images. The features of all "
+            "training images are computed once, which takes a while with a large network."
+        )
+        self._app.push_screen(ConfirmScreen(f"Explain {study}/{trial}?", text, commands.typed(words)), answer)
+
     def ask_stop(self, study: str, trial: str | None = None) -> None:
         view = self._session.snapshot.study(study)
         if view is None or view.state not in ("running", "stale", "stopping"):

@@ -61,6 +61,10 @@ class Launching(Protocol):
         """Export a trial's model to a directory that the user is asked for."""
         ...
 
+    def ask_explain(self, key: Key) -> None:
+        """Explain a finished trial's worst mistakes after a confirmation."""
+        ...
+
     def ask_stop(self, study: str, trial: str | None = None) -> None:
         """Request a clean stop of a study, or the end of one of its trials, after a confirmation."""
         ...

@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, str] = {
     "search": "suite.bench.search_replay:search",
     "population": "suite.bench.searches:population",
     "pictures": "suite.bench.pictures:pictures",
+    "export": "suite.bench.exports:exports",
     "roofline": "suite.bench.training:roofline",
     "spin": "suite.bench.spin:spin",
 }

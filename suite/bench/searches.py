@@ -73,7 +73,9 @@ def run_study(experiment: Experiment, results: Path, options: Options) -> tuple[
     return time.perf_counter() - begin, StudyDir(results, experiment.name)
 
 
-def head_sweep(trials: int = 50, epochs: int = 20, size: int = 64, limit: int = 6_000) -> Iterator[Figure]:
+def head_sweep(
+    trials: int = 50, epochs: int = 20, size: int = 64, limit: int = 6_000, steps: int = 30
+) -> Iterator[Figure]:
     """50 linear heads on frozen EfficientNet-Lite0: a sweep, which extracts features once, and the plain loop."""
     import timm
 
@@ -106,7 +108,7 @@ def head_sweep(trials: int = 50, epochs: int = 20, size: int = 64, limit: int = 
     body: Any = timm.create_model(LITE.removeprefix("timm:"), in_chans=1, num_classes=0).to(place)
     loader = baselines.loader(baselines.mnist(train=True, size=size), range(64 * 40), 64)
     baselines.train_head(body, nn.Linear(body.num_features, 10).to(place), loader, place, 3)  # warm-up
-    seen, seconds = baselines.train_head(body, nn.Linear(body.num_features, 10).to(place), loader, place, 30)
+    seen, seconds = baselines.train_head(body, nn.Linear(body.num_features, 10).to(place), loader, place, steps)
     expected = seconds / seen * limit * epochs * trials
     yield "head-sweep.plain", expected, "s", f"extrapolated from {seen} images of the plain loop, fp32"
     for name, seconds in ours.items():

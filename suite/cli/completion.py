@@ -17,14 +17,30 @@ from typing import Any, NoReturn
 from suite.errors import InputError
 from suite.interpreter import ROOT
 
-BACKBONES = ("cnn", "net", "lean-s", "lean-m", "lean-l")
+BACKBONES = ("cnn", "net", "lean-xs", "lean-s", "lean-m", "lean-l")
 VALUES = {  # by the name of the parameter
-    "strategy": ("head", "full", "lp-ft", "partial", "norm-only", "bitfit", "scratch"),
+    "strategy": (
+        "head",
+        "full",
+        "lp-ft",
+        "partial",
+        "norm-only",
+        "bitfit",
+        "lora",
+        "prune",
+        "low-rank",
+        "int8",
+        "scratch",
+    ),
     "head": ("linear", "mlp", "ridge", "logreg", "knn"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "fit": ("crop", "pad", "squeeze"),
     "engine": ("local", "ray"),
     "tta": ("shift", "flip"),
+    "predict format": ("safetensors", "onnx", "int8", "torch-export"),
+    "serve format": ("safetensors", "onnx", "int8", "torch-export"),
+    "formats": ("safetensors", "onnx", "int8", "torch-export"),
+    "methods": ("saliency", "integrated-gradients", "grad-cam", "occlusion"),
 }
 
 
@@ -49,7 +65,7 @@ def attach(command: Any, path: str = "") -> None:
     for one in command.params:
         if complete := NAMES.get(f"{path} {one.name}", NAMES.get(one.name)):
             one.shell_complete = partial(_items, complete)
-        elif values := VALUES.get(one.name):
+        elif values := VALUES.get(f"{path} {one.name}", VALUES.get(one.name)):
             one.shell_complete = partial(_items, lambda ctx, incomplete, values=values: _matching(incomplete, values))
 
 

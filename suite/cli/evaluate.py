@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,15 +11,16 @@ import typer
 
 from suite.cli.options import LARGEST, Device, Json, Quiet, Results, command_line, takes
 from suite.cli.signals import exit_if_stopped, stopping
-from suite.errors import InputError
+from suite.errors import InputError, expand_user
 
 if TYPE_CHECKING:
     from suite.spec import Status
+    from suite.store.study import StudyDir
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    study: Annotated[str, typer.Argument()]
+    study: Annotated[str, typer.Argument(help="STUDY; with --shift also STUDY/TRIAL, or a folder that `export` wrote.")]
     final: Annotated[
         bool, typer.Option("--final", help="Confirm that the search is over, so that the test images may be read.")
     ] = False
@@ -27,6 +29,18 @@ class EvaluateOptions:
     ] = 3
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each finalist, each with a new seed.")] = 5
     workers: Annotated[int, typer.Option(min=1, max=256, help="Number of trainings at once.")] = 1
+    shift: Annotated[
+        bool,
+        typer.Option(
+            "--shift", help="Measure robustness: accuracy on corrupted validation images and on digits drawn in fonts."
+        ),
+    ] = False
+    test: Annotated[
+        bool, typer.Option("--test", help="With --shift: the test images, for models that --final has tested.")
+    ] = False
+    limit: Annotated[
+        int | None, typer.Option(min=20, max=LARGEST, help="With --shift: at most N validation images.")
+    ] = None
     device: Device = "auto"
     results: Results = None
     as_json: Json = False
@@ -35,11 +49,30 @@ class EvaluateOptions:
 
 @takes(EvaluateOptions)
 def evaluate(options: EvaluateOptions) -> None:
-    """Measure test accuracy with its uncertainty: train finalists with new seeds, then read the test images once.
+    """Measure test accuracy over fresh seeds (--final), or robustness (--shift).
+
+    --final trains the finalists of a search again with new seeds, then reads the test images once and records that it
+    did. --shift trains nothing: it measures the best trial of each arm, one trial, or an exported model under stated
+    corruptions (rotation, translation, blur, noise, contrast, brightness, pixelation, occlusion, thickness) and, where
+    the classes are characters, on the fonts of this machine.
 
     \b
-    Example: mnist-suite evaluate mnist --final --top 3 --seeds 5
+    Examples: mnist-suite evaluate mnist --final --top 3 --seeds 5
+              mnist-suite evaluate mnist --shift
+              mnist-suite evaluate mnist/0007 --shift --json
+              mnist-suite evaluate model --shift
+              mnist-suite evaluate mnist --shift --test
     """
+    if options.shift and options.final:
+        raise InputError("Take one of --final and --shift.")
+    if not options.shift and (options.test or options.limit is not None):
+        raise InputError("--test and --limit go with --shift.")
+    if options.test and options.limit is not None:
+        raise InputError("--limit takes a part of the validation images; with --test all test images are read.")
+    _shift(options) if options.shift else _final(options)
+
+
+def _final(options: EvaluateOptions) -> None:
     from suite.cli import console
     from suite.cli.run import warn_of_failures
     from suite.evaluation import final as final_evaluation
@@ -72,6 +105,76 @@ def evaluate(options: EvaluateOptions) -> None:
     exit_if_stopped(stop, "The same command continues from here.")
     warn_of_failures(final_evaluation.trained(plan))
     print(dump_json(found) if options.as_json else final_evaluation.as_text(found))
+
+
+def _shift(options: EvaluateOptions) -> None:
+    from suite.cli import console
+    from suite.ranking.shift import as_text
+    from suite.store.files import dump_json, results_dir
+    from suite.store.study import split_reference
+
+    root = results_dir(options.results)
+    source, trial = _source(options.study, root), split_reference(options.study)[1]
+    if isinstance(source, Path) and options.test:
+        raise InputError("--test takes a study: the final evaluation records which of its models were tested.")
+    with console.step_progress("sets of pictures", options.quiet) as on_step:
+        from suite.evaluation import shift  # within the progress, since torch takes seconds to load
+
+        if isinstance(source, Path):
+            found = shift.measure([_exported(source, options)], None, on_step=on_step)
+        elif options.test:
+            tested = shift.on_test(root, source, trial, command=command_line(), place=options.device)
+            found = shift.measure(tested, source, on_step=on_step)
+        else:
+            chosen = shift.on_validation(root, source, trial, limit=options.limit, place=options.device)
+            found = shift.measure(chosen, source, on_step=on_step)
+    if options.as_json:
+        print(dump_json([one.as_dict() for one in found]))
+        return
+    console.out.print(as_text(found), highlight=False, soft_wrap=True)
+    if not isinstance(source, Path) and not options.test:
+        columns = "number,arm,accuracy,shift,fonts"
+        console.out.print(
+            f"\nCompare trials: mnist-suite leaderboard {source.name} --sort shift --columns {columns}", soft_wrap=True
+        )
+
+
+def _source(text: str, root: Path) -> StudyDir | Path:
+    """The study that was named, or the folder of an exported model. Where a name can be both, it is the study.
+
+    Raises InputError where it is neither.
+    """
+    from suite.export.card import CARD, read_card
+    from suite.store.study import open_study, split_reference, studies
+
+    if text.startswith((".", "/", "~")):
+        folder = expand_user(text)
+        read_card(folder)
+        return folder
+    name = split_reference(text)[0]
+    if name not in {study.name for study in studies(root)} and os.path.isfile(os.path.join(text, CARD)):
+        return Path(text)
+    return open_study(root, name)
+
+
+def _exported(folder: Path, options: EvaluateOptions) -> Any:
+    """An exported model as the subject of `shift.measure`. Raises InputError."""
+    from suite.evaluation.shift import exported
+    from suite.export.card import read_card
+    from suite.export.predict import load
+    from suite.hardware import device
+
+    card = read_card(folder)
+    return exported(
+        load(folder),
+        card.preprocess,
+        dataset=card.dataset,
+        trial=card.trial.rpartition("/")[2],
+        arm=card.strategy,
+        weights_sha256=card.sha256,
+        limit=options.limit,
+        where=device.pick(options.device),
+    )
 
 
 def rerun(

@@ -19,7 +19,8 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from suite import interpreter
-from suite.cli import completion, data, evaluate, hub, keep, machine, models, sweep, train, view
+from suite.cli import completion, data, evaluate, explain, hub, keep, machine, models, serve, sweep, train, view
+from suite.cli.options import first_sentence
 from suite.cli.signals import cleaning_up
 from suite.errors import InputError, WorkError, printable
 from suite.hardware.openmp import bound_spinning
@@ -56,7 +57,7 @@ def options(
     pass
 
 
-app.add_typer(data.app, name="data")
+app.add_typer(data.app, name="data", short_help=data.app.info.help)
 
 for command in (  # in the order of --help
     train.pretrain,
@@ -74,11 +75,17 @@ for command in (  # in the order of --help
     evaluate.rerun,
     models.export,
     models.predict,
+    explain.explain,
+    serve.serve,
     hub.push,
     machine.doctor,
     machine.bench,
 ):
     app.command()(command)
+
+for group in (app, data.app):
+    for registered in group.registered_commands:
+        registered.short_help = first_sentence(registered.callback)
 
 
 BAD_PATH = {  # what is wrong with a path that a user has named

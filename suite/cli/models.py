@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from suite.cli.options import LARGEST, Device, Json, Quiet, Results, path_argument, path_option
+from suite.cli.options import LARGEST, Device, Format, Json, Quiet, Results, path_argument, path_option
 from suite.errors import InputError
 
 
@@ -24,6 +24,14 @@ def export(
         Path,
         path_option("--to", help="Folder to write; it must be new or empty."),
     ] = Path("model"),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="safetensors (always written), onnx, int8 or torch-export; may be repeated. onnx and int8 need the "
+            "extra 'onnx', and int8 the training pictures.",
+        ),
+    ] = None,
     ensemble: Annotated[
         int | None,
         typer.Option(
@@ -47,28 +55,35 @@ def export(
     """Write the best model (by validation accuracy) as safetensors with a model card, and check that it loads.
 
     Neither the data set nor the starting weights are needed, but for heads on frozen features, whose backbone's
-    weights are. Ensembles and views are measured on the validation pictures.
+    weights are. Other formats take stored pictures (uint8) and return probabilities. Each is read back in its own
+    runtime and compared with the trained model on validation pictures; the card and the leaderboard have the figures.
+
+    Ensembles and views are measured on the validation pictures.
 
     \b
     Examples: mnist-suite export mnist --to model
+              mnist-suite export mnist/0009 --to model --format onnx --format int8
               mnist-suite export mnist --ensemble 5 --to ensemble
               mnist-suite export mnist/0007 mnist/0012 --tta shift --to ensemble
     """
-    from suite.cli import console
+    from suite.cli import console, exports
     from suite.export import publish
     from suite.export.ensemble import Wanted, known_views
     from suite.store.files import dump_json, results_dir
 
-    root, names = results_dir(results), tuple(trials or ())
-    if ensemble or tta or len(names) > 1:
-        wanted = Wanted(names, ensemble, known_views(tta or ()))
-        with console.step_progress("pictures predicted", quiet) as on_step:
-            done = publish.export_ensemble(root, wanted, to, on_step)
-    else:
-        done = publish.export(root, names[0] if names else None, to)
+    root, names, wanted = results_dir(results), tuple(trials or ()), tuple(formats or ())
+    with exports.steps(quiet) as say:
+        if ensemble or tta or len(names) > 1:
+            whole = Wanted(names, ensemble, known_views(tta or ()))
+            done = publish.export_ensemble(root, whole, to, wanted, say)
+        else:
+            done = publish.export(root, names[0] if names else None, to, wanted, say)
     if as_json:
         print(dump_json(done))
         return
+    exports.print_formats(done["formats"])
+    if done["formats"] and not done.get("recorded", True) and not quiet:
+        console.err.print("The study cannot be written, so its leaderboard does not have these figures.")
     console.out.print(
         f"{done['trial']} ({100 * done['accuracy']:.2f}% on validation) is in {to}, checked on {done['checked_on']}"
     )
@@ -103,6 +118,7 @@ def predict(
         bool, typer.Option("--serve", help="Read JSON lines on stdin and answer on stdout, for other programs.")
     ] = False,
     device: Device = "cpu",
+    format: Format = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -114,17 +130,19 @@ def predict(
     \b
     Examples: mnist-suite predict model digit.png --json
               mnist-suite predict model photos/ --show seen
+              mnist-suite predict model photos/ --format int8
     """
     if serve:
-        from suite.export import predict as prediction
+        from suite.export.lines import answer_lines
 
-        prediction.serve(model, device)
+        answer_lines(model, device, format)
         return
     if not images:
         raise InputError("Name at least one picture or folder: mnist-suite predict MODEL_DIR PATH...")
     from suite.cli import console, predictions
     from suite.data.chosen import chosen_pictures
     from suite.export.card import read_card
+    from suite.export.predict import Predictor
     from suite.export.seen import Seen
 
     read_card(model)  # refuses a wrong folder before anything is read
@@ -132,4 +150,5 @@ def predict(
     if left_out and not quiet:
         console.err.print(f"left out: {', '.join(left_out)}")
     seen = Seen(show, files) if show is not None else None
-    raise typer.Exit(predictions.predict(model, files, seen, device=device, top=None if as_json else top, quiet=quiet))
+    predictor = Predictor(model, device, format)
+    raise typer.Exit(predictions.predict(predictor, files, seen, top=None if as_json else top, quiet=quiet))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress on 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="File of the model to run: safetensors, onnx, int8 or torch-export; onnx and int8 need "
+        "mnist-suite[onnx] and load no PyTorch.",
+        show_default="the first that is there",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -67,9 +78,9 @@ class RunOptions:
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Leave out pictures of your own that cannot be read.")
     ] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every choice, print what would run, and exit.")] = (
-        False
-    )
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every choice, print what would run, and exit; --json: in full.")
+    ] = False
 
 
 Options = TypeVar("Options")
@@ -101,6 +112,12 @@ def takes(kind: type[Options]) -> Callable[[Callable[[Options], None]], Callable
         return with_keywords
 
     return decorate
+
+
+def first_sentence(command: Callable[..., Any] | None) -> str:
+    """The summary of a command in the list of all. Click cuts off one that it makes itself."""
+    paragraph = " ".join((getattr(command, "__doc__", None) or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
 
 
 def own_name(dataset: str) -> str:

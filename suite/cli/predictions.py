@@ -14,9 +14,8 @@ from suite.export.seen import Seen
 from suite.store.files import dump_json
 
 
-def predict(model: Path, files: Sequence[Path], seen: Seen | None, *, device: str, top: int | None, quiet: bool) -> int:
+def predict(predictor: Predictor, files: Sequence[Path], seen: Seen | None, *, top: int | None, quiet: bool) -> int:
     """Print the answers: the best `top` classes of each as text, or JSON if it is None. Returns the exit code."""
-    predictor = Predictor(model, device)
     tally = Tally(predictor.card.classes)
     began = time.monotonic()
     with console.step_progress("pictures", quiet) as on_step:

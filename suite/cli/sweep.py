@@ -161,7 +161,7 @@ def sweep(options: SweepOptions) -> None:
               mnist-suite sweep --trials 50 --workers auto --device cuda:1,cuda:3
               RAY_ADDRESS=10.0.0.1:6379 mnist-suite sweep --trials 500 --engine ray --workers auto
     """
-    from suite.cli import console
+    from suite.cli import console, plans
     from suite.cli.run import announce_pictures, run_finalists, run_study
     from suite.ranking import gains
     from suite.ranking.leaderboard import as_dict, default_columns
@@ -189,7 +189,7 @@ def sweep(options: SweepOptions) -> None:
         from suite.execution.plan import check
 
         check(experiment, root, execution, fetch=False)
-        print(dump_json(experiment))
+        print(dump_json(experiment) if options.as_json else plans.as_text(experiment, name))
         return
     status = run_study(experiment, root, name, execution, quiet=options.quiet)
     if experiment.finalists:

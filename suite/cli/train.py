@@ -13,7 +13,7 @@ from suite.errors import InputError, WorkError
 if TYPE_CHECKING:
     from suite.spec import Arm
 
-BACKBONE_HELP = "cnn, net, lean-s, lean-m, lean-l or timm:NAME."
+BACKBONE_HELP = "cnn, net, lean-xs, lean-s, lean-m, lean-l or timm:NAME."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,13 @@ class TrainingOptions(RunOptions):
     fraction: Annotated[float, typer.Option(min=0, max=1, help="Proportion of the training labels used.")] = 1.0
     seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="For initialisation, order and augmentation.")] = 0
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto"
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="A trained model to learn from beside the labels: a study or STUDY/TRIAL. "
+            "--set distill.temperature=2, --set distill.weight=0.5."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,10 @@ class PretrainOptions(TrainingOptions):
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainingOptions):
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)]
-    strategy: Annotated[str, typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit or scratch.")] = "full"
+    strategy: Annotated[
+        str,
+        typer.Option(help="head, full, lp-ft, partial, norm-only, bitfit, lora, prune, low-rank, int8 or scratch."),
+    ] = "full"
     source: Annotated[
         str | None, typer.Option("--from", help="Initial weights: a study, STUDY/TRIAL, a file or a folder.")
     ] = None
@@ -58,6 +68,7 @@ def pretrain(options: PretrainOptions) -> None:
     \b
     Examples: mnist-suite pretrain
               mnist-suite pretrain --backbone lean-m --set epochs=8
+              mnist-suite pretrain --backbone lean-s --teacher mnist
     """
     _train("pretrain", options, _arm(options, options.backbone, "pretrain"))
 
@@ -69,6 +80,7 @@ def finetune(options: FinetuneOptions) -> None:
     \b
     Examples: mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy head
               mnist-suite finetune --backbone cnn --dataset fashion-mnist --strategy lp-ft --from STUDY
+              mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy lora --set strategy.rank=4
               mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --dataset folder:photos --size 224 \\
                   --set augment.crop=0.35 --set augment.flip=true --set balance=sampler
     """
@@ -102,6 +114,7 @@ def _arm(
         strategy,
         head=head,
         weights=weights,
+        teacher=options.teacher,
         size=options.size,
         fit=options.fit,
         fraction=options.fraction,
@@ -112,7 +125,7 @@ def _arm(
 
 def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     """Run a study of one trial and print its result."""
-    from suite.cli import console
+    from suite.cli import console, plans
     from suite.cli.run import announce_pictures, first_reason, run_study
 
     announce_pictures(options.dataset, quiet=options.quiet or options.dry_run)
@@ -136,7 +149,7 @@ def _train(verb: str, options: TrainingOptions, arm: Arm) -> None:
     execution = Options(device=options.device, resume=True, retry_failed=True, skip_broken=options.skip_broken)
     if options.dry_run:
         check(experiment, root, execution, fetch=False)
-        print(dump_json(experiment))
+        print(dump_json(experiment) if options.as_json else plans.as_text(experiment, name))
         return
     directory = StudyDir(root, name)
     repeated = any(state.state == "finished" for state in directory.states())

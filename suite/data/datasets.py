@@ -205,10 +205,19 @@ def validation_files(name: str, *, limit: int | None = None) -> tuple[list[Path]
 
     They are those of `search_splits`, in its order. Raises InputError.
     """
+    return _own_files(name, limit, part=1)
+
+
+def training_files(name: str, *, limit: int | None = None) -> tuple[list[Path], np.ndarray, str]:
+    """As `validation_files`, of the training pictures."""
+    return _own_files(name, limit, part=0)
+
+
+def _own_files(name: str, limit: int | None, part: int) -> tuple[list[Path], np.ndarray, str]:
     own = folder.read(canonical(name))
-    _, validation = _own_split(own, 1.0, 0, limit)
+    rows = _own_split(own, 1.0, 0, limit)[part]
     files = own.files
-    return [files[i] for i in validation], own.labels[validation], own.data_hash
+    return [files[i] for i in rows], own.labels[rows], own.data_hash
 
 
 def _check_arguments(fraction: float, limit: int | None) -> None:

@@ -6,12 +6,14 @@ Facts about a file are kept in the suite's cache under its path, and hold while 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -63,20 +65,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def in_parallel(work: Callable[[T], R], items: Sequence[T], *, by_torch: bool = True) -> Iterator[R]:
     """`map` on all cores, in order; decoders and hashes release the interpreter's lock. Few results are held at once.
 
-    PyTorch uses one thread in each of the threads meanwhile.
+    PyTorch uses one thread in each of the threads meanwhile. `by_torch=False` is for work that does without it, so that
+    it is not imported.
     """
     if not items:
         return
-    import torch
+    from suite.hardware.cores import cores
 
-    from suite.hardware.device import cores
-
-    threads = torch.get_num_threads()
+    torch = importlib.import_module("torch") if by_torch else None
+    threads = torch.get_num_threads() if torch else 1
     ahead = 4 * cores()
-    with ThreadPoolExecutor(cores(), "pictures", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    single = partial(torch.set_num_threads, 1) if torch else None
+    with ThreadPoolExecutor(cores(), "pictures", initializer=single) as pool:
         try:
             waiting = iter(items)
             running = [pool.submit(work, item) for item in islice(waiting, ahead)]
@@ -85,7 +88,8 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
                 running += [pool.submit(work, item) for item in islice(waiting, 1)]
         finally:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # the threads of the pool have changed the process's default
+            if torch:
+                torch.set_num_threads(threads)  # the threads of the pool have changed the process's default
 
 
 def inspect(name: str, files: Iterable[Path], on_progress: OnProgress) -> dict[Path, Facts]:

@@ -1,11 +1,13 @@
 """Decoding of image files. Training, evaluation, prediction and exports all read pictures here.
 
-A file becomes an upright 8-bit image, then an array as a `View` describes it, or a placed glyph.
+A file becomes an upright 8-bit image, then an array as a `View` describes it, or a placed glyph. What came over a
+network takes the same way: a `Source` is a path, or the bytes of a file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -37,7 +39,17 @@ GLYPH_PIXELS = 512  # as `needed`: a glyph may be a small part of its picture
 
 ORIENTATION = 0x0112  # tag of EXIF
 
+Source = Path | bytes  # the path of an image file, or its bytes
+
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")  # of Pillow: grey values of more than 8 bits
+
+
+class NoImage(InputError):
+    """The bytes are those of no format in `FORMATS`."""
+
+
+class TooLarge(InputError):
+    """The image has too many pixels to be decoded."""
 
 
 def max_pixels() -> int:
@@ -49,27 +61,36 @@ def max_pixels() -> int:
 
 
 @contextlib.contextmanager
-def opened(path: Path, *, needed: int | None = None) -> Iterator[Image]:
+def opened(source: Source, *, needed: int | None = None, most: int | None = None) -> Iterator[Image]:
     """The image in a file. Pixels are decoded when they are first used, and lie as in the file, see `upright`.
 
     `needed` is the size in pixels to which the image will be reduced: large JPEG files are then decoded at a fraction
-    of their size, which takes a fraction of the time and memory.
+    of their size, which takes a fraction of the time and memory. `most` is the largest number of pixels, by default
+    `max_pixels`.
 
-    Whatever the decoder raises, in the body of the `with` statement too, becomes an InputError that names the file.
+    Whatever the decoder raises, in the body of the `with` statement too, becomes an InputError that names the file:
+    TooLarge before anything is decoded, NoImage for bytes of another format.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # the check below takes its place
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_size(path, image, needed)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            _check_size(source, image, needed, most)
             yield image
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"There is no image {path}.") from None
+        raise InputError(f"There is no image {source}.") from None
+    except UnidentifiedImageError:
+        formats = f"it is none of {', '.join(FORMATS)}, or damaged"
+        raise NoImage(f"{_name(source)} cannot be read as an image: {formats}.") from None
     except Exception as error:  # Pillow's decoders raise many types of exception on malformed files
-        raise InputError(f"{path} cannot be read as an image: {error}.") from None
+        raise InputError(f"{_name(source)} cannot be read as an image: {error}.") from None
+
+
+def _name(source: Source) -> str:
+    return "The picture" if isinstance(source, bytes) else str(source)
 
 
 def upright(image: Image) -> Image:
@@ -79,19 +100,17 @@ def upright(image: Image) -> Image:
     return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
 
 
-def _check_size(path: Path, image: Image, needed: int | None) -> None:
-    """Choose the scale at which a JPEG is decoded. Raises InputError for an image that is too large."""
+def _check_size(source: Source, image: Image, needed: int | None, most: int | None) -> None:
+    """Choose the scale at which a JPEG is decoded. Raises TooLarge, and InputError for an empty image."""
     width, height = image.size
-    limit = max_pixels()
+    limit = most or max_pixels()
     if image.format == "JPEG" and needed is not None and LARGE < width * height <= SCALED_JPEG * limit:
         image.draft(None, (REDUCED * needed, REDUCED * needed))
     if image.width * image.height > limit:
-        raise InputError(
-            f"{path} has {width:,} x {height:,} pixels; {limit:,} are the most. Set {MAX_PIXELS_VARIABLE} to a larger "
-            "number if you trust the file."
-        )
+        cure = f" Set {MAX_PIXELS_VARIABLE} to a larger number if you trust the file." if most is None else ""
+        raise TooLarge(f"{_name(source)} has {width:,} x {height:,} pixels; {limit:,} are the most.{cure}")
     if min(image.size) < 1:
-        raise InputError(f"{path} is an empty image.")
+        raise InputError(f"{_name(source)} is an empty image.")
 
 
 def check_plain(path: Path) -> None:
@@ -100,19 +119,20 @@ def check_plain(path: Path) -> None:
         raise InputError(f"{path} is no plain file, so it is no image.")
 
 
-def stored_picture(path: Path, expects: Preprocess) -> np.ndarray:
+def stored_picture(source: Source, expects: Preprocess, *, most: int | None = None) -> np.ndarray:
     """The picture in a file as a model's stored input: (channels, stored, stored) uint8.
 
-    Raises InputError, for pictures of glyphs also where nothing stands out.
+    Raises InputError as `opened` does; for pictures of glyphs also `glyphs.Blank`, where nothing stands out.
     """
-    check_plain(path)
+    if isinstance(source, Path):
+        check_plain(source)
     if expects.placement is None:
-        return viewed(path, expects.view())
-    with opened(path, needed=GLYPH_PIXELS) as image:
+        return viewed(source, expects.view(), most=most)
+    with opened(source, needed=GLYPH_PIXELS, most=most) as image:
         try:
             return stored_image(upright(image), expects)
         except InputError as blank:
-            raise InputError(f"{path}: {blank}") from None
+            raise type(blank)(f"{source}: {blank}" if isinstance(source, Path) else str(blank)) from None
 
 
 def stored_image(image: Image, expects: Preprocess) -> np.ndarray:
@@ -128,10 +148,10 @@ def stored_image(image: Image, expects: Preprocess) -> np.ndarray:
     return glyphs.place(_8_bit(image, view.white), expects.stored, centred=expects.placement == "centred")[None]
 
 
-def viewed(path: Path, view: View) -> np.ndarray:
-    """The picture in a file as `view` describes it: (channels, side, side) uint8. Raises InputError."""
-    with opened(path, needed=view.scaled) as image:
-        pixels = _plain_jpeg(path, image, view)
+def viewed(source: Source, view: View, *, most: int | None = None) -> np.ndarray:
+    """The picture in a file as `view` describes it: (channels, side, side) uint8. Raises as `opened` does."""
+    with opened(source, needed=view.scaled, most=most) as image:
+        pixels = _plain_jpeg(source, image, view)
         return fitted(_pixels(_plain(upright(image), view)) if pixels is None else pixels, view)
 
 
@@ -148,14 +168,12 @@ def _plain(image: Image, view: View) -> Image:
     return flattened(_8_bit(image, view.white), "L" if view.channels == 1 else "RGB")
 
 
-def _pixels(image: Image) -> Tensor:
+def _pixels(image: Image) -> np.ndarray:
     """(C, H, W) uint8, in channels-last memory."""
-    import torch
-
-    return torch.from_numpy(np.atleast_3d(np.array(image, dtype=np.uint8))).permute(2, 0, 1)
+    return np.atleast_3d(np.array(image, dtype=np.uint8)).transpose(2, 0, 1)
 
 
-def _plain_jpeg(path: Path, image: Image, view: View) -> Tensor | None:
+def _plain_jpeg(source: Source, image: Image, view: View) -> np.ndarray | None:
     """(C, H, W) uint8 of an upright JPEG at full size by TorchCodec; None for other files, and without TorchCodec.
 
     It gives the same pixels as Pillow, and resizing them needs no copy: 1.4 times as fast as by way of Pillow.
@@ -168,7 +186,8 @@ def _plain_jpeg(path: Path, image: Image, view: View) -> Tensor | None:
         return None
     decode = _jpeg_decoder()
     try:
-        return None if decode is None else decode(path.read_bytes(), mode="GRAY" if view.channels == 1 else "RGB")
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        return None if decode is None else decode(content, mode="GRAY" if view.channels == 1 else "RGB").numpy()
     except RuntimeError:  # Pillow says what is wrong
         return None
 
@@ -183,19 +202,21 @@ def _jpeg_decoder() -> Callable[..., Tensor] | None:
     return decode_image
 
 
-def fitted(pixels: Tensor, view: View) -> np.ndarray:
+def fitted(pixels: np.ndarray, view: View) -> np.ndarray:
     """Pixels (C, H, W) uint8 resized with antialias, then cropped or padded at their centre: (C, side, side) uint8.
 
     Channels-last memory is resized fastest.
     """
-    from torch.nn import functional as F
-
     height, width = pixels.shape[1:]
     size, side = _resized(height, width, view), view.side
-    batch = pixels[None]
+    resized = pixels
     if size != (height, width):
+        import torch
+        from torch.nn import functional as F
+
+        batch = torch.from_numpy(pixels)[None]
         batch = F.interpolate(batch, size=size, mode=view.interpolation, align_corners=False, antialias=True)
-    resized = batch[0].numpy()
+        resized = batch[0].numpy()
     if view.fit == "pad":
         canvas = np.empty((view.channels, side, side), np.uint8)
         canvas[:] = np.array(view.fill, np.uint8)[:, None, None]

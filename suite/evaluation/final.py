@@ -2,8 +2,9 @@
 
 A search selects by validation accuracy, so its best figure is optimistic. The final evaluation reports the test
 accuracy of new trainings of the selected recipes; which recipes, and which one represents its arm, is decided on
-validation. Of all that handles studies, this module alone reads test images, and it records every reading in
-readings.jsonl before a model sees them. (`bench time-to-99` reads them too, to time recipes chosen long before.)
+validation. Of all that handles studies, this module alone reads test images, and every reading is recorded in
+readings.jsonl before a model sees them; `shift` asks it for both. (`bench time-to-99` reads them too, to time recipes
+chosen long before.)
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from suite.execution.options import Options
 from suite.execution.replay import content, find, replay
 from suite.execution.stop import Stop
 from suite.hardware import device
-from suite.models.assembly import load_trained
+from suite.models.assembly import check_weights, load_trained
 from suite.models.preprocessing import evaluation_preparer, of_trial
 from suite.models.streaming import on_device
 from suite.ranking.final import (
@@ -47,7 +48,7 @@ from suite.ranking.final import (
 )
 from suite.ranking.leaderboard import UNEVEN
 from suite.ranking.statistics import balanced_accuracy, holm, mcnemar, paired_t, sample_of_shares, wilson
-from suite.spec import Status, Trial, View
+from suite.spec import HeadOnly, Status, Trial, View
 from suite.store.files import read_bytes, write_atomic
 from suite.store.finalists import confirmed
 from suite.store.provenance import commit, version
@@ -104,7 +105,8 @@ class Plan:
 def plan(
     results: Path, study: StudyDir, *, top: int, seeds: int, place: str = "auto", workers: int = 1, command: str = ""
 ) -> Plan:
-    """Choose the finalists. Raises InputError where no trial finished, or while the search is running."""
+    """Choose the finalists. Raises InputError where no trial finished, while the search is running, and where starting
+    weights are missing."""
     device.pick(place)
     if status := study.live() or finalists_of(study).live():
         raise InputError(
@@ -117,7 +119,20 @@ def plan(
     threads = max(1, device.cores() // workers)
     fresh = fresh_seeds(FRESH_SEED, seeds)
     trials = _without_duplicates({s.id: reseeded(s.trial, fresh, place=place, threads=threads) for s in chosen})
+    _check_weights(results, study, trials)
     return Plan(results, study, top, seeds, place, command, chosen, trials)
+
+
+def _check_weights(results: Path, study: StudyDir, plans: dict[str, list[Trial]]) -> None:
+    """Refuse before anything is trained: raises InputError where the weights that a finalist needs are gone.
+
+    A finalist whose trainings have all finished needs none, unless it is a head on the features of a backbone.
+    """
+    done = find(final_of(study), [trial for trials in plans.values() for trial in trials])
+    for trials in plans.values():
+        finished = all((state := done.get(content(trial))) and state.state == "finished" for trial in trials)
+        if not finished or isinstance(trials[0].strategy, HeadOnly):
+            check_weights(trials[0], results)
 
 
 def _without_duplicates(plans: dict[str, list[Trial]]) -> dict[str, list[Trial]]:
@@ -177,14 +192,15 @@ def _test(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None
     where = device.pick(plan.place)
     for view in {of_trial(state.trial, known).view() for state in new}:
         test_split(dataset, view)  # images that cannot be read are no reading: nothing was learned from them
-    _record_reading(plan, dataset, new)  # before a model sees the images, so that a crash cannot hide the reading
+    # before a model sees the images, so that a crash cannot hide the reading
+    record_reading(plan.results, plan.study, plan.command, dataset, [s.id for s in new])
     loaded: dict[View, Examples] = {}
     for done, state in enumerate(new):
         on_model(done, len(new))
         expects = of_trial(state.trial, known)
         view = expects.view()
         if view not in loaded:
-            loaded = {view: _test_images(dataset, view, where)}
+            loaded = {view: test_images(dataset, view, where)}
         examples = loaded[view]
         assembled = load_trained(directory.trial(state.id), state.trial, expects, len(known.classes), plan.results)
         prepare = evaluation_preparer(expects, where)
@@ -202,7 +218,8 @@ def _test(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None
         write_atomic(path / TEST_FILE, json.dumps(facts))
 
 
-def _test_images(dataset: str, view: View, where: torch.device) -> Examples:
+def test_images(dataset: str, view: View, where: torch.device) -> Examples:
+    """The official test images on a device. Whoever asks calls `record_reading` before a model sees them."""
     test = test_split(dataset, view)
     return Examples(on_device(test.images, where), torch.from_numpy(test.labels).to(where))
 
@@ -216,25 +233,25 @@ def _digest(examples: Examples) -> str:
     return digest.hexdigest()
 
 
-def _record_reading(plan: Plan, dataset: str, models: Sequence[TrialState]) -> None:
-    """Append a line to readings.jsonl."""
+def record_reading(results: Path, study: StudyDir, command: str, dataset: str, models: Sequence[str]) -> None:
+    """Append a line to readings.jsonl. `models` are ids of trainings of the final evaluation."""
     elsewhere = sum(
         reading.dataset == dataset
-        for other in studies(plan.results)
-        if other.name != plan.study.name
+        for other in studies(results)
+        if other.name != study.name
         for reading in readings(other)
     )
     reading = Reading(
         time=time.time(),
-        command=plan.command,
+        command=command,
         version=version(),
         commit=commit(),
         dataset=dataset,
-        models=tuple(s.id for s in models),
-        earlier=len(readings(plan.study)),
+        models=tuple(models),
+        earlier=len(readings(study)),
         earlier_in_other_studies=elsewhere,
     )
-    with open(final_of(plan.study).path / READINGS_FILE, "a") as file:
+    with open(final_of(study).path / READINGS_FILE, "a") as file:
         file.write("\n" + reading.model_dump_json() + "\n")  # the first ends a line that may have been torn
         file.flush()
         os.fsync(file.fileno())

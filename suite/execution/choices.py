@@ -12,11 +12,12 @@ from suite.data.datasets import describe, info
 from suite.data.registry import is_own
 from suite.data.splits import Info
 from suite.errors import InputError
-from suite.execution.weights import weights_of
-from suite.models.assembly import build
+from suite.execution.weights import teacher_of, weights_of
+from suite.models.assembly import build, load_weights
 from suite.models.feasibility import refusal
 from suite.models.preprocessing import of_arm
-from suite.models.pretrained import PRETRAINED, load_pretrained
+from suite.models.pretrained import PRETRAINED
+from suite.models.teacher import load_teacher
 from suite.models.weight_sources import find_pretrained
 from suite.spec import FROM_RANDOM, Arm, Choice, Experiment, Params, first_error, key_path, resolved
 
@@ -88,7 +89,7 @@ class _Choices:
                 classes=len(known.classes),
                 single=smallest == 1,
             )
-        reason = reason or self._wrong_weights(arm, known)
+        reason = reason or self._wrong_weights(arm, known) or self._wrong_teacher(arm, known)
         if reason is not None:
             yield reason
 
@@ -118,6 +119,16 @@ class _Choices:
                 self._weights[key] = str(error)
         return self._weights.get(key)
 
+    def _wrong_teacher(self, arm: Arm, known: Info) -> str | None:
+        """Why the arm cannot learn from its teacher."""
+        if arm.teacher in (None, "experiment"):
+            return None
+        try:
+            load_teacher(teacher_of(arm.teacher, self.results), of_arm(arm, known), len(known.classes), self.results)
+        except InputError as error:
+            return str(error)
+        return None
+
     def _check_weights(self, arm: Arm, known: Info) -> None:
         """Raises InputError where the weights are missing, damaged, or of another architecture."""
         plan = self.experiment.pretraining
@@ -130,9 +141,9 @@ class _Choices:
         elif arm.weights == PRETRAINED:
             find_pretrained(arm.backbone)
         elif arm.weights is not None:
-            source = self.results / weights_of(arm.weights, self.results).source
+            weights = weights_of(arm.weights, self.results)
             model = build(arm.backbone, of_arm(arm, known), classes=len(known.classes), seed=0)
-            load_pretrained(arm.backbone, model, source)
+            load_weights(arm.backbone, model, weights, self.results)
 
 
 def _combinations(values: dict[str, tuple[bool | int | float | str, ...]]) -> Iterator[Params]:

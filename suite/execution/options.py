@@ -104,7 +104,7 @@ def best_workers(experiment: Experiment, place: str) -> Generator[None, None, in
     data = describe(experiment.dataset, limit=experiment.limit)
     images: Counter[tuple[str, str, Preprocess]] = Counter()  # trained on, by backbone, precision and input
     for arm in experiment.arms.values():
-        if arm.strategy.kind != "head":
+        if arm.strategy.kind not in ("head", "int8"):
             epochs = arm.recipe.epochs * experiment.trials / len(experiment.arms)
             kind = (arm.backbone, arm.recipe.precision, of_arm(arm, data.info))
             images[kind] += round(epochs * arm.fraction * len(data.train_labels))

@@ -31,7 +31,7 @@ def check(experiment: Experiment, results: Path, options: Options, *, fetch: boo
     if options.storage is not None:
         open_storage(results, options.storage)
     plans = [experiment]
-    if any(arm.weights == "experiment" for arm in experiment.arms.values()):
+    if any(arm.pretrained_here for arm in experiment.arms.values()):
         plans.append(pretraining_of(experiment))
     refuse_bad(plans, results, fetch=fetch, begun=begun)
 

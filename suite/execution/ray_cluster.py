@@ -15,7 +15,7 @@ from typing import Any
 from suite.errors import InputError, WorkError
 from suite.execution.job import Job, Limits, Message
 from suite.execution.ray_connection import cause_of_death, connect, disconnect, missing_module, patience, reach
-from suite.execution.ray_files import Mirror, files_for_node, weights_file
+from suite.execution.ray_files import Mirror, files_for_node, weights_files
 from suite.execution.ray_node import Actor, Node, Report
 from suite.execution.slot import Slot, State, TimeLimit, free, slot_of
 from suite.spec import Verdict
@@ -94,9 +94,9 @@ class Cluster:
         given = None
         if not slot.node.shares:
             slot.mirror = Mirror(job)
-            weights = weights_file(job)
-            given = files_for_node(job, weights=weights not in slot.weights)
-            slot.weights |= {weights} if weights is not None else set()
+            weights = weights_files(job)
+            given = files_for_node(job, weights - slot.weights)
+            slot.weights |= weights
         slot.call = slot.actor.begin.remote(job, given)
 
     def poll(self, timeout: float) -> list[Message]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from suite.errors import InputError
 from suite.execution.worker import STOP_SIGNALS
-from suite.hardware.device import granted_cores
+from suite.hardware.cores import granted_cores
 
 OBJECT_STORE = 256 * 2**20  # bytes of shared memory of a cluster started here; checkpoints pass through it
 

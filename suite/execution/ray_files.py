@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,20 +66,20 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def files_for_node(job: Job, *, weights: bool) -> Files:
-    """What a node needs for the job: the trial's files so far, and with `weights` those that it starts from."""
+def files_for_node(job: Job, weights: Iterable[Path]) -> Files:
+    """What a node needs for the job: the trial's files so far, and those of `weights`."""
     results = Path(job.results)
     paths = [path for path in Path(job.directory).iterdir() if path.is_file() and path.name != CONSOLE]
-    if weights and (source := weights_file(job)) is not None:
-        paths.append(source)
-    return {str(path.relative_to(results)): path.read_bytes() for path in paths}
+    return {str(path.relative_to(results)): path.read_bytes() for path in (*paths, *weights)}
 
 
-def weights_file(job: Job) -> Path | None:
-    """The file below the results directory that holds the trial's initial weights, if that is where they are."""
-    source = job.trial.weights.source if job.trial.weights else ""
-    path = Path(job.results) / source
-    return path if source and not Path(source).is_absolute() and path.is_file() else None
+def weights_files(job: Job) -> set[Path]:
+    """The files below the results directory that hold weights of the trial: its initial ones, and its teacher's."""
+    trial = job.trial
+    given = (trial.weights, trial.teacher.weights if trial.teacher else None)
+    places = [Path(weights.source) for weights in given if weights is not None]
+    paths = {Path(job.results) / place for place in places if not place.is_absolute()}
+    return {path for path in paths if path.is_file()}
 
 
 class Mirror:

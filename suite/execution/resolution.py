@@ -9,11 +9,23 @@ from suite.data.datasets import describe
 from suite.data.splits import Info
 from suite.errors import InputError
 from suite.execution.plan import pretraining_of
-from suite.execution.weights import weights_of
+from suite.execution.weights import teacher_of, weights_of
 from suite.models.heads import by_gradient
 from suite.models.preprocessing import of_arm
 from suite.search.pruning import stages
-from suite.spec import FROM_RANDOM, Arm, Experiment, HeadOnly, Params, Trial, Weights, first_error, resolved
+from suite.spec import (
+    FROM_RANDOM,
+    Arm,
+    Experiment,
+    HeadOnly,
+    Int8,
+    Params,
+    Teacher,
+    Trial,
+    Weights,
+    first_error,
+    resolved,
+)
 from suite.spec.seeds import mix
 from suite.store.study import StudyDir
 
@@ -59,12 +71,13 @@ class TrialResolver:
             stages=stages(experiment.pruning, arm.recipe.epochs) if searched and self._prunes(arm) else (),
             caps=experiment.caps,
             preprocess=of_arm(arm, info),
+            teacher=self._teacher(arm),
         )
 
     def _prunes(self, arm: Arm) -> bool:
-        """Whether trials of an arm begin with short trainings. A head that is solved in one step has none."""
+        """Whether trials of an arm begin with short trainings. Heads that are solved in one step and quantisation have none."""
         solved = isinstance(arm.strategy, HeadOnly) and not by_gradient(arm.strategy.head)
-        return self.experiment.pruner is None and not solved
+        return self.experiment.pruner is None and not solved and not isinstance(arm.strategy, Int8)
 
     def _info(self, fraction: float) -> Info:
         if fraction not in self._infos:
@@ -75,9 +88,13 @@ class TrialResolver:
     def _weights(self, arm: Arm) -> Weights | None:
         if arm.strategy.kind in FROM_RANDOM or arm.weights is None:
             return None
-        if arm.weights == "experiment":
-            return weights_of(pretraining_of(self.experiment).name, self.results)
-        return weights_of(arm.weights, self.results)
+        return weights_of(self._named(arm.weights), self.results)
+
+    def _teacher(self, arm: Arm) -> Teacher | None:
+        return None if arm.teacher is None else teacher_of(self._named(arm.teacher), self.results)
+
+    def _named(self, reference: str) -> str:
+        return pretraining_of(self.experiment).name if reference == "experiment" else reference
 
 
 def check_fit(experiment: Experiment, trial: Trial, directory: StudyDir) -> None:

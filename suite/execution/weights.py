@@ -6,9 +6,11 @@ import os
 import re
 from pathlib import Path
 
+from suite.data.datasets import info
 from suite.errors import InputError, expand_user
+from suite.models.preprocessing import of_trial
 from suite.models.weight_sources import weights_file
-from suite.spec import NAME, Record, Trial, Weights
+from suite.spec import NAME, Record, Teacher, Trial, Weights
 from suite.store.files import file_sha256, read_model
 from suite.store.study import StudyDir, find_trial, open_study, split_reference
 from suite.store.trial import BEST, RESULT, TRIAL
@@ -43,6 +45,23 @@ def weights_of(reference: str, results: Path) -> Weights:
             f"the first, or the path of the study or of its trial for the second."
         )
     return found[0]
+
+
+def teacher_of(reference: str, results: Path) -> Teacher:
+    """The trained model of a trial, named as for `weights_of`.
+
+    Raises InputError where there is none, and for weights that are no trial's: what model they are for is not known.
+    """
+    weights = weights_of(reference, results)
+    file = results / weights.source
+    trial = read_model(file.parent / TRIAL, Trial) if file.name == BEST else None
+    if trial is None:
+        raise InputError(
+            f"'{reference}' cannot be a teacher: it is no trial, so the model that the weights are for is not known. "
+            "Name a finished trial, as STUDY, STUDY/TRIAL or the path of its folder."
+        )
+    expects = trial.preprocess or of_trial(trial, info(trial.dataset))
+    return Teacher(weights=weights, backbone=trial.backbone, preprocess=expects)
 
 
 def _study(reference: str, results: Path) -> StudyDir | None:
@@ -84,7 +103,7 @@ def _of_trial(folder: Path, study: str | None, results: Path) -> Weights:
     name = f"{study}/{folder.name}" if study else str(folder)
     if trial is None:
         raise InputError(f"{folder / TRIAL} is damaged or of a newer version, so there is no trial to start from.")
-    if record is None or not best.is_file() or trial.strategy.kind == "head":
+    if record is None or not best.is_file() or trial.strategy.kind in ("head", "int8"):
         raise InputError(
             f"Trial {name} has no whole model to start from (strategy {trial.strategy.kind}, "
             f"{record.state if record else 'not finished'}); choose a finished trial that trained its backbone, or "
@@ -100,7 +119,8 @@ def _of_trial(folder: Path, study: str | None, results: Path) -> Weights:
         raise InputError(f"{best} is damaged: its SHA-256 is not the one in result.json. {cure}.")
     # Relative, so that the results directory can be moved with what depends on it.
     below = os.path.relpath(os.path.realpath(best), os.path.realpath(results))
-    return Weights(source=str(best) if below.startswith(os.pardir) else below, sha256=digest)
+    source = str(best) if below.startswith(os.pardir) else below
+    return Weights(source=source, sha256=digest, reshaped=trial.reshaped)
 
 
 def _hash(file: Path) -> str:

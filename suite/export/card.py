@@ -40,6 +40,7 @@ class Member(Spec):
     backbone: str
     head: HeadSpec | None = None  # as in `Card`
     strategy: str
+    reshaped: bool = False  # as in `Card`
     preprocess: Preprocess  # what the model itself takes; the ensemble resizes and normalises for it
     accuracy: Unit  # alone, on the validation pictures, in float32
     sha256: str  # of the weights that the trial recorded
@@ -56,6 +57,7 @@ class Card(Spec):
     preprocess: Preprocess  # from a picture to the model's input
     trial: str  # "STUDY/TRIAL"
     strategy: str
+    reshaped: bool = False  # whether layers have the sizes of the weights in the file, not those of the backbone
     accuracy: Unit  # on validation
     interval: tuple[Unit, Unit]  # 95 % Wilson interval of the accuracy
     accuracy_fp32: Unit | None = None  # the same in float32, as the exported model computes; None where not measured

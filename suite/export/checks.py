@@ -22,7 +22,8 @@ from suite.data.pictures import plain_picture, stored_picture
 from suite.data.registry import is_own
 from suite.errors import InputError, WorkError
 from suite.export.card import Agreement
-from suite.export.predict import batch_size, load
+from suite.export.loading import load
+from suite.export.predict import batch_size
 from suite.models.preprocessing import evaluation_preparer
 from suite.spec import Preprocess, Trial
 

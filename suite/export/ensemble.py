@@ -5,6 +5,7 @@ The same module serves a single trial that answers by several views of a picture
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +25,24 @@ from suite.models.ensembles import VIEWS, Ensemble, Views, mean_of, same_picture
 from suite.models.preprocessing import evaluation_preparer
 from suite.models.streaming import on_device
 from suite.ranking.statistics import wilson
-from suite.spec import Cost, Preprocess, Record, Trial
+from suite.spec import Cost, Int8, Preprocess, Record, Trial
 from suite.store.finalists import recipe_of
 from suite.store.study import StudyDir, final_of, finalists_of, find_trial, open_study, split_reference
 from suite.store.trial import TrialState
-
-OnStep = Callable[[int, int], None]  # called with the pictures done and the pictures in total
 
 CPU = torch.device("cpu")
 
 MOST = 250  # pictures in a batch
 
 T = TypeVar("T")
+
+Say = Callable[[str], None]
+
+SAID_SECONDS = 2.0  # between two words on how far a measurement is
+
+
+def silent(_: str) -> None:
+    """Reports no progress."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,10 @@ def known_views(names: Sequence[str]) -> tuple[Views, ...]:
     return tuple(view for view in VIEWS if view in names)
 
 
-def build(results: Path, wanted: Wanted, on_step: OnStep = lambda done, total: None) -> Built:
+def build(results: Path, wanted: Wanted, say: Say = silent) -> Built:
     """Load the trials that are asked for as one model, and measure it on the validation pictures.
+
+    `say` is told what begins and how far it is, where it takes seconds.
 
     Raises:
         InputError: there are no such trials, they do not go together, or the pictures are gone or have changed.
@@ -76,13 +85,14 @@ def build(results: Path, wanted: Wanted, on_step: OnStep = lambda done, total: N
     first = chosen[0]
     given = shared_input([one.expects for one in chosen])
     model = Ensemble([one.load(results) for one in chosen], [one.expects for one in chosen], given, wanted.views).eval()
-    figures = _measured(model, given, _validation(first.trial, given), on_step)
+    figures = _measured(model, given, _validation(first.trial, given), say)
     members = tuple(
         Member(
             trial=one.name,
             backbone=one.trial.backbone,
             head=one.head,
             strategy=one.trial.strategy.kind,
+            reshaped=one.trial.reshaped,
             preprocess=one.expects,
             accuracy=accuracy,
             sha256=one.record.artifact_sha256 or "",
@@ -138,7 +148,11 @@ def _named(results: Path, name: str) -> Trained:
 
 def _best(study: StudyDir, count: int) -> tuple[list[Trained], tuple[str, ...]]:
     """The best finished trials by validation accuracy that see the same pictures as the best one."""
-    finished = [s for s in study.states() if s.state == "finished" and s.best is not None]
+    finished = [
+        s
+        for s in study.states()
+        if s.state == "finished" and s.best is not None and not isinstance(s.trial.strategy, Int8)
+    ]
     ranked = sorted(finished, key=lambda s: (-(s.best or 0.0), s.trial.number))
     chosen: list[Trained] = []
     left_out: list[str] = []
@@ -244,14 +258,18 @@ def _validation(trial: Trial, given: Preprocess) -> Labelled:
 
 
 @torch.inference_mode()
-def _measured(model: Ensemble, given: Preprocess, data: Labelled, on_step: OnStep) -> _Figures:
+def _measured(model: Ensemble, given: Preprocess, data: Labelled, say: Say) -> _Figures:
     """Accuracies in float32 on the CPU, as exported models compute."""
     images, labels = on_device(data.images, CPU), torch.from_numpy(data.labels)
     prepare = evaluation_preparer(given, CPU)
     batch = activations.evaluation_batch(model, given.shape, CPU, most=MOST)
     right = torch.zeros(2 + len(model.members), dtype=torch.long)
+    say("predicting validation pictures")
+    said = time.monotonic()
     for start in range(0, len(labels), batch):
-        on_step(start, len(labels))
+        if time.monotonic() - said > SAID_SECONDS:
+            said = time.monotonic()
+            say(f"predicting validation pictures: {start} of {len(labels)}")
         each = model.log_probabilities(prepare(images[start : start + batch]))
         answers = [mean_of(each.flatten(0, 1)), mean_of(each[:, 0]), *each[:, 0]]
         right += torch.stack([_right(scores, labels[start : start + batch]) for scores in answers])

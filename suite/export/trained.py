@@ -15,7 +15,8 @@ from suite.models.assembly import load_trained
 from suite.models.classifiers import holds_linear
 from suite.models.heads import is_linear
 from suite.models.preprocessing import of_trial
-from suite.spec import HeadOnly, HeadSpec, Preprocess, Record, Trial
+from suite.ranking.leaderboard import parent_of
+from suite.spec import HeadOnly, HeadSpec, Int8, Preprocess, Record, Trial
 from suite.store.study import StudyDir
 from suite.store.trial import TrialDir, TrialState
 
@@ -52,6 +53,11 @@ def trained(study: StudyDir, state: TrialState, name: str = "") -> Trained:
     finished.
     """
     directory, trial, file = study.trial(state.id), state.trial, study.study()
+    if isinstance(trial.strategy, Int8):
+        raise InputError(
+            f"Trial {name or study.name}/{state.id} holds integers alone, for the figures of its row. Export the trial "
+            f"that it was made from, in that format: mnist-suite export {parent_of(state)} --format int8."
+        )
     record = directory.record()
     if record is None or record.state != "finished" or record.accuracy is None:
         raise InputError(f"Trial {directory.id} is not finished, so there is no model of it to load.")

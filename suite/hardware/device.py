@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import platform
 import time
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from suite.errors import InputError
-from suite.hardware.cgroup import cpu_quota
+from suite.hardware.cores import cores
 from suite.hardware.memory import ran_out
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -90,20 +89,6 @@ def answers(place: torch.device) -> bool:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the second
         return ran_out(error)
     return True
-
-
-def cores() -> int:
-    """Number of CPU cores that this process uses: `granted_cores`, or $OMP_NUM_THREADS where that is less."""
-    usable = granted_cores()
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(usable, int(limit)) if limit.isdigit() and int(limit) > 0 else usable
-
-
-def granted_cores() -> int:
-    """Number of CPU cores that this process may use: by its CPU affinity, and by the CPU quota of its cgroups (such as
-    a container's limit), rounded up."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(affinity, math.ceil(cpu_quota() or affinity))
 
 
 @cache

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from suite.errors import InputError, WorkError
-from suite.models import backbones, classifiers, heads, pretrained
+from suite.models import backbones, classifiers, compression, heads, int8, pretrained, shapes
 from suite.models.state_dicts import read_tensors
-from suite.spec import FROM_RANDOM, HeadOnly, Preprocess, Trial, Weights
+from suite.models.weight_sources import find_pretrained, weights_file
+from suite.spec import AS_TRAINED, FROM_RANDOM, HeadOnly, Int8, Preprocess, Trial, Weights
 from suite.store.files import file_sha256
 from suite.store.trial import TrialDir
 
@@ -32,8 +34,16 @@ def build(backbone: str, expects: Preprocess, *, classes: int, seed: int) -> nn.
     return backbones.build(backbone, classes=classes, channels=expects.channels, size=expects.size, seed=seed)
 
 
-def assemble(trial: Trial, expects: Preprocess, classes: int, results: Path) -> Assembled:
-    """The trial's backbone with its initial weights, on the CPU; paths of weights are below `results`.
+def assemble(
+    trial: Trial,
+    expects: Preprocess,
+    classes: int,
+    results: Path,
+    saved: Mapping[str, Tensor] | None = None,
+) -> Assembled:
+    """The trial's model with its initial weights, on the CPU; paths of weights are below `results`.
+
+    `saved` is the state dict of the model in a checkpoint, which is about to be loaded: only its sizes are needed then.
 
     Raises InputError where the weights cannot be found or read, are not those the trial was planned with, or do not
     fit the backbone.
@@ -41,23 +51,56 @@ def assemble(trial: Trial, expects: Preprocess, classes: int, results: Path) -> 
     model = build(trial.backbone, expects, classes=classes, seed=trial.seed)
     provenance = None
     if trial.weights is not None:
-        provenance = pretrained.load_pretrained(trial.backbone, model, _weights_source(trial.weights, results))
-    if trial.strategy.kind not in FROM_RANDOM:
+        provenance = load_weights(trial.backbone, model, trial.weights, results)
+    kept = trial.strategy.kind in AS_TRAINED and not (provenance and pretrained.LEFT_OUT in provenance.detail)
+    if trial.strategy.kind not in FROM_RANDOM and not kept:
         classifiers.zero(model)
+    if saved is not None:
+        shapes.fit_shapes(model, saved)
+    else:
+        compression.compress(trial.strategy, model, expects.shape)
     return Assembled(model, expects, provenance)
 
 
-def _weights_source(given: Weights, results: Path) -> str:
-    """What `load_pretrained` takes. Raises InputError where the file is not the one that the trial was planned with."""
+def check_weights(trial: Trial, results: Path) -> None:
+    """Raises InputError where the weights that a trial starts from are missing, or not those it was planned with.
+
+    Nothing is downloaded, and no model is built.
+    """
+    if trial.weights is None:
+        return
+    if trial.weights.source == pretrained.PRETRAINED:
+        find_pretrained(trial.backbone)
+    elif not weights_file(weights_path(trial.weights, results)).is_file():
+        raise InputError(
+            f"Trial {trial.id} starts from the weights {trial.weights.source} (SHA-256 "
+            f"{trial.weights.sha256 or 'not recorded'}), which are not in {results}. Put them back where they were."
+        )
+
+
+def load_weights(backbone: str, model: nn.Module, given: Weights, results: Path) -> pretrained.Provenance:
+    """Fill `model`, built as `backbone`, with the weights that are `given`; it takes their sizes where these say so.
+
+    Raises InputError where they cannot be found or read, are not those that were planned with, or do not fit.
+    """
     if given.source == pretrained.PRETRAINED:
-        return given.source
+        return pretrained.load_pretrained(backbone, model, given.source)
+    path = weights_path(given, results)
+    if not given.reshaped:
+        return pretrained.load_pretrained(backbone, model, path)
+    shapes.load_reshaped(model, read_tensors(path), str(path))
+    return pretrained.Provenance(str(path), file_sha256(path), "every weight as it is, in layers of its sizes")
+
+
+def weights_path(given: Weights, results: Path) -> Path:
+    """The file of weights. Raises InputError where it is not the one that the trial was planned with."""
     source = results / given.source
     if given.sha256 is not None and source.is_file() and file_sha256(source) != given.sha256:
         raise InputError(
             f"The weights in {source} are not the ones this trial was planned with (their SHA-256 differs). "
             "Start a new study, or put the old file back."
         )
-    return str(source)
+    return source
 
 
 def load_trained(directory: TrialDir, trial: Trial, expects: Preprocess, classes: int, results: Path) -> Assembled:
@@ -77,8 +120,12 @@ def load_trained(directory: TrialDir, trial: Trial, expects: Preprocess, classes
     if file_sha256(path) != record.artifact_sha256:
         raise InputError(f"{path} is damaged: its SHA-256 is not the one in result.json.")
     tensors = read_tensors(path)
+    if isinstance(trial.strategy, Int8):
+        return Assembled(int8.Int8(tensors["graph"], expects, classes).eval(), expects, None)
     if not isinstance(trial.strategy, HeadOnly):
         model = backbones.unfilled(trial.backbone, classes=classes, channels=expects.channels, size=expects.size)
+        if trial.reshaped:
+            shapes.fit_shapes(model, tensors)
         model.load_state_dict(tensors)
         return Assembled(model.eval(), expects, None)
     trained_on = record.provenance.weights_sha256 if record.provenance else None

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from suite.errors import InputError
-from suite.models import backbones, classifiers, heads, strategies
+from suite.models import backbones, classifiers, compression, heads, strategies
 from suite.models.backbones import embed, first_line
-from suite.spec import HeadOnly, LpFt, Strategy
+from suite.models.onnx_graph import require_onnx
+from suite.spec import RESHAPED, HeadOnly, Int8, LpFt, Strategy
 
 BATCH = 2  # images of a try
 
@@ -47,9 +48,17 @@ def _try_out(backbone: str, strategy: Strategy, channels: int, size: int, classe
     backbones.exists(backbone)
     images = torch.zeros(BATCH, channels, size, size, device="meta")
     model = _tried(backbone, images, lambda: backbones.sketch(backbone, classes=classes, channels=channels, size=size))
+    if strategy.kind in RESHAPED:
+
+        def built() -> nn.Module:
+            return backbones.build(backbone, classes=classes, channels=channels, size=size, seed=0)
+
+        model = compression.tried(strategy, built, (channels, size, size)).to("meta")
     if isinstance(strategy, HeadOnly | LpFt):
         _try_head(backbone, model, strategy, images, classes)
-    if not isinstance(strategy, HeadOnly):
+    if isinstance(strategy, Int8):
+        require_onnx()
+    elif not isinstance(strategy, HeadOnly):
         _try_step(backbone, model, strategy, images, classes, single)
 
 

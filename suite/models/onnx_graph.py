@@ -22,6 +22,7 @@ from suite.models.preprocessing import resize
 from suite.spec import Preprocess
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from torch.export import ExportedProgram
 
 INPUT, OUTPUT = "images", "probabilities"  # names in the ONNX graph
@@ -122,10 +123,24 @@ def write_onnx(path: Path, program: ExportedProgram) -> None:
             )
     except Exception as error:
         raise InputError(f"This model cannot be written as ONNX: {first_line(error)}.") from error
+    import onnx
+
+    model: ModelProto = found.model_proto
+    slim(model)
     try:
-        found.save(path)
-    except ValueError as error:
+        onnx.save(model, path)
+    except ValueError as error:  # of protobuf
         raise WorkError(f"This model cannot be written as one ONNX file: {first_line(error)}.") from error
+
+
+def slim(model: ModelProto) -> None:
+    """Remove what no runtime needs: the exporter's notes on each node, with paths of this machine, and shapes that
+    follow from others."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    graph.ClearField("value_info")
 
 
 def require_onnx() -> None:

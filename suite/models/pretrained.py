@@ -22,6 +22,8 @@ from suite.models.weight_sources import Source, architecture_of, download, find_
 
 PRETRAINED = "pretrained"  # as a source of weights: those that find_pretrained finds
 
+LEFT_OUT = "classifier left out"  # a note of `Provenance.detail`
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -132,7 +134,7 @@ def _load(name: str, where: str, tensors: Mapping[str, Tensor], model: nn.Module
     if any(key not in new or key not in own or new[key].shape != own[key].shape for key in head):
         new = {key: value for key, value in new.items() if key not in head}
         own = {key: value for key, value in own.items() if key not in head}
-        notes.append("classifier left out")
+        notes.append(LEFT_OUT)
     if new.keys() != own.keys() or any(new[key].shape != own[key].shape for key in own):
         raise InputError(_mismatch(name, where, new, own))
     if broken := next((key for key, value in new.items() if not value.isfinite().all()), None):

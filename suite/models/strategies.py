@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from suite.errors import InputError
-from suite.models import backbones
-from suite.spec import Bitfit, Full, LpFt, NormOnly, Partial, Pretrain, Scratch, Strategy
+from suite.models import backbones, lora
+from suite.spec import Bitfit, Full, Lora, LowRank, LpFt, NormOnly, Partial, Pretrain, Prune, Scratch, Strategy
 
 
 def _all(strategy: Strategy, model: nn.Module) -> set[str]:
@@ -48,6 +48,9 @@ TRAINED: dict[type, Callable[[Any, nn.Module], set[str]]] = {
     Partial: _last_blocks,
     NormOnly: _norms,
     Bitfit: _biases,
+    Lora: lora.trained_names,
+    Prune: _all,
+    LowRank: _all,
 }
 
 
@@ -72,12 +75,16 @@ def layer_scales(model: nn.Module, decay: float) -> dict[str, float]:
     return {name: decay ** (len(groups) - 1 - i) for i, names in enumerate(groups) for name in names}
 
 
-def freeze(strategy: Strategy, model: nn.Module) -> Callable[[nn.Module], None] | None:
+def freeze(strategy: Strategy, model: nn.Module, seed: int = 0) -> Callable[[nn.Module], None] | None:
     """Set `requires_grad` of all parameters: true for those that the strategy trains.
+
+    Strategy lora first puts factors onto the weights, which depend on `seed`; `lora.merged` gives the plain model.
 
     Returns a function that puts frozen batch norm layers back into evaluation mode, so that their statistics do not
     change; it has to be called after each `model.train()`. None if there are no such layers.
     """
+    if isinstance(strategy, Lora):
+        lora.adapt(model, strategy, seed)
     names = trained_names(strategy, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)

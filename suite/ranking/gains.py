@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from suite.ranking.annotations import Annotations, tests
 from suite.ranking.formats import duration, hyperparameters, percent
 from suite.ranking.leaderboard import Row, row
+from suite.ranking.shift import shifts
 from suite.ranking.statistics import Sample, newcombe, paired_t, sample
 from suite.ranking.study_costs import Total, total
 from suite.spec import Arm, Params
+from suite.store.exports import read_exports
 from suite.store.finalists import Finalist, best_of, confirmed, default_of
 from suite.store.notes import read_notes
 from suite.store.study import StudyDir, finalists_of, repeats
@@ -123,7 +125,9 @@ def board(study: StudyDir, now: float | None = None) -> list[Row]:
     beside = Annotations(
         tests=tests(study, dict.fromkeys(state.trial.arm for state in states)),
         defaults={arm: default for arm, default in defaults.items() if default.state == "finished"},
+        shifts=shifts(study),
         notes=read_notes(study),
+        exports=read_exports(study),
     )
     return [beside.on(one) for one in rows.values()]
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 from suite.errors import InputError, printable
 from suite.ranking.formats import count, duration, hyperparameters, percent, points, size
 from suite.ranking.statistics import wilson
-from suite.spec import Trial
+from suite.spec import AS_TRAINED, Trial
 from suite.store.liveness import STALE_SECONDS
 from suite.store.trial import TrialState
 
@@ -81,6 +81,16 @@ def _tuned(state: TrialState) -> Mapping[str, Any]:
 _speed = _from_cost("images_per_second", "progress.images_per_second")
 
 
+def parent_of(state: TrialState) -> str | None:
+    """STUDY/TRIAL that the trial started from, else that it learned from; other sources as they are named."""
+    trial = state.trial
+    given = trial.weights or (trial.teacher.weights if trial.teacher else None)
+    if given is None:
+        return None
+    parts = given.source.split("/")  # .../STUDY/trials/TRIAL/best.safetensors
+    return f"{parts[-4]}/{parts[-2]}" if len(parts) >= 4 and parts[-3] == "trials" else given.source
+
+
 class Row(NamedTuple):
     """One trial on the leaderboard; None is shown as '-'. Fields without a `Column` are for JSON and for drawing.
 
@@ -109,6 +119,9 @@ class Row(NamedTuple):
     gain: Annotated[float | None, Column("gain", points, "high")] = None
     gain_low: float | None = None
     gain_high: float | None = None
+    # After `evaluate --shift`: the mean over corruptions of the validation images, and characters drawn in fonts.
+    shift: Annotated[float | None, Column("shift acc", percent, "high")] = None
+    fonts: Annotated[float | None, Column("font acc", percent, "high")] = None
     loss: Annotated[float | None, Column("val loss", "{:.4f}".format, "low", read=_loss)] = None
     epoch: Annotated[float | None, Column("epoch", "{:g}".format, read=_epoch)] = None
     curve: tuple[float, ...] = ()  # validation accuracies
@@ -127,9 +140,16 @@ class Row(NamedTuple):
     energy_source: str | None = None
     latency: Annotated[float | None, _cost("latency", duration, "latency_seconds")] = None
     latency_256: float | None = None  # seconds for 256 images at once
+    file: Annotated[int | None, _cost("file", size, "file_bytes")] = None  # of the trained weights
+    # Of the last export in that format: seconds for one picture, accuracy on validation, bytes of the file.
+    onnx_latency: Annotated[float | None, Column("onnx b1", duration, "low", cost=True)] = None
+    int8: Annotated[float | None, Column("int8 acc", percent, "high")] = None
+    int8_latency: Annotated[float | None, Column("int8 b1", duration, "low", cost=True)] = None
+    int8_size: Annotated[int | None, Column("int8 size", size, "low", cost=True)] = None
 
     tuned: Annotated[Mapping[str, Any], Column("tuned", hyperparameters, read=_tuned)] = NOTHING
     reason: Annotated[str | None, Column("reason", read=lambda s: s.reason)] = None
+    parent: Annotated[str | None, Column("parent", read=parent_of)] = None
     dataset: Annotated[str, Column("data set", read=lambda s: s.trial.dataset)] = ""
     tags: Annotated[str | None, Column("tags")] = None  # what people noted, see `store.notes`; separated by blanks
     note: Annotated[str | None, Column("note")] = None
@@ -169,20 +189,28 @@ DEFAULT: tuple[str, ...] = (
     "tuned",
 )
 
+EXPORTED = ("int8", "onnx_latency", "int8_latency", "int8_size")  # shown unasked where a row has them
+
 UNEVEN = 0.005  # difference between accuracy and balanced accuracy from which the latter is shown unasked
 
 
 def default_columns(rows: Iterable[Row]) -> tuple[str, ...]:
     """`DEFAULT`, and beside accuracy what more there is to say of it.
 
-    That is balanced accuracy where classes are so uneven that the two differ, and `best` where a row has it.
+    That is balanced accuracy where classes are so uneven that the two differ, `best` where a row has it, parent and
+    size of the file where models were compressed, and what is known of exports.
     """
-    uneven = marked = False
+    uneven = marked = compressed = False
+    exported: set[str] = set()
     for r in rows:
         uneven |= r.balanced is not None and r.accuracy is not None and abs(r.balanced - r.accuracy) > UNEVEN
         marked |= r.best is not None
+        compressed |= r.strategy in AS_TRAINED
+        exported |= {key for key in EXPORTED if getattr(r, key) is not None}
     place = DEFAULT.index("accuracy") + 1
-    return (*DEFAULT[:place], *["balanced"] * uneven, *["best"] * marked, *DEFAULT[place:])
+    more = [*["balanced"] * uneven, *["best"] * marked, *["parent", "file"] * compressed]
+    more += [key for key in EXPORTED if key in exported]
+    return (*DEFAULT[:place], *more, *DEFAULT[place:])
 
 
 COSTS = tuple(key for key, column in COLUMNS.items() if column.cost)

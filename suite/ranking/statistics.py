@@ -46,6 +46,30 @@ def newcombe(first: float, second: float, n: int) -> tuple[float, float]:
     return difference_interval(first, wilson(first, n), second, wilson(second, n))
 
 
+def paired_difference(both: int, only_first: int, only_second: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a difference of two proportions of the same `n` images, first minus second.
+
+    Args:
+        both, only_first, only_second: images that both got right, only the first, only the second.
+        n: number of all images, at least 1.
+
+    Source: method 10 of Newcombe, 1998, Stat. Med. 17:2635,
+    https://doi.org/10.1002/(SICI)1097-0258(19981130)17:22<2635::AID-SIM954>3.0.CO;2-C
+    """
+    neither = n - both - only_first - only_second
+    first, second = (both + only_first) / n, (both + only_second) / n
+    (low1, high1), (low2, high2) = wilson(first, n), wilson(second, n)
+    spread = math.sqrt(first * (1 - first) * second * (1 - second)) * n * n
+    shared = both * neither - only_first * only_second
+    phi = (max(shared - n / 2, 0.0) if shared > 0 else shared) / spread if spread else 0.0  # of the answers
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+
+    value = first - second
+    return value - reach(first - low1, high2 - second), value + reach(high1 - first, second - low2)
+
+
 def difference_interval(
     first: float, first_bounds: tuple[float, float], second: float, second_bounds: tuple[float, float]
 ) -> tuple[float, float]:

@@ -6,9 +6,11 @@ from suite.reporting.document import Section
 from suite.reporting.facts import Facts
 from suite.reporting.sections_accuracy import found, fronts, leaderboard
 from suite.reporting.sections_costs import costs, provenance
+from suite.reporting.sections_explanations import explanations
 from suite.reporting.sections_mistakes import calibration, classes, mistakes
 from suite.reporting.sections_protocol import final, protocol
 from suite.reporting.sections_search import hyperparameters, labels, learning
+from suite.reporting.sections_shift import shift
 
 SECTIONS = (
     protocol,
@@ -20,8 +22,10 @@ SECTIONS = (
     labels,
     hyperparameters,
     mistakes,
+    explanations,
     classes,
     calibration,
+    shift,
     costs,
     provenance,
 )

@@ -16,15 +16,18 @@ SHOWN = 20  # rows of the leaderboard
 COSTS = {  # drawn where known
     "flops": "FLOPs an image",
     "params": "parameters",
+    "trainable": "trained parameters",
     "train_flops": "FLOPs of training",
     "seconds": "time of training",
+    "memory": "peak memory of training",
     "energy": "energy of training",
     "latency": "time for one image",
 }
 
 
 def leaderboard(facts: Facts) -> Section:
-    keys = ("flops", "params", "train_flops", "seconds", "energy", "latency", "tuned")
+    trainable = ["trainable"] * _some_frozen(facts)
+    keys = ("flops", "params", *trainable, "train_flops", "seconds", "energy", "latency", "tuned")
     shown = [r for r in facts.rows if r.state == "finished"][:SHOWN]
     rows = [
         [text(r, key) for key in ("rank", "number", "arm", "accuracy")]
@@ -81,7 +84,8 @@ def _found(one: Gain) -> list[str]:
 
 
 def fronts(facts: Facts) -> Section | None:
-    drawn = [facts.fronts[cost] for cost in COSTS if cost in facts.fronts]
+    hidden = set() if _some_frozen(facts) else {"trainable", "memory"}
+    drawn = [facts.fronts[cost] for cost in COSTS if cost in facts.fronts and cost not in hidden]
     if not drawn:
         return None
     rows = [cells for found in drawn for cells in _front_cells(found)]
@@ -99,6 +103,11 @@ def fronts(facts: Facts) -> Section | None:
     )
     gallery = Gallery([_picture(facts, found) for found in drawn])
     return Section("Accuracy against cost", [gallery, Text(note), Table(head, rows)])
+
+
+def _some_frozen(facts: Facts) -> bool:
+    """Whether some trials train a part of the parameters alone: what is trained is then a cost of its own."""
+    return any(r.trainable != r.params for r in facts.rows if r.state == "finished")
 
 
 def _picture(facts: Facts, found: Front) -> Picture:

@@ -13,8 +13,6 @@ import random
 import warnings
 from functools import lru_cache
 
-from scipy.stats import qmc
-
 from suite.spec import Choice, LogFloat, Params, Range, Space, Value, combinations
 
 
@@ -26,6 +24,8 @@ def point(space: Space, seed: int, number: int) -> Params:
     count = combinations(space)
     if count is not None:
         return _enumerated(space, seed, number, count)
+    from scipy.stats import qmc  # here: it takes a good part of a second, which most commands need not spend
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the points are best in powers of two
         points = qmc.Sobol(len(space), rng=seed)

@@ -108,6 +108,7 @@ def single_arm(
     *,
     head: str | None = None,
     weights: str | None = None,
+    teacher: str | None = None,
     size: int | None = None,
     fit: str | None = None,
     fraction: float = 1.0,
@@ -121,6 +122,7 @@ def single_arm(
         strategy: The `kind` of a strategy.
         head: The `kind` of a head; used with strategy 'head' only.
         weights: Initial weights, as in `Arm.weights`.
+        teacher: A trained model to learn from, as in `Arm.teacher`.
         size: Input size in pixels; None means the backbone's default.
         fit: How pictures of one's own become square, as in `Arm.fit`.
         fraction: Proportion of the training labels used.
@@ -134,7 +136,8 @@ def single_arm(
     if strategy == "head":
         kind["head"] = {"kind": head}
     recipe = default_recipe(strategy, backbone).model_dump()
-    facts = {"backbone": backbone, "strategy": kind, "weights": weights, "size": size, "fit": fit, "fraction": fraction}
+    facts = {"backbone": backbone, "strategy": kind, "weights": weights, "teacher": teacher}
+    facts |= {"size": size, "fit": fit, "fraction": fraction}
     try:
         arm = Arm.model_validate({**facts, "recipe": {**recipe, "precision": precision}})
         return resolved(arm, assignments(settings))

@@ -65,7 +65,13 @@ class Arm(Spec):
         default=(), description="parameters that are tried after the arm's own recipe, as far as they lie in its space"
     )
 
-    added: ClassVar[frozenset[str]] = frozenset({"fit", "first"})
+    teacher: str | None = Field(
+        default=None,
+        description="a trained model to learn from beside the labels (see `Distill`): 'experiment', or a trial; "
+        "None: the labels alone",
+    )
+
+    added: ClassVar[frozenset[str]] = frozenset({"fit", "first", "teacher"})
 
     @model_validator(mode="after")
     def _weights_match_the_strategy(self) -> Arm:
@@ -73,7 +79,16 @@ class Arm(Spec):
             raise ValueError(f"strategy '{self.strategy.kind}' starts from random weights; leave `weights` out")
         if self.strategy.kind not in FROM_RANDOM and self.weights is None:
             raise ValueError(f"strategy '{self.strategy.kind}' needs `weights` to start from")
+        if self.strategy.kind == "int8" and self.teacher is not None:
+            raise ValueError("strategy 'int8' trains nothing, so it cannot learn from a `teacher`")
+        if self.strategy.kind == "head" and self.teacher is not None:
+            raise ValueError("strategy 'head' trains on features, where a `teacher` has no images to look at")
         return self
+
+    @property
+    def pretrained_here(self) -> bool:
+        """Whether the arm needs the experiment's own `pretraining`."""
+        return "experiment" in (self.weights, self.teacher)
 
 
 class Caps(Spec):
@@ -89,7 +104,7 @@ class Caps(Spec):
 
 
 class Pretraining(Spec):
-    """A training that runs once, before the search; arms with weights 'experiment' start from its result."""
+    """A training that runs once, before the search; arms with weights or a teacher 'experiment' use its result."""
 
     dataset: str
     backbone: str
@@ -129,8 +144,9 @@ class Experiment(Spec):
     @model_validator(mode="after")
     def _arms_match_space_and_pretraining(self) -> Experiment:
         for name, arm in self.arms.items():
-            if arm.weights == "experiment" and self.pretraining is None:
-                raise ValueError(f"arm '{name}' starts from weights 'experiment', but there is no `pretraining`")
+            if arm.pretrained_here and self.pretraining is None:
+                what = "starts from weights" if arm.weights == "experiment" else "learns from the teacher"
+                raise ValueError(f"arm '{name}' {what} 'experiment', but there is no `pretraining`")
             for path, choices in {**self.space, **arm.space}.items():
                 for value in _critical_values(choices):
                     try:

@@ -38,11 +38,23 @@ class Augment(Spec):
         return self != Augment()
 
 
+class Distill(Spec):
+    """Learning from the class probabilities of a teacher (Hinton et al., 2015, arXiv:1503.02531). The loss is
+    (1 - weight) times that of the labels, plus weight * temperature^2 times the Kullback-Leibler divergence of the
+    student's probabilities from the teacher's, both at `temperature`.
+
+    It is used where the arm has a teacher.
+    """
+
+    temperature: float = Field(default=2.0, ge=0.1, le=100, description="divides the scores of both before the softmax")
+    weight: Unit = Field(default=0.5, description="share of the teacher in the loss; 1: the labels are not used")
+
+
 class Recipe(Spec):
     """Hyperparameters of one training. The defaults are those of the PyTorch tutorial that this suite started from:
     SGD with learning rate 0.01 and momentum 0.9, batch size 64, two epochs."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"layer_decay", "balance"})
+    added: ClassVar[frozenset[str]] = frozenset({"layer_decay", "balance", "distill"})
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = Field(default=0.01, description="peak learning rate")
@@ -76,6 +88,7 @@ class Recipe(Spec):
         description="uneven classes: draw as many images of each class, or weigh each class alike in the loss",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    distill: Distill = Distill()
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Recipe:
@@ -174,8 +187,49 @@ class Bitfit(Spec):
     kind: Literal["bitfit"] = "bitfit"
 
 
+class Lora(Spec):
+    """Train the classifier and a change of low rank of other layers' weights, which is merged into them at the end (Hu
+    et al., 2021, arXiv:2106.09685)."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=8, ge=1, le=4096)
+    alpha: Positive = Field(default=16.0, description="the change is scaled by alpha / rank")
+    layers: Literal["all", "linear", "conv", "pointwise", "attention"] = Field(
+        default="all",
+        description="which layers: pointwise are linear layers and 1x1 convolutions, attention are those in attention "
+        "modules",
+    )
+    norms: bool = Field(default=True, description="train the affine parameters of the normalisation layers too")
+
+
+class Prune(Spec):
+    """Remove channels of a trained model down to `keep` of its parameters, then train all that is left."""
+
+    kind: Literal["prune"] = "prune"
+    keep: float = Field(default=0.25, gt=0, le=1, description="share of the parameters that stays, at most")
+
+
+class LowRank(Spec):
+    """Factor the linear layers of a trained model before the classifier, then train every parameter."""
+
+    kind: Literal["low-rank"] = "low-rank"
+    rank: float = Field(default=0.25, gt=0, le=1, description="rank of a factored layer as a share of its full rank")
+
+
+class Int8(Spec):
+    """Quantise a trained model to 8-bit integers, with ranges of activations from training images. Nothing is
+    trained."""
+
+    kind: Literal["int8"] = "int8"
+
+
 Strategy = Annotated[
-    Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit, Field(discriminator="kind")
+    Scratch | Pretrain | HeadOnly | Full | LpFt | Partial | NormOnly | Bitfit | Lora | Prune | LowRank | Int8,
+    Field(discriminator="kind"),
 ]
 
 FROM_RANDOM = ("scratch", "pretrain")  # strategies that start from random weights
+
+RESHAPED = ("prune", "low-rank")  # strategies that change the sizes of layers
+
+AS_TRAINED = (*RESHAPED, "int8")  # strategies that compress a model for the classes that it was trained on

@@ -26,6 +26,7 @@ class Cost(Spec):
     images_per_second: float
     peak_memory_bytes: Count
     memory_source: str  # "cuda allocator" or "resident set"
+    file_bytes: Count | None = None  # of the file with the trained weights; None where there is none
     energy_joules: float | None
     energy_source: str  # "nvml", "rapl", "unavailable", "unattributable (...)"
     # Forward passes in float32, timed for up to 5 % of the trial's time or 1 s. None where three passes take longer.

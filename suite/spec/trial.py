@@ -11,7 +11,7 @@ from pydantic import Field
 from suite.spec.base import SCHEMA, Count, Epoch, Name, Spec
 from suite.spec.experiment import Caps
 from suite.spec.preprocess import Preprocess
-from suite.spec.recipe import Recipe, Strategy
+from suite.spec.recipe import RESHAPED, Recipe, Strategy
 from suite.spec.space import Params, canonical_params
 
 
@@ -20,6 +20,17 @@ class Weights(Spec):
 
     source: str = Field(description="'pretrained', or a path (relative ones are below the results directory)")
     sha256: str | None = None  # None for 'pretrained': the record has the hash of the file that was found
+    reshaped: bool = Field(default=False, description="layers have the sizes of the file's tensors, not the backbone's")
+
+    added: ClassVar[frozenset[str]] = frozenset({"reshaped"})
+
+
+class Teacher(Spec):
+    """A trained model whose answers a trial learns from, beside the labels."""
+
+    weights: Weights
+    backbone: str
+    preprocess: Preprocess  # of its input; the student's is converted
 
 
 UNHASHED = ("number", "study", "device", "threads", "caps")  # fields that do not enter the hash in a trial's id
@@ -51,7 +62,9 @@ class Trial(Spec):
     caps: Caps | None = None
     preprocess: Preprocess | None = None  # None in trials of older versions: see `models.preprocessing.of_trial`
 
-    added: ClassVar[frozenset[str]] = frozenset({"preprocess", "stages"})
+    teacher: Teacher | None = None
+
+    added: ClassVar[frozenset[str]] = frozenset({"preprocess", "stages", "teacher"})
 
     @property
     def id(self) -> str:
@@ -59,6 +72,11 @@ class Trial(Spec):
         left_out = {**dict.fromkeys(UNHASHED, True), **self.unhashed()}
         canonical = json.dumps(self.model_dump(mode="json", exclude=left_out), sort_keys=True)
         return f"{self.number:04d}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+
+    @property
+    def reshaped(self) -> bool:
+        """Whether the trained model's layers have other sizes than its backbone's, see `models.shapes`."""
+        return self.strategy.kind in RESHAPED or (self.weights is not None and self.weights.reshaped)
 
     @property
     def canonical_params(self) -> Params:

@@ -134,6 +134,19 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
         sync_directory(path.parent)
 
 
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a log that several processes may write, and flush it to the disk. Raises OSError."""
+    # The first line feed ends a line that another writer may have left torn; readers skip an empty line.
+    data = f"\n{text}\n".encode()
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        if os.write(handle, data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def remove_leftovers(directory: Path, *names: str) -> None:
     """Remove the temporary files of `write_atomic` calls that were killed. For the files' one writer only."""
     for name in names:

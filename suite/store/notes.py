@@ -7,8 +7,6 @@ do not parse are left out.
 
 from __future__ import annotations
 
-import errno
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,7 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from suite.errors import InputError, printable
 from suite.spec.base import Spec, Timestamp, first_error
-from suite.store.files import read_bytes
+from suite.store.files import append_line, read_bytes
 from suite.store.study import StudyDir
 
 NOTES_FILE = "notes.jsonl"
@@ -86,16 +84,7 @@ def write_note(study: StudyDir, trial: str = STUDY, **fields: object) -> None:
     Raises InputError for a text or tag that cannot be kept, and OSError.
     """
     change = _change(time=time.time(), trial=trial, **fields)
-    # The first line feed ends a line that another writer may have left torn; an empty line is no change.
-    data = f"\n{change.model_dump_json(exclude_defaults=True)}\n".encode()
-    path = study.path / NOTES_FILE
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        if os.write(handle, data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    append_line(study.path / NOTES_FILE, change.model_dump_json(exclude_defaults=True))
 
 
 def replace_note(study: StudyDir, trial: str, before: Note, after: Note) -> None:

@@ -15,6 +15,9 @@ stop.request                anyone           exists: the controller is asked to 
                                              Removed by the controller when it begins and when it ends.
 notes.jsonl                 anyone           notes, tags and archive marks: one change a line, appended with one
                                              `write`; see `notes`.
+shift.jsonl                 `evaluate`       accuracy on corrupted pictures: one measurement of one trial a line,
+                                             appended with one `write`; see `ranking.shift`.
+exports.jsonl               anyone           figures of the formats that trials were exported to; see `exports`.
 controller.lock             controller       locked while a controller is at work; names it, for messages. Stays.
 trials/<id>/                see `trial`      one directory for each trial.
 final/                      `evaluate`       the final evaluation: trainings in the layout of a study, without a search;

@@ -18,6 +18,8 @@ checkpoint.json             trial       which of the two is the newest, with SHA
 best.safetensors            trial       of a finished trial: the weights after the epoch with the best accuracy on
                                         validation.
 validation.json             trial       of a finished trial: how it errs on the validation images.
+explanations.json           `explain`   of a finished trial, after it: `spec.Explanations` of its worst mistakes, or of
+                                        pictures that a user has chosen. Replaced by renaming.
 stop.request                anyone      a user asks that the trial ends at its next evaluation, as pruned; holds why.
 SHA256SUMS                  trial       SHA-256 of the files above that stay, and of result.json, for `sha256sum -c`.
 result.json                 trial       `spec.Record`. Written last: it is the commit marker, which makes a trial
@@ -59,6 +61,7 @@ BEST = "best.safetensors"
 SUMS = "SHA256SUMS"
 RESULT = "result.json"
 STOP = "stop.request"
+EXPLANATIONS = "explanations.json"
 
 # waiting: no attempt has begun. running: an attempt has begun, and its log tells of no end; its process may be dead.
 # stopped: ended on request, to be resumed. paused: a short training is over, and the search has not decided yet. The

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,16 @@ from suite.training.loop import fit, steps_per_epoch, total_steps, training_loop
 from suite.training.measuring import announced
 from suite.training.record import Account, AttemptName, started_event
 from suite.training.setup import Loaded, Setup
-from suite.training.state import Diverged, Step, Training, begin, restore, state_numbers, state_tensors
+from suite.training.state import (
+    Diverged,
+    Step,
+    Training,
+    begin,
+    load_trained_state,
+    restore,
+    state_numbers,
+    state_tensors,
+)
 
 LATENCY = Measuring(what="its latency")
 
@@ -163,6 +172,7 @@ def train_with_checkpoints(
             "take a smaller batch or a larger fraction."
         )
     training = begin(model, recipe, setup.device, dtype)
+    training.teacher = setup.teacher
     if setup.saved is not None:
         restore(training, setup.saved.tensors, setup.saved.numbers)
     account.tally = training.tally
@@ -185,11 +195,11 @@ def train_with_checkpoints(
             why = "is not good enough for the pruner" if asked is None else f"stopped: {asked}"
             raise TrialPruned(f"{event.accuracy:.4f} on validation after epoch {event.epoch:g} {why}")
         if verdict == "stop" or time.monotonic() - saved_at > interval:
-            yield _save(account, attempt, training)
+            yield _save(setup, account, attempt, training)
             saved_at = time.monotonic()
         if verdict == "stop":
             raise TrialStopped
-    model.load_state_dict(training.best_state)
+    load_trained_state(model, training.best_state)
     model.eval()
     return training
 
@@ -200,9 +210,11 @@ def _check_finite(event: Progress | Evaluated) -> None:
         raise Diverged(f"the validation loss is no finite number after epoch {event.epoch:g}")
 
 
-def _save(account: Account, attempt: Attempt, training: Training) -> Checkpointed:
+def _save(setup: Setup, account: Account, attempt: Attempt, training: Training) -> Checkpointed:
     attempt.check_owner()
-    here = {"precision": device.name_of(training.dtype), "stage": attempt.stage}
+    here: dict[str, Any] = {"precision": device.name_of(training.dtype), "stage": attempt.stage}
+    if setup.weights is not None:
+        here["weights"] = setup.weights.sha256
     numbers = {**state_numbers(training), **account.spent(), **here}
     digest = checkpoint.save(attempt.directory.path, state_tensors(training), numbers)
     return Checkpointed(step=training.tally.step, sha256=digest)

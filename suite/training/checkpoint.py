@@ -102,6 +102,11 @@ def load(directory: Path) -> Saved | None:
     return None
 
 
+def model_state(saved: Saved) -> dict[str, Tensor]:
+    """The state dict of the model, as `training.state` puts it into the tensors of a checkpoint."""
+    return {name.removeprefix("model."): value for name, value in saved.tensors.items() if name.startswith("model.")}
+
+
 def passed(directory: Path) -> list[tuple[float, float]]:
     """(epochs, accuracy) of the complete short trainings that came before the saved state; none without one."""
     saved = load(directory)

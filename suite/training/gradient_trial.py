@@ -6,7 +6,7 @@ import torch
 
 from suite.hardware.device import precision
 from suite.hardware.flops import count
-from suite.models import classifiers, heads
+from suite.models import classifiers, heads, lora
 from suite.models.preprocessing import evaluation_preparer
 from suite.spec import HeadOnly, LpFt, Progress, Recipe
 from suite.training.attempt import (
@@ -30,7 +30,7 @@ from suite.training.state import Diverged, begin
 def gradient_trial(setup: Setup, account: Account, attempt: Attempt) -> Events[Trained]:
     """Train `setup.model` with the trial's strategy and recipe. Raises TrialPruned, TrialStopped and Diverged."""
     trial, model, where = setup.trial, setup.model, setup.device
-    yield from check_caps(setup, account, attempt, model)
+    yield from check_caps(setup, account, attempt, lora.merged(model))
     if isinstance(trial.strategy, LpFt) and setup.saved is None:
         yield from _linear_probe(setup, account, trial.strategy)
     training = yield from train_with_checkpoints(
@@ -43,12 +43,12 @@ def gradient_trial(setup: Setup, account: Account, attempt: Attempt) -> Events[T
         dtype=setup.precision,
         keep_frozen=setup.keep_frozen,
     )
-    accuracy, logits = best_accuracy(training), training.best_logits
+    accuracy, logits, whole = best_accuracy(training), training.best_logits, lora.merged(model)
     if setup.precision != torch.float32 and not attempt.short:  # an exported model answers in float32
         prepare = evaluation_preparer(setup.expects, where)
-        scores = evaluate(model, setup.images.validation, prepare, where, torch.float32)
+        scores = evaluate(whole, setup.images.validation, prepare, where, torch.float32)
         accuracy, logits = scores.accuracy, scores.logits
-    return Trained(model, model, logits, accuracy)
+    return Trained(whole, whole, logits, accuracy)
 
 
 def _linear_probe(setup: Setup, account: Account, strategy: LpFt) -> Events[None]:

@@ -23,8 +23,8 @@ from suite.training import cuda_graphs
 from suite.training.augment import Prepare
 from suite.training.evaluation import Examples, Scores, evaluate
 from suite.training.optimizer import learning_rate, set_rate
-from suite.training.state import Diverged, Step, Training, updated_tensors
-from suite.training.targets import Batch, balanced_order, class_weights, mean_loss
+from suite.training.state import Diverged, Step, Training, trained_state, updated_tensors
+from suite.training.targets import Batch, balanced_order, class_weights, distilled, mean_loss
 
 PROGRESS_SECONDS = 0.5  # between two Progress events; a verdict takes effect at the next event
 
@@ -185,7 +185,7 @@ def _evaluated(training: Training, epoch: float, scores: Scores) -> Evaluated:
     tally = training.tally
     if tally.note(epoch, scores):
         training.best_logits = scores.logits
-        training.best_state = {k: v.detach().clone() for k, v in training.evaluated_model.state_dict().items()}
+        training.best_state = {k: v.detach().clone() for k, v in trained_state(training.evaluated_model).items()}
     return Evaluated(
         step=tally.step,
         epoch=epoch,
@@ -215,12 +215,22 @@ def run_step(step: Step, *, graphed: bool = True) -> None:
         step.note(_update(training, recipe, batch))
 
 
+def _answers(training: Training, inputs: Tensor) -> Tensor:
+    """The teacher's scores for what the student sees, in the precision of the training."""
+    assert training.teacher is not None
+    with torch.inference_mode(), torch.autocast(training.device.type, training.dtype, training.dtype != torch.float32):
+        scores = training.teacher(inputs)
+    return scores.clone()  # of inference mode, autograd saves copies alone
+
+
 def _update(training: Training, recipe: Recipe, batch: Batch) -> Tensor:
     """Forward pass, backward pass, optimiser update. Returns the mean loss, detached. Never waits for the device."""
     scaler = training.scaler
     with torch.autocast(training.device.type, training.dtype, enabled=training.dtype != torch.float32):
         logits = training.model(batch[0])
     loss = mean_loss(logits, batch[1:], recipe.label_smoothing)
+    if training.teacher is not None:
+        loss = distilled(loss, logits, _answers(training, batch[0]), recipe.distill)
     training.optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()
     if recipe.clip_norm:

@@ -44,6 +44,7 @@ class Account:
     clock: WallClock
     meter: Meter
     counted: Counted
+    teacher_flops: int = 0  # of the teacher's forward pass of an image
     tally: Tally = field(default_factory=Tally)
     setup_seconds: float = 0.0
     setup_flops: int = 0
@@ -95,6 +96,7 @@ class Outcome:
     artifact_sha256: str | None = None  # of best.safetensors; None where the trial has not finished
     accuracy_fp32: float | None = None
     balanced_accuracy: float | None = None
+    file_bytes: int | None = None  # of best.safetensors
 
 
 def started_event(attempt: str, account: Account, steps: int) -> Started:
@@ -161,7 +163,7 @@ def build_record(
     )
 
 
-def cost_of(account: Account, latencies: Latencies, *, together: bool) -> Cost:
+def cost_of(account: Account, outcome: Outcome, *, together: bool) -> Cost:
     """The cost of a trial. With `together`, trials trained at the same time share the process's memory and energy."""
     counted, tally = account.counted, account.tally
     seconds, images = account.trained_seconds + tally.seconds, account.trained_images + tally.images
@@ -174,7 +176,7 @@ def cost_of(account: Account, latencies: Latencies, *, together: bool) -> Cost:
         parameters=counted.parameters,
         trainable=counted.trainable,
         forward_flops=counted.forward_flops,
-        training_flops=counted.training_flops * images,
+        training_flops=(counted.training_flops + account.teacher_flops) * images,
         setup_flops=account.setup_flops,
         wall_seconds=account.clock.seconds(),
         train_seconds=seconds,
@@ -182,11 +184,12 @@ def cost_of(account: Account, latencies: Latencies, *, together: bool) -> Cost:
         images_per_second=images / seconds if seconds > 0 else 0.0,
         peak_memory_bytes=peak,
         memory_source=memory_source,
+        file_bytes=outcome.file_bytes,
         energy_joules=joules,
         energy_source=energy_source,
-        latency_seconds=latencies.one,
-        latency_256_seconds=latencies.batch_256,
-        latency_source=latencies.source,
+        latency_seconds=outcome.latencies.one,
+        latency_256_seconds=outcome.latencies.batch_256,
+        latency_source=outcome.latencies.source,
     )
 
 

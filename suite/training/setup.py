@@ -21,7 +21,8 @@ from suite.models.assembly import Assembled
 from suite.models.preprocessing import of_trial
 from suite.models.pretrained import Provenance as WeightsProvenance
 from suite.models.streaming import on_device
-from suite.spec import Arm, HeadOnly, Measuring, Preprocess, Trial, View
+from suite.models.teacher import Teacher, load_teacher
+from suite.spec import Arm, HeadOnly, Int8, Measuring, Preprocess, Trial, View
 from suite.training import checkpoint
 from suite.training.checkpoint import Saved
 from suite.training.evaluation import Examples
@@ -64,6 +65,7 @@ class Setup:
     model: nn.Module  # the backbone with its initial weights, on `device`
     expects: Preprocess
     weights: WeightsProvenance | None  # None: random weights
+    teacher: Teacher | None  # on `device`
     precision: torch.dtype  # of autocast: for training, or for extracting the features that a head is trained on
     keep_frozen: Callable[[nn.Module], None] | None  # puts frozen norm layers into evaluation mode
     saved: Saved | None  # where an earlier attempt at this training stopped
@@ -82,7 +84,7 @@ def views(trial: Trial) -> tuple[View | None, View | None]:
 
 def crops_at_random(training: Trial | Arm) -> bool:
     """Whether training images are random crops, which are taken from larger pictures than those that are evaluated."""
-    return not isinstance(training.strategy, HeadOnly) and training.recipe.augment.crop > 0
+    return not isinstance(training.strategy, HeadOnly | Int8) and training.recipe.augment.crop > 0
 
 
 def load_images(trial: Trial, where: torch.device) -> Loaded:
@@ -110,17 +112,28 @@ def set_up(
     memory.keep_memory()
     torch.manual_seed(trial.seed)
     expects = of_trial(trial, images.info)
-    assembled = assembly.assemble(trial, expects, len(images.info.classes), results)
-    model, saved = assembled.model.to(where), checkpoint.load(directory)
+    saved = checkpoint.load(directory)
     earlier = saved.numbers if saved is not None else {}
     if saved is not None and (saved.numbers.get("stage", 0) != stage or "tally" not in saved.numbers):
         saved = None  # of a shorter training: this one begins anew
+    state = None if saved is None else checkpoint.model_state(saved)
+    assembled = assembly.assemble(trial, expects, len(images.info.classes), results, state)
+    used = assembled.provenance.sha256 if assembled.provenance is not None else None
+    if saved is not None and saved.numbers.get("weights", used) != used:  # the frozen weights, which it leaves out
+        saved = None
+        assembled = assembly.assemble(trial, expects, len(images.info.classes), results)
+    model = assembled.model.to(where)
+    teacher = None
+    if trial.teacher is not None:
+        teacher = memory.channels_last(
+            load_teacher(trial.teacher, expects, len(images.info.classes), results).to(where)
+        )
     keep_frozen = None
-    if isinstance(trial.strategy, HeadOnly):
+    if isinstance(trial.strategy, HeadOnly | Int8):
         model.requires_grad_(False)
         precision = device.precision(trial.recipe.precision, where, model, training=False)
     else:
-        keep_frozen = strategies.freeze(trial.strategy, model)
+        keep_frozen = strategies.freeze(trial.strategy, model, trial.seed)
         precision = yield from _training_precision(trial, where, assembled, len(images.train), earlier)
     return Setup(
         trial=trial,
@@ -129,6 +142,7 @@ def set_up(
         model=model,
         expects=assembled.expects,
         weights=assembled.provenance,
+        teacher=teacher,
         precision=precision,
         keep_frozen=keep_frozen,
         saved=saved,

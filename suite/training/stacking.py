@@ -35,12 +35,17 @@ from suite.training.targets import Batch, image_losses
 def stack_key(step: Step) -> Hashable:
     """A key that is equal for the steps of trainings that one stack can hold; None if this one cannot be stacked.
 
-    Not stacked are float16, whose loss scaling is decided per training on the host, and architectures that would not
-    train as they do alone: batch norm updates its statistics in place, and dropout draws from the global generator.
+    Not stacked are float16, whose loss scaling is decided per training on the host, trainings with a teacher, and
+    architectures that would not train as they do alone: batch norm updates its statistics in place, and dropout draws
+    from the global generator.
     """
     training, inputs = step.training, step.source.inputs
     unsuitable = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    if training.dtype == torch.float16 or any(isinstance(m, unsuitable) for m in training.model.modules()):
+    if (
+        training.dtype == torch.float16
+        or training.teacher is not None
+        or any(isinstance(m, unsuitable) for m in training.model.modules())
+    ):
         return None
     trained = tuple(name for name, p in training.model.named_parameters() if p.requires_grad)
     # These four may differ between the members of a stack: they only decide each step's rate and momentum.

@@ -65,8 +65,9 @@ class Training:
     tally: Tally = field(default_factory=Tally)
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))  # since the last Progress, on the device
     losses: int = 0  # number of steps in `loss_sum`
+    teacher: nn.Module | None = None  # from the student's inputs to class scores; learns nothing
     recorded: cuda_graphs.Recorded | None = None  # a step as a CUDA graph
-    best_state: dict[str, Tensor] = field(default_factory=dict)  # weights of the best evaluation; empty before it
+    best_state: dict[str, Tensor] = field(default_factory=dict)  # `trained_state` at the best evaluation; empty before
     best_logits: Tensor = field(default_factory=lambda: torch.empty(0))  # its validation scores (N, classes), CPU
 
     @property
@@ -134,6 +135,19 @@ def begin(model: nn.Module, recipe: Recipe, device: torch.device, dtype: torch.d
     return training
 
 
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of `model` without its frozen parameters, which a later process has from its initial weights."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+
+
+def load_trained_state(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load what `trained_state` gives, or a whole state dict. Raises RuntimeError where it does not fit the model."""
+    missing, unknown = model.load_state_dict(tensors, strict=False)
+    if lost := [*unknown, *(name for name in missing if name in trained_state(model))]:
+        raise RuntimeError(f"the saved state does not fit the model: {lost[0]} and {len(lost) - 1} more")
+
+
 def updated_tensors(training: Training) -> list[Tensor]:
     """All tensors that an optimiser step changes."""
     moments = [v for s in training.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
@@ -142,11 +156,11 @@ def updated_tensors(training: Training) -> list[Tensor]:
 
 def state_tensors(training: Training) -> dict[str, Tensor]:
     """All tensors that a later process needs to continue bit for bit, on the CPU."""
-    tensors = {f"model.{k}": v for k, v in training.model.state_dict().items()}
+    tensors = {f"model.{k}": v for k, v in trained_state(training.model).items()}
     for index, entries in training.optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{k}": v for k, v in entries.items() if isinstance(v, Tensor)})
     if training.ema is not None:
-        tensors.update({f"ema.{k}": v for k, v in training.ema.state_dict().items()})
+        tensors.update({f"ema.{k}": v for k, v in trained_state(training.ema).items()})
     tensors.update({f"best.{k}": v for k, v in training.best_state.items()})
     if len(training.best_logits):
         tensors["best_logits"] = training.best_logits
@@ -167,7 +181,7 @@ def restore(training: Training, tensors: dict[str, Tensor], numbers: dict[str, A
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    training.model.load_state_dict(part("model."))
+    load_trained_state(training.model, part("model."))
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, Tensor]] = {}
     for key, value in part("optimizer.").items():
@@ -180,7 +194,7 @@ def restore(training: Training, tensors: dict[str, Tensor], numbers: dict[str, A
         {"state": entries, "param_groups": training.optimizer.state_dict()["param_groups"]}
     )
     if training.ema is not None:
-        training.ema.load_state_dict(part("ema."))
+        load_trained_state(training.ema, part("ema."))
     training.best_state = {k: v.to(training.device) for k, v in part("best.").items()}
     torch.set_rng_state(tensors["rng.cpu"])
     if training.device.type == "cuda" and "rng.cuda" in tensors:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
-from suite.spec import Augment
+from suite.spec import Augment, Distill
 from suite.training.evaluation import at_least_float32
 
 Batch = tuple[Tensor, ...]
@@ -64,6 +63,8 @@ def _beta(uniform: Tensor, alpha: float) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _quantiles(alpha: float, device: torch.device) -> Tensor:
+    from scipy.special import betaincinv  # here, since few recipes need it and every worker would import it
+
     levels = torch.linspace(0, 1, KNOTS, dtype=torch.float64)
     return torch.from_numpy(betaincinv(alpha, alpha, levels.numpy())).float().to(device)
 
@@ -107,6 +108,13 @@ def mean_loss(scores: Tensor, targets: Batch, smoothing: float) -> Tensor:
     if len(targets) == 1:
         return F.cross_entropy(at_least_float32(scores), targets[0], label_smoothing=smoothing)
     return image_losses(scores, targets, smoothing).mean()
+
+
+def distilled(loss: Tensor, scores: Tensor, answers: Tensor, settings: Distill) -> Tensor:
+    """The loss of the labels, with the teacher's part as `settings` say; scores and answers are (B, classes)."""
+    student, teacher = (F.log_softmax(at_least_float32(s) / settings.temperature, 1) for s in (scores, answers))
+    apart = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return torch.lerp(loss, settings.temperature**2 * apart, settings.weight)
 
 
 def image_losses(scores: Tensor, targets: Batch, smoothing: float) -> Tensor:

@@ -25,7 +25,21 @@ from suite.hardware.energy import Meter
 from suite.hardware.flops import count
 from suite.hardware.latency import LEAST_SECONDS, measure
 from suite.hardware.load import Gauge
-from suite.spec import Event, Failed, Finished, HeadOnly, Paused, Progress, Pruned, Record, Stopped, Trial, Verdict
+from suite.models import lora
+from suite.spec import (
+    Event,
+    Failed,
+    Finished,
+    HeadOnly,
+    Int8,
+    Paused,
+    Progress,
+    Pruned,
+    Record,
+    Stopped,
+    Trial,
+    Verdict,
+)
 from suite.store.events import EventWriter
 from suite.store.files import DISK_FAULTS, disk_fault, write_atomic
 from suite.store.trial import Overtaken, TrialDir
@@ -33,6 +47,7 @@ from suite.training import checkpoint
 from suite.training.attempt import LATENCY, Attempt, Events, Trained, TrialPruned, TrialStopped
 from suite.training.gradient_trial import gradient_trial
 from suite.training.head_trial import head_trial
+from suite.training.int8_trial import int8_trial
 from suite.training.measuring import announced
 from suite.training.mistakes import balanced_accuracy, find_mistakes
 from suite.training.record import Account, Outcome, WallClock, build_record, cost_of, provenance
@@ -90,7 +105,8 @@ def _run(attempt: Attempt, writer: EventWriter, rungs: list[tuple[float, float]]
         validation_images = len(images.validation)
         work = set_up(trial, images, where, attempt.results, attempt.directory.path, attempt.stage)
         setup = yield from _relay(work, clock, meter, writer, together=attempt.together)
-        account = Account(clock, meter, count(setup.model, setup.expects.shape))
+        counted = lora.counted(setup.model, setup.expects.shape, trial.recipe.batch_size)
+        account = Account(clock, meter, counted, teacher_flops=_teacher_flops(setup))
         if setup.earlier:
             account.resume(setup.earlier)
     except Exception as error:
@@ -110,11 +126,17 @@ def _run(attempt: Attempt, writer: EventWriter, rungs: list[tuple[float, float]]
     yield from _train(setup, account, attempt, writer)
 
 
+def _teacher_flops(setup: Setup) -> int:
+    return 0 if setup.teacher is None else count(setup.teacher, setup.expects.shape).forward_flops
+
+
 def _train(setup: Setup, account: Account, attempt: Attempt, writer: EventWriter) -> Events[None]:
     """Train, and commit the result before the event that tells of it."""
     strategy = setup.trial.strategy
     if isinstance(strategy, HeadOnly):
         work = head_trial(setup, account, attempt, strategy)
+    elif isinstance(strategy, Int8):
+        work = int8_trial(setup, account, attempt)
     else:
         work = gradient_trial(setup, account, attempt)
     try:
@@ -147,7 +169,7 @@ def _record(setup: Setup, account: Account, attempt: Attempt, outcome: Outcome) 
         began=account.clock.began,
         provenance=provenance(setup.trial, attempt.command, setup.device, precision, setup.weights),
         tally=account.tally,
-        cost=cost_of(account, outcome.latencies, together=attempt.together),
+        cost=cost_of(account, outcome, together=attempt.together),
         images=len(setup.images.validation),
         rungs=account.rungs,
     )
@@ -215,6 +237,7 @@ def _finish(setup: Setup, account: Account, attempt: Attempt, trained: Trained) 
         artifact_sha256=sha256,
         accuracy_fp32=trained.accuracy,
         balanced_accuracy=balanced_accuracy(mistakes.confusion),
+        file_bytes=directory.best.stat().st_size,
     )
 
 

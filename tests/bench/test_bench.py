@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import torch
 
 from suite.bench import baselines, searches, spin, training
 from suite.bench.registry import BENCHMARKS, bench
+from suite.data.datasets import search_splits
+from suite.data.splits import split_indices
 from suite.errors import InputError
 from suite.store.files import cache_dir
 
@@ -53,6 +56,8 @@ def test_the_registry_imports_no_torch() -> None:
 @pytest.mark.slow
 def test_the_same_net_learns_as_well_in_both_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "IMAGES", 1920)
+    monkeypatch.setattr(training, "search_splits", partial(search_splits, limit=1920))
+    monkeypatch.setattr(training, "split_indices", lambda labels: (rows[:1920] for rows in split_indices(labels)))
     found = figures(training.train())
     assert found["train.ratio"] > 0 and math.isfinite(found["train.ratio"])
     assert found["train.plain_accuracy"] > 0.8 and found["train.ours_accuracy"] > 0.8
@@ -68,7 +73,7 @@ def test_features_and_roofline_count_what_they_did() -> None:
 @pytest.mark.slow
 def test_heads_are_searched_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cache_dir()
-    found = figures(searches.head_sweep(trials=3, epochs=2, size=32, limit=200))
+    found = figures(searches.head_sweep(trials=3, epochs=2, size=32, limit=200, steps=5))
     assert cache_dir() == before
     for side in ("solo", "population"):
         seconds = found[f"head-sweep.{side}"]

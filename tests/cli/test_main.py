@@ -19,11 +19,12 @@ import psutil
 import pytest
 import torch
 from PIL import Image, ImageOps
+from typer.testing import CliRunner
 
-from suite.cli.main import main
+from suite.cli.main import app, main
 from suite.data.datasets import search_splits
-from suite.export import predict
 from suite.export.card import read_card
+from suite.export.loading import load
 from suite.store.events import EventReader
 from suite.store.study import StudyDir
 
@@ -55,6 +56,18 @@ def test_help_loads_nothing_heavy() -> None:
     for command, text in zip(COMMANDS, done.stdout.split("---\n")[1:], strict=True):
         assert "Usage" in text, command
         assert "Example" in text or command in ("", "data"), command
+
+
+@pytest.mark.parametrize("group", [[], ["data"]])
+def test_no_summary_of_a_command_is_cut(group: list[str]) -> None:
+    listing = CliRunner().invoke(app, [*group, "--help"], terminal_width=80).output
+    assert "..." not in listing.partition("Commands:")[2]
+    plain = " ".join(listing.split())
+    known = app if not group else next(one.typer_instance for one in app.registered_groups if one.name == "data")
+    assert known is not None
+    for one in known.registered_commands:
+        summary = " ".join(str(getattr(one.callback, "__doc__", "")).split("\n\n")[0].split())
+        assert summary.partition(". ")[0].rstrip(".") in plain
 
 
 def test_looking_at_results_needs_no_torch(tmp_path: Path) -> None:
@@ -106,6 +119,12 @@ BAD = [
     (["export", "--to", "m"], "no studies"),
     (["predict", "nowhere", "x.png"], "no exported model"),
     (["stop", "none"], "no study"),
+    (["evaluate", "none", "--shift"], "no study 'none'"),
+    (["evaluate", "./none", "--shift"], "no exported model"),
+    (["evaluate", "none", "--shift", "--final"], "--final and --shift"),
+    (["evaluate", "none", "--test"], "go with --shift"),
+    (["evaluate", "none", "--final", "--limit", "50"], "go with --shift"),
+    (["evaluate", "none", "--shift", "--test", "--limit", "50"], "all test images"),
     (["data", "fetch", "nmist"], "mnist"),
     (["data", "import", "/nowhere", "--as", "mnist"], "no folder"),
     (["bogus"], "bogus"),
@@ -261,7 +280,7 @@ def test_from_pretraining_to_a_prediction(suite: Suite, tmp_path: Path) -> None:
     assert odd.returncode == 0, odd.stderr
     assert "\x1b" not in odd.stdout
     assert read_card(tmp_path / "a\x1b[31mb\nü").backbone == "cnn"
-    model = predict.load(tmp_path / "models" / "base")
+    model = load(tmp_path / "models" / "base")
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert oct((tmp_path / "models/base/model.safetensors").stat().st_mode)[-3:] == "644"
 

@@ -128,12 +128,22 @@ def test_weights_of_a_training_from_random_weights_are_refused(run: Run) -> None
 @pytest.mark.parametrize("changes", [(), ("--set", "recipe.lr=0.3"), ("--set", "lr=0.3")])
 def test_a_value_that_is_set_is_no_longer_searched(run: Run, changes: tuple[str, ...]) -> None:
     """`--set recipe.lr=...` left "lr" in the search space, and the search replaced the value."""
-    code, out, errors = run("sweep", "mnist", "--dry-run", *changes)
+    code, out, errors = run("sweep", "mnist", "--dry-run", "--json", *changes)
     assert code == 0, errors
     space = re.search(r'\n  "space": \{(.*?)\n  \}', out, re.DOTALL)
     assert space
     assert ('"lr"' in space[1]) == (not changes)
     assert out.count('"lr": 0.3') == (4 if changes else 0)
+
+
+def test_a_dry_run_says_in_a_few_lines_what_would_run(run: Run) -> None:
+    code, out, errors = run("sweep", "mnist", "--dry-run", "--trials", "6", "--set", "epochs=3", "--max-params", "1e6")
+    assert code == 0, errors
+    lines = out.splitlines()
+    assert len(lines) <= 12 and lines[0].startswith("Study mnist would run 6 trials on mnist;")
+    for name, trials in {"cnn-scratch": 2, "cnn-head": 2, "lite0-head": 1, "lite0-partial": 1}.items():
+        assert any(line.split()[:3] == [name, str(trials), "x"] for line in lines), name
+    assert "lr 0.001 to 0.3 (log)" in out and "caps: params=1000000" in out and "cnn is pretrained on mnist" in out
 
 
 def test_two_spellings_on_one_command_line_are_refused(run: Run) -> None:

@@ -41,7 +41,7 @@ def test_a_few_pictures_are_enough(suite: Command, photos: Path) -> None:
     facts = json.loads(trial.read_text())
     assert facts["dataset"] == f"folder:{photos}"
     assert facts["recipe"]["batch_size"] == 4
-    given = suite("pretrain", "--dataset", "folder:photos", "--set", "batch_size=8", "--dry-run")
+    given = suite("pretrain", "--dataset", "folder:photos", "--set", "batch_size=8", "--dry-run", "--json")
     assert json.loads(given.stdout)["arms"]["pretrain"]["recipe"]["batch_size"] == 8
     assert facts["preprocess"]["stored"] == facts["preprocess"]["size"] == 40
 

@@ -42,6 +42,7 @@ BESIDE = {
     "rerun": ["none"],
     "export": ["small"],
     "predict": ["model", "digit.png", "--quiet"],
+    "explain": ["model", "digit.png", "--quiet", "--method", "saliency", "--nearest", "0"],
     "data import": ["--as", "mnist"],
     "data sample": ["mnist", "--index", "0"],
 }
@@ -387,7 +388,7 @@ def test_json_is_json_in_every_encoding(
     looks: list[tuple[list[str], Callable[[Any], str]]] = [
         (["data", "cache", "--json"], lambda found: found["folder"]),
         (
-            ["sweep", "tutorial", "--dataset", dataset, "--set", "batch_size=4", "--dry-run"],
+            ["sweep", "tutorial", "--dataset", dataset, "--set", "batch_size=4", "--dry-run", "--json"],
             lambda found: found["dataset"],
         ),
     ]

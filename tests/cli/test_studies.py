@@ -45,7 +45,7 @@ def test_reasons_of_failed_trials_are_said_by_cause(tmp_path: Path, capsys: pyte
 
 
 def test_arms_without_trials_are_named(suite: Suite) -> None:
-    done = suite("sweep", "--trials", "2", "--dry-run", "--quiet")
+    done = suite("sweep", "--trials", "2", "--dry-run", "--quiet", "--json")
     assert done.returncode == 0
     arms = list(json.loads(done.stdout)["arms"])
     assert f"none for {', '.join(arms[2:])}." in done.stderr and f"--trials {len(arms)}" in done.stderr

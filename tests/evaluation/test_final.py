@@ -343,6 +343,24 @@ def test_damaged_weights_are_refused(small: Any, tmp_path: Path) -> None:
         weights_of(source, results)
 
 
+def test_missing_starting_weights_are_found_before_anything_is_trained(small: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    study = StudyDir(results, "small")
+    (path,) = results.glob("pretrain-*/trials/*/best.safetensors")
+    sound = path.read_bytes()
+    path.unlink()
+    with pytest.raises(InputError, match=r"best\.safetensors .* Put them back"):  # a head needs them in any case
+        evaluation_final.plan(results, study, top=1, seeds=2, place="cpu")
+    path.write_bytes(sound[:-1] + b"?")
+    with pytest.raises(InputError, match="SHA-256 differs"):
+        evaluation_final.plan(results, study, top=1, seeds=2, place="cpu")
+    path.write_bytes(sound)
+    shutil.rmtree(study.path / "final")
+    assert evaluation_final.plan(results, study, top=1, seeds=2, place="cpu").trials
+    assert not (study.path / "final").exists()
+
+
 def test_a_stopped_evaluation_reads_nothing_and_goes_on(small: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(small.results, results, ignore=shutil.ignore_patterns("final"))

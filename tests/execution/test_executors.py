@@ -32,7 +32,7 @@ Submit = Callable[..., Job]
 
 
 @pytest.fixture(scope="module")
-def make(lasting_cluster) -> Iterator[Make]:
+def make(lasting_cluster, cheap_workers) -> Iterator[Make]:
     """Makes executors by kind. Those on Ray share a cluster of this machine."""
     environment = pytest.MonkeyPatch()
     made: list[Executor] = []

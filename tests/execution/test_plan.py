@@ -44,7 +44,7 @@ def arms(backbone: str, batch_size: int, strategy: dict[str, object]) -> dict[st
     }
 
 
-REFUSED = [{"kind": "scratch"}, {"kind": "full"}, {"kind": "norm-only"}, {"kind": "bitfit"}, {"kind": "lp-ft"}]
+REFUSED = [{"kind": kind} for kind in ("scratch", "full", "norm-only", "bitfit", "lp-ft", "lora")]
 
 
 @pytest.mark.parametrize("strategy", REFUSED, ids=lambda strategy: strategy["kind"])
@@ -68,7 +68,11 @@ def test_batches_of_one_train_a_network_without_batch_norm(made: Callable[..., E
     check(plan, tmp_path, Options(device="cpu"))
 
 
-@pytest.mark.parametrize("strategy", [{"kind": "head"}, {"kind": "partial", "blocks": 1}], ids=lambda s: s["kind"])
+@pytest.mark.parametrize(
+    "strategy",
+    [{"kind": "head"}, {"kind": "partial", "blocks": 1}, {"kind": "lora", "norms": False}],
+    ids=lambda s: s["kind"],
+)
 def test_batches_of_one_train_what_leaves_batch_norm_frozen(
     made: Callable[..., Experiment], tmp_path: Path, strategy: dict[str, object]
 ) -> None:

@@ -103,7 +103,7 @@ shutdown = ray.shutdown
 
 
 def slow_shutdown():
-    time.sleep(6)
+    time.sleep(4)
     shutdown()
 
 
@@ -111,7 +111,7 @@ ray.shutdown = slow_shutdown
 first = Cluster(1, NO_LIMITS, "cpu", Path(sys.argv[1]))
 first.close()
 second = Cluster(1, NO_LIMITS, "cpu", Path(sys.argv[1]))
-time.sleep(8)
+time.sleep(5)
 print(ray.is_initialized(), ray.get(ray.remote(lambda: 7).remote()))
 second.close()
 """

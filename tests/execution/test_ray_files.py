@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from suite.execution.job import Job
-from suite.execution.ray_files import Mirror, NodeDirectory, files_for_node
+from suite.execution.ray_files import Mirror, NodeDirectory, files_for_node, weights_files
 from suite.spec import Evaluated, Started, Trial
 from suite.store.events import EventReader, EventWriter
 from suite.store.study import StudyDir
@@ -29,7 +29,7 @@ def evaluated(epoch: int) -> Evaluated:
 
 def test_the_controller_ends_up_with_the_files_of_the_node(job: Job) -> None:
     node, mirror = NodeDirectory(), Mirror(job)
-    there = node.place(job, files_for_node(job, weights=True))
+    there = node.place(job, files_for_node(job, weights_files(job)))
     own = TrialDir(Path(there.directory))
     assert own.path != Path(job.directory)
     writer = EventWriter(own.events)
@@ -68,7 +68,7 @@ def test_writing_down_n_events_reads_n_lines(job: Job, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(EventReader, "poll", counted)
     node, mirror = NodeDirectory(), Mirror(job)
-    own = TrialDir(Path(node.place(job, files_for_node(job, weights=True)).directory))
+    own = TrialDir(Path(node.place(job, files_for_node(job, weights_files(job))).directory))
     writer = EventWriter(own.events)
     writer.append(Started(attempt="mine", pid=1, host="h", step=0))
     for epoch in range(1, 100):

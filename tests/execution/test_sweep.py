@@ -160,7 +160,7 @@ def test_trials_trained_together_come_to_the_same_and_are_pruned_within_an_epoch
 def test_trials_trained_together_are_stopped_and_resumed(
     tmp_path: Path, experiment: Callable[..., Path], start: Start
 ) -> None:
-    path = experiment(epochs=40, pruning="None")
+    path = experiment(epochs=20, pruning="None")
     process = start("sweep", path, "--population", "3")
     wait_for(lambda: sum(s.state == "running" and len(s.curve) > 0 for s in study(tmp_path).states()) >= 2)
     process.signal(signal.SIGTERM)
@@ -191,7 +191,7 @@ def test_a_signal_stops_cleanly_and_resume_goes_on(
     tmp_path: Path, experiment: Callable[..., Path], suite: Suite
 ) -> None:
     """One of them, to a program that is started as a person starts it; tests/faults/test_signals.py has the others."""
-    path = experiment(epochs=12, limit=2000, pruning="None")
+    path = experiment(epochs=12, limit=800, pruning="None")
     words = ["sweep", path, "--trials", "2", "--arms", "net-scratch", "--quiet", "--results", tmp_path / "results"]
     process = subprocess.Popen([sys.executable, "-m", "suite.cli", *map(str, words)], cwd=tmp_path)
     directory = study(tmp_path)
@@ -217,7 +217,7 @@ def test_a_signal_stops_cleanly_and_resume_goes_on(
 def test_a_killed_controller_loses_nothing_even_without_its_database(
     tmp_path: Path, experiment: Callable[..., Path], suite: Suite, start: Start
 ) -> None:
-    path = experiment(epochs=20)
+    path = experiment(epochs=12)
     process = start("sweep", path, "--workers", "2")
     directory = study(tmp_path)
     wait_for(lambda: sum(s.record is not None for s in directory.states()) >= 2)
@@ -241,7 +241,7 @@ def test_a_killed_controller_loses_nothing_even_without_its_database(
 def test_a_killed_worker_costs_no_trial(tmp_path: Path, experiment: Callable[..., Path], start: Start) -> None:
     import psutil
 
-    path = experiment(epochs=12, limit=2000, pruning="None")
+    path = experiment(epochs=12, limit=600, pruning="None")
     process = start("sweep", path, "--workers", "2", "--trials", "4", "--arms", "net-scratch")
     directory = study(tmp_path)
     wait_for(lambda: steps_seen(directory) >= 2)
@@ -280,7 +280,8 @@ def test_trials_that_all_fail_stop_the_study_with_the_reason(
 ) -> None:
     """Each worker is ended before it has begun."""
     path = experiment()
-    done = suite("sweep", path, "--trials", "20", "--arms", "net-scratch", "--trial-timeout", "1")
+    done = suite("sweep", path, "--trials", "20", "--arms", "net-scratch", "--trial-timeout", "1",
+                 asking={"spawns": True})  # fmt: skip
     assert done.returncode == 1
     assert "5 trials in a row failed with: time limit: not done after 1 s" in done.stderr
     assert "Traceback" not in done.stderr

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from suite.errors import InputError
 from suite.execution.plan import single
 from suite.execution.weights import weights_of
-from suite.export.predict import load
+from suite.export.loading import load
 from suite.export.publish import export
 from suite.models import weight_sources
 from suite.models.backbones import build

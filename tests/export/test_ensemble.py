@@ -48,9 +48,9 @@ def test_members_of_other_sizes_heads_and_backbones_answer_together(study: Study
     """With the mean of the probabilities that each has for the stored pictures."""
     ids = [trial_of(study, arm) for arm in ("whole", "timm", "mlp")]
     names = tuple(f"small/{one}" for one in ids)
-    steps: list[tuple[int, int]] = []
+    said: list[str] = []
     wanted = Wanted(names, None, ("shift",))
-    done = export_ensemble(study.path.parent, wanted, tmp_path / "model", lambda *step: steps.append(step))
+    done = export_ensemble(study.path.parent, wanted, tmp_path / "model", say=said.append)
     card = read_card(tmp_path / "model")
     validation = search_splits("mnist", limit=study.states()[0].trial.limit).validation
     pictures, labels = torch.from_numpy(validation.images), torch.from_numpy(validation.labels)
@@ -72,7 +72,7 @@ def test_members_of_other_sizes_heads_and_backbones_answer_together(study: Study
     )
     assert [one.accuracy for one in card.members] == [accuracy(scores) for scores in alone]
     assert card.accuracy_one_view == accuracy(torch.stack(alone).mean(0))
-    assert [one.trial for one in card.members] == list(names) and steps[-1][1] == card.images == len(labels)
+    assert [one.trial for one in card.members] == list(names) and card.images == len(labels) and said
     assert [one.preprocess.size for one in card.members] == [28, 32, 28] and card.preprocess.size == 28
     assert [one.head.kind if one.head else None for one in card.members] == [None, None, "mlp"]
 

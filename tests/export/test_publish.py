@@ -15,7 +15,8 @@ from suite.data.datasets import validation_files
 from suite.errors import InputError
 from suite.export import publish
 from suite.export.card import CARD, WEIGHTS, read_card
-from suite.export.predict import Predictor, load
+from suite.export.loading import load
+from suite.export.predict import Predictor
 from suite.export.publish import export
 from suite.export.snippets import load_line
 from suite.models.assembly import load_trained

@@ -146,7 +146,7 @@ def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 Print = dict[str, tuple[Any, ...]]
@@ -167,16 +167,19 @@ def fingerprint(directory: StudyDir) -> Print:
 
 
 @pytest.fixture(scope="session")
-def reference(start: Callable[..., Any], experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Print:
+def reference(start: Callable[..., Any], experiment: Path, once: Callable[..., Any]) -> Print:
     """The study as it comes out when nothing happens to it."""
-    results = tmp_path_factory.mktemp("reference")
-    run = start("sweep", experiment, "--results", results)
-    assert run.wait() == 0, run.errors
-    directory = StudyDir(results, "small")
-    check_promise(directory, Figures("reference"))
-    found = fingerprint(directory)
-    assert {state for state, *_ in found.values()} == {"finished", "pruned"}
-    return found
+
+    def make(results: Path) -> Print:
+        run = start("sweep", experiment, "--results", results)
+        assert run.wait() == 0, run.errors
+        directory = StudyDir(results, "small")
+        check_promise(directory, Figures("reference"))
+        found = fingerprint(directory)
+        assert {state for state, *_ in found.values()} == {"finished", "pruned"}
+        return found
+
+    return once("reference", make)
 
 
 def check_identical(directory: StudyDir, reference: Print, figures: Figures) -> None:

@@ -27,25 +27,36 @@ def can_hide() -> bool:
     return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
+@pytest.fixture(scope="module")
+def shared(lasting_cluster) -> dict[str, str]:
+    """How to reach a cluster that several tests use and none ends."""
+    return lasting_cluster()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("apart", [False, True], ids=["shared", "apart"])
 def test_workers_and_controllers_are_killed_and_it_comes_out_bit_for_bit(
-    start, cluster, experiment: Path, reference, tmp_path: Path, seed: int, figures, faults, apart: bool
+    start, request, cluster, experiment: Path, reference, tmp_path: Path, seed: int, figures, faults, apart: bool
 ) -> None:
     """Sequentially, on a node that sees the results directory and on one that does not."""
     if apart and not can_hide():
         pytest.skip("cannot hide a directory from a process here")
     chance = random.Random(seed)
-    reach = cluster(apart=apart)
+    reach = cluster(apart=True) if apart else request.getfixturevalue("shared")
     directory = StudyDir(tmp_path, "small")
     command = ("sweep", experiment, "--resume", "--engine", "ray", "--results", tmp_path)
 
     def until_it_works(run: Any) -> None:
         before = faults.events_of(tmp_path)
-        faults.wait_for(lambda: run.poll() is not None or faults.events_of(tmp_path) > before)
+        faults.wait_for(
+            lambda: (
+                run.poll() is not None
+                or (faults.events_of(tmp_path) > before and list(directory.path.glob("trials/*/checkpoint.json")))
+            )
+        )
         time.sleep(chance.uniform(0, 0.3))
 
-    for number in (signal.SIGKILL, signal.SIGTERM):
+    for number in (signal.SIGKILL,) if apart else (signal.SIGKILL, signal.SIGTERM):
         run = start(*command, **reach)
         until_it_works(run)
         for pid in faults.pids(directory):
@@ -113,10 +124,10 @@ def test_a_cluster_of_our_own_ends_with_its_controller(
 
 @pytest.mark.slow
 def test_a_cluster_asks_who_sends_it_work_and_one_that_does_not_is_refused(
-    start, cluster, experiment: Path, tmp_path: Path
+    start, shared, cluster, experiment: Path, tmp_path: Path
 ) -> None:
     command = ("sweep", experiment, "--engine", "ray", "--results", tmp_path)
-    stranger = start(*command, **{**cluster(), "RAY_AUTH_TOKEN": "0" * 64})
+    stranger = start(*command, **{**shared, "RAY_AUTH_TOKEN": "0" * 64})
     open_to_all = cluster(mode="disabled")
     careless = start(*command, "--study", "open", **{**open_to_all, "RAY_AUTH_MODE": "token"})
     meant = start(*command, "--study", "meant", "--trials", 1, **open_to_all)

@@ -18,15 +18,18 @@ TOGETHER = [("optuna.db", "status.json", "checkpoint.json"), ("study.json", "SHA
 
 
 @pytest.fixture(scope="session")
-def killed(start, experiment: Path, tmp_path_factory: pytest.TempPathFactory, faults) -> Path:
+def killed(start, experiment: Path, once, faults) -> Path:
     """Results with a study that was killed as it had a promoted trial at work, and trials in every other state."""
-    results = tmp_path_factory.mktemp("killed")
-    for moment in ("before SHA256SUMS 4", "after checkpointed 3"):
-        run = start("sweep", experiment, "--resume", "--results", results, KILL_AT=moment)
-        assert run.wait() == -signal.SIGKILL, run.errors
-    found = {(state.state, len(state.rungs)) for state in StudyDir(results, "small").states()}
-    assert found == {("finished", 2), ("pruned", 1), ("pruned", 2), ("paused", 1), ("running", 1)}
-    return results
+
+    def make(results: Path) -> Path:
+        for moment in ("before SHA256SUMS 4", "after checkpointed 3"):
+            run = start("sweep", experiment, "--resume", "--results", results, KILL_AT=moment)
+            assert run.wait() == -signal.SIGKILL, run.errors
+        found = {(state.state, len(state.rungs)) for state in StudyDir(results, "small").states()}
+        assert found == {("finished", 2), ("pruned", 1), ("pruned", 2), ("paused", 1), ("running", 1)}
+        return results
+
+    return once("killed", make)
 
 
 @pytest.mark.parametrize("names", TOGETHER, ids=" ".join)

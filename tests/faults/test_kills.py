@@ -15,7 +15,7 @@ import pytest
 from suite.store.events import EventReader
 from suite.store.study import StudyDir
 
-KILLS = int(os.environ.get("MNIST_SUITE_SOAK", "0")) or 12
+KILLS = int(os.environ.get("MNIST_SUITE_SOAK", "0")) or 8
 
 
 def test_a_sequential_study_is_killed_again_and_again_and_comes_out_bit_for_bit(

@@ -122,9 +122,9 @@ def test_a_system_without_cgroups_has_no_limits(tmp_path: Path) -> None:
 def test_cores_and_memory_in_use_keep_to_the_limits(cpus: float, limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)
-        patch.setattr(device, "cpu_quota", lambda: None)
+        patch.setattr("suite.hardware.cores.cpu_quota", lambda: None)
         unlimited = device.cores()
-        patch.setattr(device, "cpu_quota", lambda: cpus)
+        patch.setattr("suite.hardware.cores.cpu_quota", lambda: cpus)
         assert 1 <= device.cores() < cpus + 1
         assert device.cores() == unlimited or device.cores() >= cpus
         patch.setattr(memory, "memory_limit", lambda: limit)

@@ -28,6 +28,13 @@ def test_training_flops_by_hand() -> None:
     assert counted.training_flops == 3 * counted.forward_flops - first
 
 
+def test_grouped_convolutions_cost_as_much_backward_as_forward() -> None:
+    """torch's own counter is off by the number of groups, here in the gradients of depthwise weights."""
+    counted = flops.count(built("timm:tf_efficientnet_lite0", size=32, channels=3), (3, 32, 32))
+    first = 2 * 16 * 16 * 32 * 9 * 3
+    assert counted.training_flops == 3 * counted.forward_flops - first
+
+
 @pytest.mark.parametrize(
     ("name", "millions", "gmacs"),
     [  # timm's own, at 224 pixels: results/benchmark-infer-amp-nhwc-pt240-cu124-rtx4090.csv

@@ -148,3 +148,27 @@ def test_knee_and_prices_by_hand() -> None:
     assert found == [pytest.approx(20), pytest.approx(100), None]
     assert statistics.prices([]) == []
     assert math.isclose(statistics.hypervolume(front, (10.0, 0.0)), 9 * 0.8 + 8 * 0.1)
+
+
+counts = st.tuples(*[st.integers(0, 60)] * 4).filter(any)
+
+
+def test_the_interval_of_a_paired_difference_as_published() -> None:
+    """Table 4 of Fagerland, Lydersen and Laake, 2014, https://doi.org/10.1002/sim.6148: 1, 1, 7 and 12 of 21."""
+    assert statistics.paired_difference(1, 1, 7, 21) == (
+        pytest.approx(-0.507, abs=5e-4),
+        pytest.approx(-0.026, abs=5e-4),
+    )
+
+
+@given(counts)
+def test_the_interval_of_a_paired_difference(found: tuple[int, int, int, int]) -> None:
+    both, first, second, neither = found
+    n = sum(found)
+    low, high = statistics.paired_difference(both, first, second, n)
+    assert -1 - 1e-9 <= low <= (first - second) / n <= high <= 1 + 1e-9
+    other = statistics.paired_difference(both, second, first, n)
+    assert other == (pytest.approx(-high), pytest.approx(-low))
+    if both * neither > first * second:  # the answers agree: a narrower one than for other images
+        apart = statistics.newcombe((both + first) / n, (both + second) / n, n)
+        assert apart[0] - 1e-9 <= low and high <= apart[1] + 1e-9

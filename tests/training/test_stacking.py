@@ -26,6 +26,7 @@ from suite.spec import (
     Evaluated,
     HeadSpec,
     Linear,
+    Lora,
     Mlp,
     Partial,
     Preprocess,
@@ -208,7 +209,7 @@ def test_members_mix_their_own_images(sets: tuple[Examples, Examples], name: str
         equal(a, b, tolerance=1e-8)
 
 
-@pytest.mark.parametrize("strategy", [Partial(blocks=1), Bitfit()], ids=lambda s: s.kind)
+@pytest.mark.parametrize("strategy", [Partial(blocks=1), Bitfit(), Lora(rank=4)], ids=lambda s: s.kind)
 @pytest.mark.parametrize("seeds", [(5, 6, 7), (5, 5, 5)], ids=["different", "equal"])
 def test_frozen_parameters_are_each_members_own(
     sets: tuple[Examples, Examples], strategy: Strategy, seeds: tuple[int, ...]
@@ -446,6 +447,8 @@ def test_a_stack_too_large_for_the_gpu_continues_as_smaller_ones(sets: tuple[Exa
 
 def fork_for_each() -> int:
     """Run each of the cases in a fork of this process; returns how many failed."""
+    import torch._dynamo  # noqa: F401  # as the first optimizer does, which would be in each fork
+
     slices()
     failed = 0
     for case in CASES:

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from suite.data.datasets import search_splits
 from suite.hardware import device
-from suite.models import heads
+from suite.models import backbones, heads
 from suite.models.assembly import load_trained
-from suite.models.preprocessing import evaluation_preparer, of_trial
-from suite.spec import Evaluated, Event, Mistakes, Record, Trial, Verdict, Weights
+from suite.models.compression import can_prune
+from suite.models.preprocessing import evaluation_preparer, of_trial, preprocess
+from suite.spec import Evaluated, Event, Mistakes, Record, Teacher, Trial, Verdict, Weights
 from suite.store.trial import Overtaken, TrialDir
 from suite.training import checkpoint, head_trial
 from suite.training.evaluation import Examples, evaluate
@@ -23,6 +25,7 @@ from suite.training.trial import run_trial
 
 CPU = torch.device("cpu")
 LIMIT = 300
+pruning = pytest.mark.skipif(not can_prune(), reason="the extra `compress` is not installed")
 SAME = ("state", "reason", "accuracy", "loss", "epoch", "steps", "curve", "artifact_sha256", "accuracy_fp32")
 
 
@@ -154,13 +157,28 @@ def test_the_events_and_files_of_a_finished_trial(planned: Callable[..., Trial],
     assert hits / LIMIT == pytest.approx(record.accuracy)
 
 
-@pytest.mark.parametrize("strategy", ["scratch", "head"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["scratch", "head", "scratch, distilled", "low-rank", "lora", pytest.param("prune", marks=pruning)],
+)
 def test_a_stopped_trial_continues_to_the_same_result(
     planned: Callable[..., Trial], weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     """Stopped after each of its events in turn, the record of the trial is bit for bit that of an unstopped one."""
     monkeypatch.setattr("suite.training.loop.PROGRESS_SECONDS", 0.0)
-    changes = {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "head"}} if strategy == "head" else {}
+    teacher = {
+        "weights": weights,
+        "backbone": "lean-m",
+        "preprocess": preprocess("lean-m", search_splits("mnist").info),
+    }
+    changes: dict[str, Any] = {
+        "scratch": {},
+        "head": {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "head"}},
+        "scratch, distilled": {"teacher": Teacher(**teacher)},
+        "lora": {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "lora"}},
+        "low-rank": {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "low-rank"}},
+        "prune": {"backbone": "lean-m", "weights": weights, "strategy": {"kind": "prune"}},
+    }[strategy]
     trial = planned(**changes)
     _, whole = run(trial, tmp_path / "whole")
     record: Record | None = None
@@ -169,9 +187,40 @@ def test_a_stopped_trial_continues_to_the_same_result(
         if record is not None:
             break
         assert events[-1].kind == "stopped" and events[-2].kind == "checkpointed"
+        saved = checkpoint.load(tmp_path / "parts" / trial.id)
+        assert saved is not None and not any(key.endswith(".original") for key in saved.tensors)
     assert record is not None and attempt > 5
     for field in SAME:
         assert getattr(record, field) == getattr(whole, field), field
+
+
+def test_a_checkpoint_of_other_frozen_weights_is_not_continued(
+    planned: Callable[..., Trial], weights: Weights, tmp_path: Path
+) -> None:
+    """A checkpoint leaves frozen weights out. Where published weights have changed since, the training begins anew."""
+    source, began = tmp_path / "weights.safetensors", []
+    tensors = load_file(weights.source)
+    checkpoint.save_tensors(source, tensors)
+    trial = planned(backbone="lean-m", weights=Weights(source=str(source)), strategy={"kind": "bitfit"})
+    for attempt in range(3):
+        events, _ = run(trial, tmp_path, attempt=str(attempt), verdict=lambda n: "stop" if n else None)
+        began.append(events[0].step)
+        if attempt == 1:
+            checkpoint.save_tensors(source, tensors | {"stages.0.conv.weight": tensors["stages.0.conv.weight"] + 1})
+    assert began[1] > began[0] == began[2] == 0
+
+
+def test_the_best_model_of_lora_is_a_plain_one(planned: Callable[..., Trial], weights: Weights, tmp_path: Path) -> None:
+    """It is loaded without the weights that the trial started from, and costs what the backbone costs."""
+    recipe = {"epochs": 1, "batch_size": 50, "lr": 0.05, "precision": "bf16"}
+    trial = planned(recipe=recipe, backbone="lean-m", weights=weights, strategy={"kind": "lora", "rank": 2})
+    events, record = run(trial, tmp_path)
+    assert record.state == "finished", record.reason
+    assert record.accuracy == whole_in_fp32(trial, tmp_path)
+    plain = backbones.build("lean-m", classes=10, channels=1, size=28, seed=0)
+    assert load_file(TrialDir(tmp_path / trial.id).best).keys() == plain.state_dict().keys()
+    assert record.cost.parameters == events[0].parameters == sum(p.numel() for p in plain.parameters())
+    assert record.cost.trainable == events[0].trainable < record.cost.parameters / 5
 
 
 def test_a_verdict_prunes_after_an_evaluation_only(planned: Callable[..., Trial], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from suite.ranking import gains
 from suite.ranking import leaderboard as ranking_leaderboard
 from suite.ranking.final import FinalEvaluation, Finalist, Reading
 from suite.ranking.leaderboard import COLUMNS, COSTS
+from suite.ranking.shift import Corrupted, FontAnswers, Level, Shift, write_shift
 from suite.ranking.statistics import difference_interval, newcombe, sample, sample_of_shares, wilson
 from suite.store.notes import NOTES_FILE, write_note
 from suite.store.study import StudyDir, final_of
@@ -300,6 +301,32 @@ def test_notes_and_tags_are_columns_and_archived_trials_are_left_out(results: Pa
     assert not arrange(watcher.poll().runs, View()).lines and watcher.poll().studies[0].note.archived
     (study.path / NOTES_FILE).unlink()
     assert len(arrange(watcher.poll().runs, View(folded=False)).lines) == len(runs)
+
+
+def test_robustness_is_a_column_as_soon_as_it_is_measured(results: Path) -> None:
+    watcher, study = Watcher(results, lambda: NOW), StudyDir(results, "mnist")
+    first = watcher.poll().runs[0]
+    assert first.row.shift is None and "shift" not in arrange(watcher.poll().runs, View()).known(COLUMNS)
+    level = Level(level=10.0, right=70, lost=25, gained=5)
+    found = Shift(
+        trial=first.row.trial,
+        arm=first.row.arm,
+        dataset="mnist",
+        part="validation",
+        images=100,
+        right=90,
+        corruptions=(Corrupted(name="rotation", unit="degrees", levels=(level,)),),
+        interval=(0.6, 0.8),
+        fonts=(FontAnswers(name="Serif", wrong=("7",)),),
+        classes=10,
+    )
+    write_shift(study, found.model_copy(update={"part": "test"}))
+    assert watcher.poll().runs[0].row.shift is None
+    write_shift(study, found)
+    row = watcher.poll().runs[0].row
+    assert (row.shift, row.fonts) == (pytest.approx(0.7), pytest.approx(0.9))
+    assert {"shift", "fonts"} <= {*arrange(watcher.poll().runs, View()).known(COLUMNS)}
+    assert rows_of_the_command_line(study)[row.trial].shift == row.shift
 
 
 def test_a_pinned_line_above_the_trials_at_work_keeps_a_rank(runs: list[Run]) -> None:

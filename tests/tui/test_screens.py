@@ -31,7 +31,7 @@ from tui.widgets.canvas import Canvas
 from tui.widgets.chart import Chart
 from tui.widgets.checklist import Checklist
 from tui.widgets.choice import Choice
-from tui.work import children
+from tui.work import children, commands
 
 NEXT, PREVIOUS = "right_square_bracket", "left_square_bracket"
 SOAK = "MNIST_SUITE_SOAK" in os.environ
@@ -70,6 +70,7 @@ def test_run_screen(results, drive, screen_text) -> None:
             "log": "images_per_second",
             "mistakes": "The most confident mistakes",
             "lineage": "initial weights: published with the backbone",
+            "explained": "No explanations.json",
         }
         for tab in TABS[1:]:
             await pilot.press(NEXT)
@@ -414,12 +415,15 @@ with open(__file__ + ".runs", "a") as file:
 from suite.spec import Arm, Experiment
 EXPERIMENT = Experiment(name="own", question="Mine?", dataset="mnist", arms={{"one": Arm(backbone="net")}}, trials=1)
 """
+# What `sweep --dry-run FILE` does and prints, without the seconds that it takes to import torch.
+DRY_RUN = "import runpy, sys; print(runpy.run_path(sys.argv[3])['EXPERIMENT'].model_dump_json())"
 
 
 @pytest.mark.slow
 def test_a_file_is_run_on_request_and_not_before(tmp_path: Path, results, drive, screen_text, monkeypatch) -> None:
     path, runs, started = tmp_path / "own.py", tmp_path / "own.py.runs", []
     path.write_text(OWN.format(""))
+    monkeypatch.setattr(commands, "PROGRAM", (sys.executable, "-c", DRY_RUN))  # test_commands.py has the real one
 
     async def until(pilot, condition) -> None:
         end = time.monotonic() + 120

@@ -69,6 +69,9 @@ def costs(run: Run) -> list[Fact]:
         facts.append(("val acc", f"{text(row, 'accuracy')}{interval}; the search chose by it, so it flatters"))
     if row.test is not None:
         facts.append(("test acc", f"{text(row, 'test')}{_bounds(row, 'test')}; `evaluate --final`, fresh seeds"))
+    if row.shift is not None:
+        fonts = f", fonts {text(row, 'fonts')}" if row.fonts is not None else ""
+        facts.append(("shift acc", f"{text(row, 'shift')}{fonts}; `evaluate --shift`, corrupted validation images"))
     if row.gain is not None:
         facts.append(("gain", f"{text(row, 'gain')} points over the arm's default recipe{_bounds(row, 'gain')}"))
     if record and record.provenance:

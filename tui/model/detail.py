@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from suite.spec import Evaluated, Line, Progress
+from suite.spec import Evaluated, Explanations, Line, Progress
 from suite.store.events import EventReader
-from suite.store.files import read_bytes
-from suite.store.trial import TrialDir
+from suite.store.files import read_bytes, read_model
+from suite.store.trial import EXPLANATIONS, TrialDir
 from tui.model.logs import LogReader, Numbered, clean
 
 POINTS = 2000  # of a curve; when there are more, every second one is dropped
@@ -66,6 +66,7 @@ class Detail:
     log: tuple[Numbered, ...] = ()  # one line an event, the last of them
     console: tuple[Numbered, ...] = ()  # the last lines of console.log
     validation: Validation | None = None
+    explanations: Explanations | None = None  # as `mnist-suite explain` has kept them
     bad_lines: int = 0
 
 
@@ -91,7 +92,7 @@ class Curve:
 
 
 class Follower:
-    """Reads one trial's events, console and validation file as they grow."""
+    """Reads one trial's events, console, validation file and explanations as they grow."""
 
     def __init__(self, directory: TrialDir) -> None:
         self.directory = directory
@@ -102,6 +103,7 @@ class Follower:
         self._signature: object = None
         self._console = LogReader(directory.console, LINES)
         self._validation: Validation | None = None
+        self._explanations: Explanations | None = None
         self._detail = Detail()
 
     def poll(self) -> Detail:
@@ -110,10 +112,12 @@ class Follower:
         for line in lines:
             self._add_event(line)
         written = self._console.poll()
-        signature = file_signature(self.directory.path / "validation.json")
+        validation, explanations = self.directory.path / "validation.json", self.directory.path / EXPLANATIONS
+        signature = file_signature(validation), file_signature(explanations)
         if signature != self._signature:
             self._signature = signature
-            self._validation = read_validation(self.directory.path / "validation.json")
+            self._validation = read_validation(validation)
+            self._explanations = read_model(explanations, Explanations)
         elif not lines and not written and self._reader.bad == self._detail.bad_lines:
             return self._detail
         curves = {name: tuple(curve.points) for name, curve in self._curves.items()}
@@ -122,6 +126,7 @@ class Follower:
             log=tuple(self._log),
             console=tuple(self._console.lines),
             validation=self._validation,
+            explanations=self._explanations,
             bad_lines=self._reader.bad,
         )
         return self._detail

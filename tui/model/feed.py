@@ -17,8 +17,10 @@ from pathlib import Path
 from suite.ranking.annotations import Annotations, tests
 from suite.ranking.final import EVALUATION_FILE
 from suite.ranking.leaderboard import Row, row
+from suite.ranking.shift import SHIFT_FILE, shifts
 from suite.spec import NAME, StudyFile, is_default
 from suite.store.events import EventReader
+from suite.store.exports import EXPORTS_FILE, read_exports
 from suite.store.finalists import representative
 from suite.store.liveness import STALE_SECONDS, Pulse
 from suite.store.notes import NO_NOTE, NOTES_FILE, STUDY, read_notes
@@ -246,8 +248,12 @@ def _annotate(study: WatchedStudy, file: StudyFile | None, changed: bool) -> boo
     before = now = study.beside
     if file is not None and study.changed(f"{FINAL}/{EVALUATION_FILE}"):
         now = replace(now, tests=tests(study.directory, file.experiment.arms))
+    if study.changed(SHIFT_FILE):
+        now = replace(now, shifts=shifts(study.directory))
     if study.changed(NOTES_FILE):
         now = replace(now, notes=read_notes(study.directory))
+    if study.changed(EXPORTS_FILE):
+        now = replace(now, exports=read_exports(study.directory))
     if file is not None and changed:
         now = replace(now, defaults=_defaults(study, file))
     if now == before:

@@ -14,7 +14,20 @@ from tui.session import Session
 
 # actions disabled by --readonly
 WRITES = frozenset(
-    {"launch", "stop", "resume", "clone", "export", "save_view", "final", "note", "archive", "delete", "undo"}
+    {
+        "launch",
+        "stop",
+        "resume",
+        "clone",
+        "export",
+        "save_view",
+        "final",
+        "note",
+        "archive",
+        "delete",
+        "undo",
+        "explain",
+    }
 )
 
 

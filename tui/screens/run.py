@@ -1,4 +1,4 @@
-"""One trial: curves, configuration, cost, log, digits and lineage."""
+"""One trial: curves, configuration, cost, log, digits, lineage and explanations."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tui.draw.aligned import right, widest
 from tui.draw.cells import GLYPHS
 from tui.draw.chart import Figure
 from tui.draw.curves import QUANTITIES, TOGETHER, effort, run_figure
+from tui.draw.explanations import explained
 from tui.draw.images import confusion_heatmap, worst_mistakes
 from tui.draw.selection import along, share_of, values_at
 from tui.draw.spots import at_point
@@ -28,7 +29,7 @@ from tui.widgets.log_view import LogView
 from tui.widgets.static import Static
 from tui.widgets.status_line import StatusLine
 
-TABS = ("curves", "mistakes", "config", "cost", "log", "lineage")
+TABS = ("curves", "mistakes", "config", "cost", "log", "lineage", "explained")
 
 
 class RunScreen(CurvesScreen):
@@ -55,6 +56,7 @@ class RunScreen(CurvesScreen):
             ("last", "edge(1)", "Bottom"),
             ("mark", "mark"),
             ("draw", "draw"),
+            ("explain", "explain"),
             ("note", "note"),
             ("archive", "archive"),
             ("delete", "delete"),
@@ -125,6 +127,8 @@ class RunScreen(CurvesScreen):
             pane.update(table(facts.costs(run)))
         elif tab == "mistakes":
             pane.update(self._mistakes(detail))
+        elif tab == "explained":
+            pane.update(self._explained(run, detail))
         else:
             pane.update("\n".join(facts.lineage(run, snapshot)))
 
@@ -164,6 +168,12 @@ class RunScreen(CurvesScreen):
         parts += [Text(""), Text("Confusion (rows: label, columns: prediction)", style="bold")]
         parts += confusion_heatmap(validation, width)
         return Text("\n").join(parts)
+
+    def _explained(self, run: Run, detail: Detail) -> Text:
+        found = detail.explanations
+        if found is None or run.record is None or found.artifact_sha256 != run.record.artifact_sha256:
+            return Text("No explanations.json. W explains the worst mistakes on validation.")
+        return Text("\n").join(explained(found, max(40, self.size.width - 4)))
 
     def on_tabbed_content_tab_activated(self) -> None:
         self.refresh_bindings()
@@ -250,6 +260,11 @@ class RunScreen(CurvesScreen):
     def action_draw(self) -> None:
         self.session.focus_key = self.key
         self.session.action_mode("pad")
+
+    def action_explain(self) -> None:
+        """Explain the worst mistakes, and show the tab where this will appear."""
+        self.query_one(TabbedContent).active = "explained"
+        self.session.launching.ask_explain(self.key)
 
     def action_note(self) -> None:
         self.session.upkeep.ask_note(*self.key)

@@ -36,6 +36,7 @@ SCREENS = {  # keys that lead there from the board
     "trial": "enter",
     "cost": "enter right_square_bracket l l",
     "mistakes": "enter right_square_bracket",
+    "explained": "enter left_square_bracket",
     "compare": "space space c",
     "plots": "2",
     "importance": "2 l l l l",

@@ -41,20 +41,25 @@ def export_words(study: str, trial: str, to: Path, results: Path) -> list[str]:
     return ["export", f"{study}/{trial}", "--to", str(to), "--results", str(results)]
 
 
+def explain_words(study: str, trial: str, results: Path) -> list[str]:
+    return ["explain", f"{study}/{trial}", "--results", str(results)]
+
+
 def typed(words: Sequence[str]) -> str:
     """The command line, quoted for a shell."""
     return shlex.join(["mnist-suite", *words])
 
 
 async def dry_run(words: Sequence[str], environment: Mapping[str, str]) -> str:
-    """What `mnist-suite WORDS --dry-run` prints. A file of the user's is run by that process, which may be cancelled.
+    """What `mnist-suite WORDS --dry-run --json` prints. A file of the user's is run by that process, which may be
+    cancelled.
 
     Raises InputError where the command is refused, or takes more than `CHECK_SECONDS`.
     """
     pipe = subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            *(*PROGRAM, words[0], "--dry-run", *words[1:]),
+            *(*PROGRAM, words[0], "--dry-run", "--json", *words[1:]),
             stdin=subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,

@@ -21,8 +21,9 @@ COMMANDS = ("sweep", "pretrain", "finetune", "evaluate")
 ON = "yes"  # the value of a switch that is on
 DEVICE = re.compile(r"auto|cpu|mps|cuda|cuda:\d+(,cuda:\d+)*")
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "qmnist", "usps", "svhn", "cifar10", "folder:", "csv:")
-BACKBONES = ("cnn", "net", "lean-s", "lean-m", "lean-l", "timm:tf_efficientnet_lite0")
-STRATEGIES = ("full", "head", "lp-ft", "partial", "norm-only", "bitfit", "scratch")
+BACKBONES = ("cnn", "net", "lean-xs", "lean-s", "lean-m", "lean-l", "timm:tf_efficientnet_lite0")
+STRATEGIES = ("full", "head", "lp-ft", "partial", "norm-only", "bitfit", "prune", "low-rank", "int8", "scratch")
+STRATEGIES = ("full", "head", "lp-ft", "partial", "norm-only", "bitfit", "lora", "prune", "low-rank", "int8", "scratch")
 HEADS = ("linear", "mlp", "ridge", "logreg", "knn")
 AUTO = ("auto",)
 FITS = ("by their shapes", *get_args(Fit))
@@ -108,6 +109,7 @@ TRAINING = (
     Field("fit", "--fit", "choice", "how pictures become square", FITS[0], FITS),
     number("fraction", "--fraction", "of the training labels", default="1", most=1, whole=False),
     number("training-seed", "--seed", "for initialisation, order and augmentation", default="0", most=2**31 - 1),
+    Field("teacher", "--teacher", "text", "a trained model to learn from: a study, STUDY/TRIAL"),
     Field("precision", "--precision", "choice", "of the arithmetic", "auto", PRECISIONS),
     DEVICE_FIELD,
     SKIP,

@@ -1,0 +1,82 @@
+"""Learning from a teacher: the loss, the teacher's inputs, and trials that stop and go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from suite.errors import InputError
+from suite.execution.weights import teacher_of
+from suite.models.backbones import build
+from suite.models.preprocessing import normalizer, preprocess
+from suite.models.teacher import Teacher, load_teacher
+from suite.spec import Arm, Distill, Experiment, HeadOnly, Recipe
+from suite.store.study import StudyDir
+from suite.training.targets import distilled
+
+CPU = torch.device("cpu")
+Search = Callable[[Experiment, Path], StudyDir]
+
+
+@given(temperature=st.floats(0.5, 20), weight=st.floats(0, 1), seed=st.integers(0, 99))
+@settings(max_examples=30)
+def test_the_loss_mixes_labels_and_teacher(temperature: float, weight: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores, answers = 3 * torch.randn(2, 8, 10, generator=generator)
+    labels, asked = torch.tensor(2.0), Distill(temperature=temperature, weight=weight)
+    probabilities = (answers / temperature).softmax(1)
+    gap = probabilities * (probabilities.log() - (scores / temperature).log_softmax(1))
+    expected = (1 - weight) * 2 + weight * temperature**2 * gap.sum(1).mean()
+    torch.testing.assert_close(distilled(labels, scores, answers, asked), expected, rtol=1e-4, atol=1e-4)
+    assert float(distilled(labels, answers, answers, asked)) == pytest.approx(2 * (1 - weight), abs=1e-4)
+
+
+def test_a_teacher_sees_the_inputs_that_it_was_trained_on(info_of_mnist: object) -> None:
+    own = preprocess("net", info_of_mnist)
+    other = own.model_copy(update={"mean": (0.5,), "std": (0.7,)})
+    pixels = torch.randint(0, 256, (4, 1, 28, 28), generator=torch.Generator().manual_seed(0)).float()
+    model = build("net", classes=10, channels=1, size=28, seed=0)
+    teacher = Teacher(model, own, other)
+    expected = model(normalizer(own, CPU)(pixels))
+    torch.testing.assert_close(teacher(normalizer(other, CPU)(pixels)), expected, atol=1e-4, rtol=1e-4)
+    larger = Teacher(model, own, own.model_copy(update={"size": 56}))
+    assert larger(F.interpolate(pixels, size=(56, 56))).shape == (4, 10)
+    assert not any(p.requires_grad for p in teacher.parameters()) and not model.training
+
+
+@pytest.fixture
+def info_of_mnist() -> object:
+    from suite.data.datasets import info
+
+    return info("mnist")
+
+
+def test_what_cannot_teach_is_refused(small: object, tmp_path: Path) -> None:
+    results: Path = small.results  # type: ignore[attr-defined]
+    study: StudyDir = small.study  # type: ignore[attr-defined]
+    scratch = next(s for s in study.states() if s.state == "finished" and s.trial.arm == "net-scratch")
+    head = next(s for s in study.states() if s.state == "finished" and s.trial.arm == "net-head")
+    found = teacher_of(f"small/{scratch.id}", results)
+    assert found.backbone == "net" and found.weights.sha256 == scratch.record.artifact_sha256
+    expects = found.preprocess
+    with pytest.raises(InputError, match="strategy head"):
+        teacher_of(f"small/{head.id}", results)
+    copied = tmp_path / "own.safetensors"
+    copied.write_bytes((study.trial(scratch.id).path / "best.safetensors").read_bytes())
+    with pytest.raises(InputError, match="cannot be a teacher"):
+        teacher_of(str(copied), results)
+    with pytest.raises(InputError, match="3 classes"):
+        load_teacher(found, expects, 3, results)
+    with pytest.raises(InputError, match="channel"):
+        load_teacher(found, expects.model_copy(update={"channels": 3}), 10, results)
+    with pytest.raises(ValueError, match="no images to look at"):
+        Arm(backbone="net", strategy=HeadOnly(), weights="pretrained", teacher="small")
+    with pytest.raises(ValueError, match="learns from the teacher 'experiment'"):
+        arms = {"a": Arm(backbone="net", teacher="experiment", recipe=Recipe())}
+        Experiment(name="e", question="?", dataset="mnist", arms=arms)
