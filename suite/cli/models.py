@@ -74,8 +74,8 @@ def export(
     root, names, wanted = results_dir(results), tuple(trials or ()), tuple(formats or ())
     with exports.steps(quiet) as say:
         if ensemble or tta or len(names) > 1:
-            members = Wanted(names, ensemble, known_views(tta or ()))
-            done = publish.export_ensemble(root, members, to, wanted, say)
+            whole = Wanted(names, ensemble, known_views(tta or ()))
+            done = publish.export_ensemble(root, whole, to, wanted, say)
         else:
             done = publish.export(root, names[0] if names else None, to, wanted, say)
     if as_json:

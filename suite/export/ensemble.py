@@ -5,7 +5,8 @@ The same module serves a single trial that answers by several views of a picture
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -35,6 +36,14 @@ MOST = 250  # pictures in a batch
 
 T = TypeVar("T")
 
+Say = Callable[[str], None]
+
+SAID_SECONDS = 2.0  # between two words on how far a measurement is
+
+
+def silent(_: str) -> None:
+    """Reports no progress."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -62,8 +71,10 @@ def known_views(names: Sequence[str]) -> tuple[Views, ...]:
     return tuple(view for view in VIEWS if view in names)
 
 
-def build(results: Path, wanted: Wanted) -> Built:
+def build(results: Path, wanted: Wanted, say: Say = silent) -> Built:
     """Load the trials that are asked for as one model, and measure it on the validation pictures.
+
+    `say` is told what begins and how far it is, where it takes seconds.
 
     Raises:
         InputError: there are no such trials, they do not go together, or the pictures are gone or have changed.
@@ -74,7 +85,7 @@ def build(results: Path, wanted: Wanted) -> Built:
     first = chosen[0]
     given = shared_input([one.expects for one in chosen])
     model = Ensemble([one.load(results) for one in chosen], [one.expects for one in chosen], given, wanted.views).eval()
-    figures = _measured(model, given, _validation(first.trial, given))
+    figures = _measured(model, given, _validation(first.trial, given), say)
     members = tuple(
         Member(
             trial=one.name,
@@ -247,13 +258,18 @@ def _validation(trial: Trial, given: Preprocess) -> Labelled:
 
 
 @torch.inference_mode()
-def _measured(model: Ensemble, given: Preprocess, data: Labelled) -> _Figures:
+def _measured(model: Ensemble, given: Preprocess, data: Labelled, say: Say) -> _Figures:
     """Accuracies in float32 on the CPU, as exported models compute."""
     images, labels = on_device(data.images, CPU), torch.from_numpy(data.labels)
     prepare = evaluation_preparer(given, CPU)
     batch = activations.evaluation_batch(model, given.shape, CPU, most=MOST)
     right = torch.zeros(2 + len(model.members), dtype=torch.long)
+    say("predicting validation pictures")
+    said = time.monotonic()
     for start in range(0, len(labels), batch):
+        if time.monotonic() - said > SAID_SECONDS:
+            said = time.monotonic()
+            say(f"predicting validation pictures: {start} of {len(labels)}")
         each = model.log_probabilities(prepare(images[start : start + batch]))
         answers = [mean_of(each.flatten(0, 1)), mean_of(each[:, 0]), *each[:, 0]]
         right += torch.stack([_right(scores, labels[start : start + batch]) for scores in answers])

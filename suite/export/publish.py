@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import nn
 from suite.errors import InputError, printable
 from suite.export.card import CARD, FILES, WEIGHTS, Card
 from suite.export.checks import EQUAL, Pictures, agreement, check, pictures
-from suite.export.ensemble import Wanted, build
+from suite.export.ensemble import Say, Wanted, build, silent
 from suite.export.formats import write_formats
 from suite.export.readme import card_text
 from suite.export.snippets import load_line
@@ -37,16 +37,12 @@ from suite.training.checkpoint import save_tensors
 TIMM_CONFIG = "config.json"  # the name that timm expects
 
 
-def silent(_: str) -> None:
-    """Reports no progress."""
-
-
 def export(
     results: Path,
     reference: str | None,
     to: Path,
     formats: Sequence[str] = (),
-    say: Callable[[str], None] = silent,
+    say: Say = silent,
 ) -> dict[str, Any]:
     """Write a trial's best model to the folder `to`.
 
@@ -86,7 +82,7 @@ def export(
 
 
 def export_ensemble(
-    results: Path, wanted: Wanted, to: Path, formats: Sequence[str] = (), say: Callable[[str], None] = silent
+    results: Path, wanted: Wanted, to: Path, formats: Sequence[str] = (), say: Say = silent
 ) -> dict[str, Any]:
     """Write several trials, or several views of one, as one model to the folder `to`.
 
@@ -108,8 +104,7 @@ def export_ensemble(
     """
     known = _known(formats)
     check_new_folder(to)
-    say("predicting validation pictures")
-    built = build(results, wanted)
+    built = build(results, wanted, say)
     return _told(publish(to, built.model, built.card, built.trials, known, say), to) | {
         "members": [{"trial": one.trial, "accuracy": one.accuracy} for one in built.card.members],
         "accuracy_one_view": built.card.accuracy_one_view,
@@ -123,7 +118,7 @@ def publish(
     card: Card,
     trials: Sequence[Trial],
     wanted: Sequence[Format] = (),
-    say: Callable[[str], None] = silent,
+    say: Say = silent,
 ) -> Card:
     """Write a model with its card to the folder `to`, check it, and let the folder appear. Returns the whole card.
 

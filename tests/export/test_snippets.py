@@ -15,19 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from packaging.requirements import Requirement
 from PIL import Image
 
 from suite.data.datasets import search_splits
-from suite.export.card import FILES, read_card
 from suite.export.ensemble import Wanted
-from suite.export.loading import load
 from suite.export.predict import Predictor
-from suite.export.publish import export_ensemble
-from suite.export.snippets import without_the_suite
-from suite.models.onnx_graph import traced, write_onnx
-from suite.spec import Format, FormatFigures
+from suite.export.publish import export, export_ensemble
+from suite.export.snippets import TITLES
+from suite.spec import Format
 
 if TYPE_CHECKING:
     from tests.conftest import Small
@@ -100,45 +96,38 @@ def _link(source: Path, site: Path, parts: tuple[str, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def places(
-    models: dict[str, Path], own: Own, small: Small, tmp_path_factory: pytest.TempPathFactory
-) -> dict[Format, tuple[Path, Path]]:
+def places(own: Own, small: Small, tmp_path_factory: pytest.TempPathFactory) -> dict[Format, tuple[Path, Path]]:
     """For each format a model that has it, and a picture: photos, and digits by an ensemble with views."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
     folder = tmp_path_factory.mktemp("snippets")
-    photo = next(own.pictures.rglob("*.jpg"))
-    program = traced(load(models["timm"]), read_card(models["timm"]).preprocess)
-    torch.export.save(program, models["timm"] / FILES["torch-export"])
+    export(own.study.path.parent, f"own/{own.trial('timm')}", folder / "photos", ["torch-export"])
     best = tuple(f"small/{state.id}" for state in small.study.states() if state.state == "finished")[:2]
-    export_ensemble(small.results, Wanted(best, None, ("shift",)), folder / "digits")
-    digits = folder / "digits"
-    write_onnx(digits / FILES["onnx"], traced(load(digits), read_card(digits).preprocess))
+    export_ensemble(small.results, Wanted(best, None, ("shift",)), folder / "digits", ["onnx", "int8"])
     Image.fromarray(search_splits("mnist", limit=20).validation.images[0, 0]).save(folder / "digit.png")
-    photos = (models["timm"], photo)
-    return {"safetensors": photos, "torch-export": photos, "onnx": (digits, folder / "digit.png")}
-
-
-FIGURES = FormatFigures(
-    file="", sha256="", bytes=0, runtime="", compared_on="random pictures", images=0, equal=1, difference=0,
-    difference_of="logits", threads=1,
-)  # fmt: skip
+    photos = (folder / "photos", next(own.pictures.rglob("*.jpg")))
+    digits = (folder / "digits", folder / "digit.png")
+    return {"safetensors": photos, "torch-export": photos, "onnx": digits, "int8": digits}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["safetensors", "torch-export", "onnx"])
+@pytest.mark.parametrize("kind", ["safetensors", "torch-export", "onnx", "int8"])
 def test_a_strangers_lines_answer_as_the_suite_does(
     kind: Format, places: dict[Format, tuple[Path, Path]], tmp_path: Path
 ) -> None:
     model, picture = places[kind]
-    card = read_card(model).model_copy(update={"formats": {kind: FIGURES}})
-    uses = {use.title: use for use in without_the_suite(card, str(model))}
-    use = uses["safetensors, with timm and Pillow"] if kind == "safetensors" else list(uses.values())[-1]
+    title = {"safetensors": "safetensors, with timm and Pillow", **TITLES}[kind]
+    _, _, section = (model / "README.md").read_text().partition(f"### {title}\n")
+    lines = section.partition("```python\n")[2].partition("```")[0].replace('"photos/', f'"{model}/')
+    lines = lines.replace(f"local-dir:{model.name}", f"local-dir:{model}").replace('"digits/', f'"{model}/')
+    assert lines.count("\n") <= 22
     python = environment(tmp_path / "bare", (*RUNTIMES[kind], "pillow"))
-    code = use.code.replace('"picture.png"', repr(str(picture))) + REPORT
+    code = lines.replace('"picture.png"', repr(str(picture))) + REPORT
     done = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *answer, modules = done.stdout.splitlines()
     label, share = answer[-1].rsplit(" ", 1)
-    wanted = Predictor(model).file(picture)
+    wanted = Predictor(model, format=kind).file(picture)
     assert label == wanted["label"] and float(share) == pytest.approx(wanted["probabilities"][label], abs=5e-3)
     assert set(json.loads(modules)) == EXPECTED[kind]
     assert sys.prefix not in done.stdout
