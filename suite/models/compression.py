@@ -75,24 +75,26 @@ def prune(model: nn.Module, keep: float, shape: tuple[int, ...]) -> None:
 
     Raises InputError where Torch-Pruning is missing or cannot prune the model, and where `keep` is out of reach.
     """
-    wanted = int(keep * _parameters(model))
-    low, high, smallest = 0.0, 1.0, model
+    wanted, least = int(keep * _parameters(model)), _parameters(model)
+    low, high = 0.0, 1.0
     best: nn.Module | None = model if keep == 1 else None
     ratio = 1 - keep**0.5  # exact where layers lose inputs and outputs alike
     for _ in range(STEPS):
         if best is not None and _parameters(best) >= NEAR * wanted:
             break
-        smallest = _pruned(model, ratio, shape)
-        if _parameters(smallest) <= wanted:
-            best, high = smallest, ratio
+        smaller = _pruned(model, ratio, shape)
+        left = _parameters(smaller)
+        least = min(least, left)
+        if left <= wanted:
+            best, high = smaller, ratio
         else:
             low = ratio
-        guess = 1 - (1 - ratio) * (wanted / _parameters(smallest)) ** 0.5
+        guess = 1 - (1 - ratio) * (wanted / left) ** 0.5
         ratio = guess if low < guess < high else (low + high) / 2
     if best is None:
         raise InputError(
-            f"Strategy prune cannot bring this backbone down to {keep:g} of its parameters: with one channel a layer "
-            f"{_parameters(smallest) / _parameters(model):.2g} of them are left. Take a larger strategy.keep."
+            f"Strategy prune cannot bring this backbone down to {keep:g} of its parameters: at least "
+            f"{least / _parameters(model):.2g} of them are left. Take a larger strategy.keep."
         )
     if best is not model:
         fit_shapes(model, best.state_dict()).load_state_dict(best.state_dict())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import torch
 from suite.data.datasets import search_splits
 from suite.errors import InputError
 from suite.evaluation.rerun import rerun
+from suite.execution.plan import pretraining_of
 from suite.execution.stop import Stop
 from suite.execution.weights import teacher_of, weights_of
 from suite.export.predict import load
@@ -20,7 +20,7 @@ from suite.models.assembly import load_trained
 from suite.models.compression import can_prune
 from suite.models.preprocessing import evaluation_preparer
 from suite.ranking.leaderboard import default_columns, row
-from suite.spec import Arm, Experiment, Recipe
+from suite.spec import Arm, Experiment, Pretraining, Recipe
 from suite.spec.compression import compressions
 from suite.store.study import StudyDir
 from suite.store.trial import TrialState
@@ -37,18 +37,24 @@ Compressed = tuple[StudyDir, TrialState, dict[str, TrialState]]
 
 
 @pytest.fixture(scope="module")
-def compressed(
-    small: Any, search: Callable[[Experiment, Path], StudyDir], tmp_path_factory: pytest.TempPathFactory
-) -> Compressed:
+def compressed(search: Callable[[Experiment, Path], StudyDir], tmp_path_factory: pytest.TempPathFactory) -> Compressed:
     """A study of compressions of a `net`, its parent, and its trials by arm."""
-    parent = next(s for s in small.study.states() if s.state == "finished" and s.trial.arm == "net-scratch")
-    source = str(small.study.trial(parent.id).path)
     recipe = Recipe(epochs=2, batch_size=50, lr=0.01)
-    arms = compressions(Arm(backbone="net"), source, keep=(0.3,), into=("lean-xs",))
+    arms = compressions(Arm(backbone="net"), "experiment", keep=(0.3,), into=("lean-xs",))
     arms = {name: arm.model_copy(update={"recipe": recipe}) for name, arm in arms.items()}
-    facts = {"question": "?", "dataset": "mnist", "limit": LIMIT, "pruning": None}
-    experiment = Experiment(name="smaller", arms=arms, trials=len(arms), **facts)
-    study = search(experiment, tmp_path_factory.mktemp("compressed"))
+    experiment = Experiment(
+        name="smaller",
+        question="?",
+        dataset="mnist",
+        pretraining=Pretraining(dataset="mnist", backbone="net", recipe=Recipe(epochs=2, lr=0.05)),
+        arms=arms,
+        trials=len(arms),
+        pruning=None,
+        limit=LIMIT,
+    )
+    results = tmp_path_factory.mktemp("compressed")
+    study = search(experiment, results)
+    (parent,) = StudyDir(results, pretraining_of(experiment).name).states()
     return study, parent, {state.trial.arm: state for state in study.states()}
 
 
@@ -72,7 +78,9 @@ def test_every_way_gives_a_smaller_model_with_its_parent_and_figures(compressed:
         record = state.record
         assert record is not None and record.state == "finished", (arm, record and record.reason)
         assert scores(study, state).accuracy == pytest.approx(record.accuracy, abs=1e-9)
-        assert rows[arm].parent == f"small/{parent.id}" and rows[arm].low < record.accuracy < rows[arm].high
+        assert (
+            rows[arm].parent == f"{parent.trial.study}/{parent.id}" and rows[arm].low < record.accuracy < rows[arm].high
+        )
         assert record.cost.file_bytes == study.trial(state.id).best.stat().st_size
     assert {"parent", "file"} <= set(default_columns(rows.values()))
     assert rows["prune-30"].params <= 0.3 * before.parameters and rows["prune-30"].flops < 0.5 * before.forward_flops
