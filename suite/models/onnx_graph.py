@@ -72,7 +72,7 @@ def inference_form(model: nn.Module) -> nn.Module:
         if isinstance(module, Stage) and (folded := _folded(module)) is not None:
             copied.set_submodule(name, folded)
         elif getattr(module, "inplace", False) is True:
-            module.inplace = False  # tracing an operation in place takes several times as long
+            vars(module)["inplace"] = False  # tracing an operation in place takes several times as long
     return copied
 
 

@@ -150,7 +150,8 @@ def _reader(pictures: np.ndarray) -> Any:
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.batches = iter(range(0, len(pictures), BATCH))
+            # Batches of one size: histograms of activations are stacked. Fewer pictures than one batch make one.
+            self.batches = iter(range(0, max(1, len(pictures) - BATCH + 1), BATCH))
 
         def get_next(self) -> Any:
             start = next(self.batches, None)
