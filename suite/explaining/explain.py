@@ -87,7 +87,7 @@ class Explainer:
         self.model = channels_last(self.subject.model.to(self.device).eval().requires_grad_(False))
         self.normalize = normalizer(expects, self.device)
         self.batch = evaluation_batch(self.model, expects.shape, self.device, most=BATCH)
-        self.suited = [m for m in self.methods if self.subject.gradients or m in WITHOUT_GRADIENTS]
+        self.suited: list[Method] = [m for m in self.methods if self.subject.gradients or m in WITHOUT_GRADIENTS]
         if len(self.suited) < len(self.methods):
             why = "A knn head answers by votes, which have no gradient: only occlusion explains it."
             if not self.suited:

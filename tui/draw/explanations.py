@@ -96,7 +96,7 @@ def side_in(width: int, count: int) -> int:
 def greys(picture: Raster) -> list[list[float]]:
     """Rows of grey levels 0 to 255."""
     data, n = picture.content, picture.channels
-    values = list(data) if n == 1 else [sum(data[i : i + n]) / n for i in range(0, len(data), n)]
+    values = [sum(data[i : i + n]) / n for i in range(0, len(data), n)]
     return [values[start : start + picture.width] for start in range(0, len(values), picture.width)]
 
 
