@@ -142,9 +142,10 @@ def _unfit(arms: dict[str, Arm], dataset: str) -> dict[str, str]:
     from suite.models.preprocessing import of_arm
 
     known = info(dataset)
-    facts = {"channels": known.channels, "classes": len(known.classes)}
+    channels, classes = known.channels, len(known.classes)
     found = {
-        name: refusal(arm.backbone, arm.strategy, size=of_arm(arm, known).size, **facts) for name, arm in arms.items()
+        name: refusal(arm.backbone, arm.strategy, size=of_arm(arm, known).size, channels=channels, classes=classes)
+        for name, arm in arms.items()
     }
     return {name: reason for name, reason in found.items() if reason is not None}
 

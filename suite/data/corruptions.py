@@ -39,7 +39,7 @@ class _Chance:
     @cached_property
     def _generators(self) -> list[np.random.Generator]:
         kind = zlib.crc32(self._name.encode())
-        digests = (zlib.crc32(np.ascontiguousarray(image)) for image in self._images.numpy())
+        digests = (zlib.crc32(np.ascontiguousarray(image).data) for image in self._images.numpy())
         return [np.random.Generator(np.random.Philox(key=[digest, kind])) for digest in digests]
 
     def uniform(self, count: int) -> Tensor:

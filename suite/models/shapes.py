@@ -121,4 +121,4 @@ def _count_features(model: nn.Module) -> None:
     """Let the model's number of features be the inputs of its classifier, where it has one that tells."""
     found = classifiers(model)
     if len(found) == 1 and isinstance(found[0], nn.Linear) and found[0].in_features != embed_size(model):
-        model.num_features = model.head_hidden_size = found[0].in_features
+        vars(model).update(num_features=found[0].in_features, head_hidden_size=found[0].in_features)

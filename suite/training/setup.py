@@ -125,9 +125,8 @@ def set_up(
     model = assembled.model.to(where)
     teacher = None
     if trial.teacher is not None:
-        teacher = memory.channels_last(
-            load_teacher(trial.teacher, expects, len(images.info.classes), results).to(where)
-        )
+        teacher = load_teacher(trial.teacher, expects, len(images.info.classes), results).to(where)
+        memory.channels_last(teacher)
     keep_frozen = None
     if isinstance(trial.strategy, HeadOnly | Int8):
         model.requires_grad_(False)

@@ -96,7 +96,8 @@ def test_views_of_one_model_are_an_export_too(models: dict[str, Path], own: Own,
     assert len(card.members) == 1 and done["trial"] == name and card.provenance == plain.provenance
     assert card.accuracy_one_view == plain.accuracy_fp32 and card.preprocess == plain.preprocess
     picture = next(own.pictures.rglob("*.png"))
-    both = [load(models["timm"])(view) for view in viewed(_input(picture, card.preprocess), ["flip"])]
+    with torch.inference_mode():
+        both = [load(models["timm"])(view) for view in viewed(_input(picture, card.preprocess), ["flip"])]
     wanted = torch.stack([scores.softmax(1) for scores in both]).mean(0)[0]
     found = Predictor(tmp_path / "model").file(picture)["probabilities"]
     assert list(found.values()) == pytest.approx(wanted.tolist(), abs=1e-4)
