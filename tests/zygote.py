@@ -104,6 +104,7 @@ for line in sys.stdin:
     os.environ.update(asked["env"])
     tempfile.tempdir = None
     isolate()
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # while 0 to 2 are taken
     for number, path in ((0, asked["in"]), (1, asked["out"]), (2, asked["err"])):
         if path == "closed":
             os.close(number)
@@ -120,12 +121,11 @@ for line in sys.stdin:
             encoding, _, errors = wanted.partition(":")
             stream.reconfigure(encoding=encoding or None, errors=errors or None)
     if WITH_WORKERS & {*asked["argv"]} and not asked.get("spawns"):
-        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if not os.fork():
             here.close()
             nursery.attend(there, forget)
-        there.close()
         nursery.take_workers_from(here)
+    there.close()
     if "KILL_AT" in os.environ:  # this process, not its workers
         kill_at(*os.environ["KILL_AT"].split())
     if asked.get("signal"):

@@ -36,11 +36,11 @@ VALUES = {  # by the name of the parameter
     "precision": ("auto", "fp32", "bf16", "fp16"),
     "fit": ("crop", "pad", "squeeze"),
     "engine": ("local", "ray"),
-    "tta": ("shift", "flip"),
     "predict format": ("safetensors", "onnx", "int8", "torch-export"),
     "serve format": ("safetensors", "onnx", "int8", "torch-export"),
     "formats": ("safetensors", "onnx", "int8", "torch-export"),
     "methods": ("saliency", "integrated-gradients", "grad-cam", "occlusion"),
+    "tta": ("shift", "flip"),
 }
 
 

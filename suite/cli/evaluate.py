@@ -161,7 +161,7 @@ def _exported(folder: Path, options: EvaluateOptions) -> Any:
     """An exported model as the subject of `shift.measure`. Raises InputError."""
     from suite.evaluation.shift import exported
     from suite.export.card import read_card
-    from suite.export.predict import load
+    from suite.export.loading import load
     from suite.hardware import device
 
     card = read_card(folder)

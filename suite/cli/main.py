@@ -19,7 +19,21 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from suite import interpreter
-from suite.cli import completion, data, evaluate, explain, hub, keep, machine, models, serve, sweep, train, view
+from suite.cli import (
+    completion,
+    compress,
+    data,
+    evaluate,
+    explain,
+    hub,
+    keep,
+    machine,
+    models,
+    serve,
+    sweep,
+    train,
+    view,
+)
 from suite.cli.options import first_sentence
 from suite.cli.signals import cleaning_up
 from suite.errors import InputError, WorkError, printable
@@ -63,6 +77,7 @@ for command in (  # in the order of --help
     train.pretrain,
     train.finetune,
     sweep.sweep,
+    compress.compress,
     sweep.stop,
     view.status,
     view.leaderboard,

@@ -116,7 +116,7 @@ def serve(options: ServeOptions) -> None:
         number = asyncio.run(running.serve(service, limits, one, options.workers, on_ready))
     if not options.quiet:
         _say(f"mnist-suite: ended by {number.name}.")
-    raise typer.Exit(128 + number)
+    raise typer.Exit(running.exit_code(number))
 
 
 def _worker(options: ServeOptions, cores: int) -> Sequence[str]:

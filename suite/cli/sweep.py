@@ -161,17 +161,23 @@ def sweep(options: SweepOptions) -> None:
               mnist-suite sweep --trials 50 --workers auto --device cuda:1,cuda:3
               RAY_ADDRESS=10.0.0.1:6379 mnist-suite sweep --trials 500 --engine ray --workers auto
     """
+    from suite.store.files import results_dir
+
+    root = results_dir(options.results)
+    run_search(options, options.changed(_declared(options, root)), root)
+
+
+def run_search(options: SweepOptions, experiment: Experiment, root: Path) -> None:
+    """Search an experiment as the options say, and print what was found. `root` is the results directory."""
     from suite.cli import console, plans
     from suite.cli.run import announce_pictures, run_finalists, run_study
     from suite.ranking import gains
     from suite.ranking.leaderboard import as_dict, default_columns
-    from suite.store.files import check_name, dump_json, results_dir
+    from suite.store.files import check_name, dump_json
     from suite.store.study import StudyDir
 
     if options.engine not in ("local", "ray"):
         raise InputError(f"There is no engine '{options.engine}'; this version has: local, ray.")
-    root = results_dir(options.results)
-    experiment = options.changed(_declared(options, root))
     if options.warm_start is not None:
         from suite.execution.warm_start import warm_started
 

@@ -14,12 +14,14 @@ from suite.models.heads import by_gradient
 from suite.models.preprocessing import of_arm
 from suite.search.pruning import stages
 from suite.spec import (
+    AS_TRAINED,
     FROM_RANDOM,
     Arm,
     Experiment,
     HeadOnly,
     Int8,
     Params,
+    Preprocess,
     Teacher,
     Trial,
     Weights,
@@ -70,14 +72,21 @@ class TrialResolver:
             rungs=tuple(float(e) for e in range(1, arm.recipe.epochs)) if searched and experiment.pruner else (),
             stages=stages(experiment.pruning, arm.recipe.epochs) if searched and self._prunes(arm) else (),
             caps=experiment.caps,
-            preprocess=of_arm(arm, info),
+            preprocess=self._expects(arm, info),
             teacher=self._teacher(arm),
         )
 
     def _prunes(self, arm: Arm) -> bool:
-        """Whether trials of an arm begin with short trainings. Heads that are solved in one step and quantisation have none."""
+        """Whether trials of an arm begin with short trainings. Solved heads and quantisation have none."""
         solved = isinstance(arm.strategy, HeadOnly) and not by_gradient(arm.strategy.head)
         return self.experiment.pruner is None and not solved and not isinstance(arm.strategy, Int8)
+
+    def _expects(self, arm: Arm, info: Info) -> Preprocess:
+        """The model's input: that of the trial which a compressed model was trained in, else that of the arm."""
+        if arm.strategy.kind in AS_TRAINED and arm.weights is not None:
+            with contextlib.suppress(InputError):  # the weights are no trial's
+                return teacher_of(self._named(arm.weights), self.results).preprocess
+        return of_arm(arm, info)
 
     def _info(self, fraction: float) -> Info:
         if fraction not in self._infos:

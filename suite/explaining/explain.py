@@ -146,7 +146,8 @@ class Explainer:
                 self.notes[str(why)] = None
                 continue
             seconds = round(time.perf_counter() - began, 4)
-            fell = deletion(self.model, x, baseline, target, found.values, batch)
+            told = bool(found.values.any())  # a map of zeros, as Grad-CAM's may be, has no order
+            fell = deletion(self.model, x, baseline, target, found.values, batch) if told else random
             maps[method] = found.values.numpy()
             facts[method] = {**found.facts, "deletion": round(fell, 6), "random": round(random, 6), "seconds": seconds}
         return maps, facts

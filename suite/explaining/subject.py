@@ -15,7 +15,7 @@ from suite.data.splits import Splits
 from suite.errors import InputError, WorkError
 from suite.explaining.raster import pixels
 from suite.export.card import read_card
-from suite.export.predict import load
+from suite.export.loading import load
 from suite.models.assembly import load_trained
 from suite.models.preprocessing import of_trial
 from suite.spec import HeadOnly, HeadSpec, Knn, Mistakes, Preprocess, Trial

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from suite.errors import InputError
-from suite.export.card import WEIGHTS, Card, Member, read_card
-from suite.models import classifiers, heads
-from suite.models.backbones import unfilled
-from suite.models.ensembles import Ensemble
-from suite.models.shapes import fit_shapes
+from suite.export.card import WEIGHTS, read_card
+from suite.export.networks import network
 from suite.models.state_dicts import read_tensors
 from suite.store.files import file_sha256
 
@@ -30,7 +26,7 @@ def load(folder: str | Path) -> nn.Module:
     if file_sha256(path) != card.sha256:
         raise InputError(f"{path} is not the file its card describes (SHA-256 differs); export the model again.")
     try:
-        model = _ensemble(card, tensors) if card.members else _network(card, tensors, len(card.classes))
+        model = network(card, tensors)
         model.load_state_dict(tensors)
     except (AssertionError, RuntimeError, LookupError, ValueError, TypeError, StopIteration) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -38,26 +34,3 @@ def load(folder: str | Path) -> nn.Module:
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise InputError(f"The weights in {path} are no use: they hold NaN or infinity.")
     return model.eval()
-
-
-def _network(described: Card | Member, tensors: Mapping[str, Tensor], classes: int) -> nn.Module:
-    """The network that these tensors fit, without its weights."""
-    expects = described.preprocess
-    model = unfilled(described.backbone, classes=classes, channels=expects.channels, size=expects.size)
-    if described.head is not None:
-        own = _below(classifiers.name_of(model), tensors)
-        classifiers.replace(model, heads.restore_folded(described.head, own, classes))
-    return fit_shapes(model, tensors) if described.reshaped else model
-
-
-def _ensemble(card: Card, tensors: Mapping[str, Tensor]) -> nn.Module:
-    models = [
-        _network(member, _below(f"members.{i}.model", tensors), len(card.classes))
-        for i, member in enumerate(card.members)
-    ]
-    return Ensemble(models, [member.preprocess for member in card.members], card.preprocess, card.views)
-
-
-def _below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the module of that name, as it names them itself."""
-    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}

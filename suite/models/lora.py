@@ -136,7 +136,8 @@ def _change(layer: nn.Module) -> _Change | None:
     if not parametrize.is_parametrized(layer, "weight"):
         return None
     weight = cast(parametrize.ParametrizationList, cast(nn.ModuleDict, layer.parametrizations)["weight"])
-    return _Change(cast(nn.Parameter, weight.original), weight[0]) if isinstance(weight[0], LowRank) else None
+    by = weight[0]
+    return _Change(cast(nn.Parameter, weight.original), by) if isinstance(by, LowRank) else None
 
 
 def _weight(layer: nn.Linear | nn.Conv2d) -> Tensor:

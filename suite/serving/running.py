@@ -58,6 +58,10 @@ def address_of(one: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
+def exit_code(number: signal.Signals) -> int:
+    return 130 if number is signal.SIGINT else 143
+
+
 async def serve(
     service: Service, limits: Limits, one: socket.socket, workers: int, on_ready: Callable[[], None]
 ) -> signal.Signals:
@@ -70,7 +74,7 @@ async def serve(
 
     def on_signal(number: signal.Signals) -> None:
         if arrived.done():
-            os._exit(128 + number)
+            os._exit(exit_code(number))
         arrived.set_result(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

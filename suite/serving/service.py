@@ -207,8 +207,8 @@ class Service:
             raise Refused(415, "Send the body without a Content-Encoding.", {"Accept-Encoding": "identity"})
         if content.is_eof():  # it has come with the headers
             return content.read_nowait(-1)
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            request.transport and request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         parts: list[bytes] = []
         size = 0
         try:

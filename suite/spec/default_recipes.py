@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from suite.spec.recipe import FROM_RANDOM, Augment, Recipe
+from suite.spec.recipe import FROM_RANDOM, RESHAPED, Augment, Recipe
 
 FROM_SCRATCH = Recipe(
     optimizer="adamw",
@@ -42,6 +42,21 @@ FINETUNE_TRANSFORMER = Recipe(
     layer_decay=0.75,
 )
 
+# After pruning and low-rank factorisation, and of small networks that learn from a teacher. No label smoothing: the
+# teacher's probabilities take its place.
+COMPRESS = Recipe(
+    optimizer="adamw",
+    lr=0.003,
+    momentum=0.8,
+    weight_decay=0.01,
+    schedule="onecycle",
+    epochs=8,
+    batch_size=128,
+    augment=Augment(shift=1.5, rotate=8.0, scale=0.08),
+)
+
+DISTILL = COMPRESS.model_copy(update={"lr": 0.01, "beta2": 0.9, "epochs": 16})
+
 Family = Literal["own", "convolutional", "transformer"]
 
 # How the names of timm's transformers begin. Hybrids with batch norm (LeViT, MobileViT, EfficientViT) are not among
@@ -74,11 +89,18 @@ def family(backbone: str) -> Family:
     return "transformer" if name.startswith(TRANSFORMERS) else "convolutional"
 
 
+def compression_recipe(backbone: str) -> Recipe:
+    """The recipe that trains a pruned or factored model on."""
+    return COMPRESS if family(backbone) == "own" else default_recipe("full", backbone)
+
+
 def default_recipe(strategy: str, backbone: str) -> Recipe:
     """The default recipe of a strategy, given by its `kind`, for a backbone."""
     if strategy == "head":
         return HEAD
     if strategy in FROM_RANDOM:
         return FROM_SCRATCH
+    if strategy in RESHAPED:
+        return compression_recipe(backbone)
     by_family = {"own": FINETUNE, "convolutional": FINETUNE_CONVOLUTIONAL, "transformer": FINETUNE_TRANSFORMER}
     return by_family[family(backbone)]

@@ -131,7 +131,8 @@ def set_up(
     keep_frozen = None
     if isinstance(trial.strategy, HeadOnly | Int8):
         model.requires_grad_(False)
-        precision = device.precision(trial.recipe.precision, where, model, training=False)
+        solved = isinstance(trial.strategy, HeadOnly)
+        precision = device.precision(trial.recipe.precision, where, model, training=False) if solved else torch.float32
     else:
         keep_frozen = strategies.freeze(trial.strategy, model, trial.seed)
         precision = yield from _training_precision(trial, where, assembled, len(images.train), earlier)

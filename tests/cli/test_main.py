@@ -31,7 +31,20 @@ from suite.store.study import StudyDir
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., Any]
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "study-0.1" / "finished"
-COMMANDS = ["", "data", "pretrain", "finetune", "sweep", "stop", "status", "leaderboard", "export", "predict", "doctor"]
+COMMANDS = [
+    "",
+    "data",
+    "pretrain",
+    "finetune",
+    "sweep",
+    "stop",
+    "status",
+    "leaderboard",
+    "export",
+    "predict",
+    "serve",
+    "doctor",
+]
 QUICK = ("--limit", "300", "--set", "epochs=2", "--set", "batch_size=32", "--quiet")
 
 

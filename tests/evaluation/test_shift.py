@@ -18,7 +18,7 @@ from suite.data.corruptions import CORRUPTIONS, corrupted
 from suite.data.datasets import search_splits
 from suite.errors import InputError
 from suite.evaluation import final, shift
-from suite.export.predict import load
+from suite.export.loading import load
 from suite.export.publish import export
 from suite.models.preprocessing import evaluation_preparer
 from suite.ranking.final import readings

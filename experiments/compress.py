@@ -1,0 +1,37 @@
+"""What does compression cost in accuracy? One trained `cnn`, made smaller in several ways.
+
+    mnist-suite sweep compress
+
+One trial an arm, each with the trained network as its parent: pruned to a half, a quarter and an eighth of its
+parameters, its hidden layer factored, distilled into smaller networks, and in 8-bit integers. All that are trained
+learn from the parent as well as from the labels. More trials search the learning rates. The same for a model of your
+own: `mnist-suite compress STUDY`.
+"""
+
+from suite.spec import Arm, Augment, Experiment, Pretraining, Recipe
+from suite.spec.compression import compressions
+
+ARMS = compressions(Arm(backbone="cnn"), "experiment", into=("lean-s", "lean-xs"))
+
+EXPERIMENT = Experiment(
+    name="compress",
+    question="What does it cost in accuracy to make a trained network smaller?",
+    dataset="mnist",
+    pretraining=Pretraining(
+        dataset="mnist",
+        backbone="cnn",
+        recipe=Recipe(
+            optimizer="adamw",
+            lr=0.004,
+            momentum=0.8,
+            weight_decay=0.01,
+            schedule="onecycle",
+            epochs=8,
+            batch_size=128,
+            augment=Augment(shift=1.5, rotate=8.0, scale=0.08),
+        ),
+    ),
+    arms=ARMS,
+    trials=len(ARMS),
+    pruning=None,
+)

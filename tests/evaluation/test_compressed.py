@@ -1,0 +1,101 @@
+"""A trained model made smaller in every way: what the trials record, and that their models are found again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from suite.data.datasets import search_splits
+from suite.errors import InputError
+from suite.evaluation.rerun import rerun
+from suite.execution.stop import Stop
+from suite.execution.weights import teacher_of, weights_of
+from suite.export.predict import load
+from suite.export.publish import export
+from suite.models.assembly import load_trained
+from suite.models.compression import can_prune
+from suite.models.preprocessing import evaluation_preparer
+from suite.ranking.leaderboard import default_columns, row
+from suite.spec import Arm, Experiment, Recipe
+from suite.spec.compression import compressions
+from suite.store.study import StudyDir
+from suite.store.trial import TrialState
+from suite.training.evaluation import Examples, Scores, evaluate
+
+LIMIT = 300
+CPU = torch.device("cpu")
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytestmark = pytest.mark.skipif(not can_prune(), reason="Torch-Pruning is not installed")
+
+Compressed = tuple[StudyDir, TrialState, dict[str, TrialState]]
+
+
+@pytest.fixture(scope="module")
+def compressed(
+    small: Any, search: Callable[[Experiment, Path], StudyDir], tmp_path_factory: pytest.TempPathFactory
+) -> Compressed:
+    """A study of compressions of a `net`, its parent, and its trials by arm."""
+    parent = next(s for s in small.study.states() if s.state == "finished" and s.trial.arm == "net-scratch")
+    source = str(small.study.trial(parent.id).path)
+    recipe = Recipe(epochs=2, batch_size=50, lr=0.01)
+    arms = compressions(Arm(backbone="net"), source, keep=(0.3,), into=("lean-xs",))
+    arms = {name: arm.model_copy(update={"recipe": recipe}) for name, arm in arms.items()}
+    facts = {"question": "?", "dataset": "mnist", "limit": LIMIT, "pruning": None}
+    experiment = Experiment(name="smaller", arms=arms, trials=len(arms), **facts)
+    study = search(experiment, tmp_path_factory.mktemp("compressed"))
+    return study, parent, {state.trial.arm: state for state in study.states()}
+
+
+def scores(study: StudyDir, state: TrialState) -> Scores:
+    """Of the trial's model on validation, loaded from its files."""
+    expects = state.trial.preprocess
+    assert expects is not None
+    model = load_trained(study.trial(state.id), state.trial, expects, 10, study.path.parent).model
+    part = search_splits("mnist", limit=LIMIT).validation
+    examples = Examples(torch.from_numpy(part.images), torch.from_numpy(part.labels))
+    return evaluate(model, examples, evaluation_preparer(expects, CPU), CPU, torch.float32)
+
+
+@pytest.mark.slow
+def test_every_way_gives_a_smaller_model_with_its_parent_and_figures(compressed: Compressed) -> None:
+    study, parent, states = compressed
+    assert list(states) == ["prune-30", "low-rank-25", "distill-lean-xs", "int8"]
+    before = parent.record.cost
+    rows = {arm: row(study.name, state) for arm, state in states.items()}
+    for arm, state in states.items():
+        record = state.record
+        assert record is not None and record.state == "finished", (arm, record and record.reason)
+        assert scores(study, state).accuracy == pytest.approx(record.accuracy, abs=1e-9)
+        assert rows[arm].parent == f"small/{parent.id}" and rows[arm].low < record.accuracy < rows[arm].high
+        assert record.cost.file_bytes == study.trial(state.id).best.stat().st_size
+    assert {"parent", "file"} <= set(default_columns(rows.values()))
+    assert rows["prune-30"].params <= 0.3 * before.parameters and rows["prune-30"].flops < 0.5 * before.forward_flops
+    assert rows["low-rank-25"].params < before.parameters
+    assert rows["int8"].accuracy == pytest.approx(parent.record.accuracy, abs=0.02)
+    assert rows["int8"].train_flops == 0 and rows["int8"].file < rows["low-rank-25"].params * 4 + 60_000
+
+
+@pytest.mark.slow
+def test_compressed_models_are_exported_repeated_and_compressed_again(compressed: Compressed, tmp_path: Path) -> None:
+    study, _, states = compressed
+    results = study.path.parent
+    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    for arm in ("prune-30", "low-rank-25"):
+        state = states[arm]
+        export(results, f"smaller/{state.id}", tmp_path / arm)
+        trained = load_trained(study.trial(state.id), state.trial, state.trial.preprocess, 10, results).model
+        with torch.no_grad():
+            assert torch.equal(load(tmp_path / arm)(images), trained(images))
+        assert weights_of(f"smaller/{state.id}", results).reshaped
+        assert teacher_of(f"smaller/{state.id}", results).weights.reshaped
+        assert rerun(results, f"smaller/{state.id}", stop=Stop())["identical"]
+    with pytest.raises(InputError, match="--format int8"):
+        export(results, f"smaller/{states['int8'].id}", tmp_path / "int8")
+    with pytest.raises(InputError, match="strategy int8"):
+        weights_of(f"smaller/{states['int8'].id}", results)
