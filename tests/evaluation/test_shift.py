@@ -29,7 +29,7 @@ from suite.reporting.facts import gather
 from suite.reporting.plots_style import as_png
 from suite.reporting.sections_shift import shift as section
 from suite.spec import Preprocess
-from suite.store.study import StudyDir, find_trial
+from suite.store.study import StudyDir, final_of, find_trial
 from suite.training.evaluation import Examples
 
 CPU = torch.device("cpu")
@@ -140,11 +140,7 @@ def test_test_images_need_a_final_evaluation_and_are_counted_as_read(
     assert [(r.command, r.models) for r in readings(own)][1:] == [("the command", (subjects[0].run,))]
     (one,) = shift.measure(subjects, own)
     assert (one.part, one.trial, one.run, one.images) == ("test", tested[0].id, subjects[0].run, 50)
-    assert one.run in {
-        run
-        for row in (final.final_evaluation(own, ["net-scratch", "net-head"]) or pytest.fail()).finalists
-        for run in row.runs
-    }
+    assert one.run in {state.id for state in final_of(own).states()}
     again = shift.on_test(results, own, tested[0].id, command="again", place="cpu")
     assert shift.measure(again, own) == [one] and len(readings(own)) == 2
     assert shifts(own) == shifts(study)  # nothing of it stands on the leaderboard
