@@ -56,7 +56,7 @@ def test_it_is_what_predict_sees_of_a_picture_of_the_character(fonts: tuple[Font
         ImageDraw.Draw(page).text((200, 200), str(digit), fill=255, font=ImageFont.truetype(file, 128), anchor="mm")
         seen = glyphs.place(page, 28, centred=True)
         moved = [np.roll(seen, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # rounding, also of strokes
-        assert max(np.corrcoef(one.ravel(), known.pictures[digit, 0].ravel())[0, 1] for one in moved) > 0.95
+        assert max(np.corrcoef(one.ravel(), known.pictures[digit, 0].ravel())[0, 1] for one in moved) > 0.9
 
 
 def test_files_that_are_no_fonts_are_left_out_and_few_are_enough(
