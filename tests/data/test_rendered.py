@@ -55,8 +55,8 @@ def test_it_is_what_predict_sees_of_a_picture_of_the_character(fonts: tuple[Font
         page = Image.new("L", (400, 400))
         ImageDraw.Draw(page).text((200, 200), str(digit), fill=255, font=ImageFont.truetype(file, 128), anchor="mm")
         seen = glyphs.place(page, 28, centred=True)
-        moved = [np.roll(seen.astype(int), (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # by rounding
-        assert min(np.abs(one - known.pictures[digit, 0]).mean() for one in moved) < 3
+        moved = [np.roll(seen, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # rounding, also of strokes
+        assert max(np.corrcoef(one.ravel(), known.pictures[digit, 0].ravel())[0, 1] for one in moved) > 0.9
 
 
 def test_files_that_are_no_fonts_are_left_out_and_few_are_enough(
