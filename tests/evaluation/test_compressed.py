@@ -14,7 +14,7 @@ from suite.evaluation.rerun import rerun
 from suite.execution.plan import pretraining_of
 from suite.execution.stop import Stop
 from suite.execution.weights import teacher_of, weights_of
-from suite.export.predict import load
+from suite.export.loading import load
 from suite.export.publish import export
 from suite.models.assembly import load_trained
 from suite.models.compression import can_prune
