@@ -50,6 +50,11 @@ pictures: .venv/ready  # of docs/dashboard.md and docs/explain.md, and the table
 	$(BIN)/mnist-suite explain $(STUDY) --results $(RESULTS) --to $(RESULTS)/explained >/dev/null
 	cp $(RESULTS)/explained/0001-validation-*.png docs/pictures/explain-digit.png
 	$(PICTURES) --screens explained --sizes 120x40 --themes suite
+	$(BIN)/mnist-suite finetune --backbone timm:tf_efficientnet_lite0 --strategy head --dataset fashion-mnist \
+		--limit 2000 --study clothes --results $(RESULTS)
+	$(BIN)/mnist-suite data sample fashion-mnist --index 5 --to $(RESULTS)/garment.png
+	$(BIN)/mnist-suite explain clothes $(RESULTS)/garment.png --results $(RESULTS) --to $(RESULTS)/explained >/dev/null
+	cp $(RESULTS)/explained/0001-garment.png docs/pictures/explain-clothes.png
 
 check: .venv/ready
 	$(BIN)/ruff check .
