@@ -9,7 +9,6 @@ import typer
 
 from suite.cli.options import Device, Json, Quiet, Results, path_argument, path_option
 from suite.errors import InputError
-from suite.spec import METHODS
 
 MOST_NEAREST = 100
 
@@ -26,7 +25,11 @@ def explain(
     to: Annotated[Path | None, path_option("--to", help="Folder for a PNG of each picture.")] = None,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", metavar="|".join(METHODS), help="Which map; may be repeated.", show_default="all"),
+        typer.Option(
+            "--method",
+            help="saliency, integrated-gradients, grad-cam or occlusion; may be repeated.",
+            show_default="all",
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="The class that is asked about.", show_default="the predicted class")
@@ -64,6 +67,7 @@ def explain(
               mnist-suite explain mnist/0007
     """
     from suite.cli import explanations
+    from suite.spec import METHODS
     from suite.store.files import results_dir
 
     if maps == "npy" and to is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -79,6 +78,8 @@ def serve(options: ServeOptions) -> None:
               curl --data-binary @digit.png -H 'Content-Type: image/png' http://127.0.0.1:8080/predict
               MNIST_SUITE_TOKEN=$(openssl rand -hex 16) mnist-suite serve model --host 0.0.0.0
     """
+    import asyncio
+
     try:
         from suite.serving import running
         from suite.serving.service import Service

@@ -18,6 +18,7 @@ from suite.interpreter import command
 from suite.models.backbones import BACKBONES
 from suite.models.heads import HEADS
 from suite.models.strategies import TRAINED
+from suite.spec import METHODS
 from suite.spec.load import experiment_names, load_experiment
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "study-0.1"
@@ -36,8 +37,9 @@ def completed(name: str, parameter: str, incomplete: str, *given: str) -> list[s
 def test_every_name_is_offered() -> None:
     assert set(completed("finetune", "backbone", "")) == {*BACKBONES, "timm:"}
     assert set(completed("finetune", "backbone", "timm:")) == {f"timm:{name}" for name in timm.list_models()}
-    strategies = {"head"} | {kind.model_fields["kind"].default for kind in TRAINED} - {"pretrain"}
+    strategies = {"head", "int8"} | {kind.model_fields["kind"].default for kind in TRAINED} - {"pretrain"}
     assert set(completed("finetune", "strategy", "")) == strategies
+    assert set(completed("explain", "methods", "")) == set(METHODS)
     assert set(completed("finetune", "head", "")) == {kind.model_fields["kind"].default for kind in HEADS}
     assert completed("sweep", "experiment", "") == experiment_names()
     assert set(completed("sweep", "arms", "", "mnist")) == set(load_experiment("mnist").arms)
@@ -49,8 +51,8 @@ def test_studies_and_trials_are_those_of_the_results_directory(tmp_path: Path) -
     place = ("--results", str(FIXTURE / "finished"))
     assert completed("leaderboard", "study", "sm", *place) == ["small"]
     trials = sorted(f"small/{path.name}" for path in (FIXTURE / "finished" / "small" / "trials").iterdir())
-    assert completed("export", "trial", "small/", *place) == trials
-    assert completed("export", "trial", "", "--results", f"{tmp_path}/none") == []
+    assert completed("export", "trials", "small/", *place) == trials
+    assert completed("export", "trials", "", "--results", f"{tmp_path}/none") == []
 
 
 def test_a_file_of_the_user_is_not_run(tmp_path: Path) -> None:
