@@ -43,12 +43,13 @@ BESIDE = {
     "export": ["small"],
     "predict": ["model", "digit.png", "--quiet"],
     "explain": ["model", "digit.png", "--quiet", "--method", "saliency", "--nearest", "0"],
+    "push": ["ann/digits", "--dry-run"],
     "data import": ["--as", "mnist"],
     "data sample": ["mnist", "--index", "0"],
 }
 
 # Text options that may hold a path, with a prefix.
-TEXTS = {"dataset": "folder:", "source": "", "experiment": "./"}
+TEXTS = {"dataset": "folder:", "source": "", "experiment": "./", "study": "./"}
 
 HOSTILE = [
     "", " ", ".", "..", "/", "~", "~nobody_here/x", "~nobody_here/x.png", "a\0b.png", "x" * 300, "x" * 300 + ".html",
@@ -203,6 +204,7 @@ def test_paths_within_a_text(
         "dataset": ["pretrain", "--device", "cuda:99", "--dataset", given],
         "source": ["finetune", "--backbone", "cnn", "--from", given],
         "experiment": ["sweep", given],
+        "study": ["evaluate", given, "--shift"],
     }
     assert command_line(words[param], monkeypatch) == 2
     errors = capfd.readouterr().err
@@ -218,6 +220,7 @@ WRITTEN = [
     (["convert", "small", "--to"], "tables"),
     (["export", "small", "--to"], "exported"),
     (["predict", "model", "digit.png", "-q", "--show"], "seen"),
+    (["explain", "model", "digit.png", "-q", "--method", "saliency", "--nearest", "0", "--to"], "maps"),
 ]
 IDS = [Path(to).name for _, to in WRITTEN]
 

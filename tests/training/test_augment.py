@@ -127,6 +127,7 @@ def test_new_fields_change_no_hash_while_they_have_their_defaults() -> None:
         "augment": {"crop": True, "color": True, "trivial": True, "mixup": True, "cutmix": True},
         "layer_decay": True,
         "balance": True,
+        "distill": True,
     }
     assert not Augment()
     assert Augment(crop=0.5) and Augment(trivial=True) and Augment(mixup=0.2)
