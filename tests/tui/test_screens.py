@@ -155,7 +155,7 @@ def test_lineage_shows_where_weights_come_from_and_go_to(results, drive, screen_
     async def script(app, pilot) -> None:
         app.push_screen(RunScreen(("tuned", trial.id)))
         await look(app, pilot)
-        await pilot.press(PREVIOUS)
+        await pilot.press(PREVIOUS, PREVIOUS)
         await pilot.pause()
         assert f"initial weights: mnist/{base}" in screen_text(app) and "shared by 1 runs" in screen_text(app)
         app.screen.key = ("mnist", base)
