@@ -416,7 +416,7 @@ from suite.spec import Arm, Experiment
 EXPERIMENT = Experiment(name="own", question="Mine?", dataset="mnist", arms={{"one": Arm(backbone="net")}}, trials=1)
 """
 # What `sweep --dry-run FILE` does and prints, without the seconds that it takes to import torch.
-DRY_RUN = "import runpy, sys; print(runpy.run_path(sys.argv[3])['EXPERIMENT'].model_dump_json())"
+DRY_RUN = "import runpy, sys; print(runpy.run_path(sys.argv[4])['EXPERIMENT'].model_dump_json())"
 
 
 @pytest.mark.slow
@@ -426,7 +426,7 @@ def test_a_file_is_run_on_request_and_not_before(tmp_path: Path, results, drive,
     monkeypatch.setattr(commands, "PROGRAM", (sys.executable, "-c", DRY_RUN))  # test_commands.py has the real one
 
     async def until(pilot, condition) -> None:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < end, "waited in vain"
             await asyncio.sleep(0.2)
