@@ -101,7 +101,7 @@ def test_a_second_signal_while_a_checkpoint_is_written_harms_nothing(
 
 def begin_within(start, experiment: Path, tmp_path: Path, faults, *words: object) -> tuple[Any, StudyDir, int]:
     """A sweep whose trials may take so many seconds each, of which the first trial has had less than half."""
-    for limit in (6, 20, 90, 300):  # the machine is quick enough for one of them
+    for limit in (10, 30, 90, 300):  # the machine is quick enough for one of them
         directory = StudyDir(tmp_path / str(limit), "small")
         began = time.monotonic()
         run = start("sweep", experiment, *words, "--arms", "sgd", "--trial-timeout", limit, "--results",
