@@ -5,6 +5,9 @@
 Nothing is searched: one trial an arm. Both arms train `lean-xs` by the same recipe; one learns from a `lean-l`, which
 is trained first, as well as from the labels. The network and the recipe were chosen by the accuracy on the 6,000
 validation images.
+
+To expect of lean-xs-distilled, as test accuracy that was read after the choice: 99.50 % (mean of five seeds, 95 % 99.45
+to 99.54), with 7,798 parameters and 2.1 MFLOP an image.
 """
 
 from suite.spec import Arm, Augment, Distill, Experiment, Pretraining, Recipe
