@@ -225,11 +225,13 @@ def split_reference(reference: str) -> tuple[str, str | None]:
 def find_trial(study: StudyDir, wanted: str | None) -> TrialState:
     """The trial with that id, number or start of an id; None: the study's best one, see `finalists.winner`.
 
+    The best one is not of strategy int8 where there are others: integers alone can be neither exported nor trained on.
     Raises InputError where there is none or more than one.
     """
     states = study.states()
     if wanted is None:
-        best = winner(states, repeats(study))
+        again = repeats(study)
+        best = winner([s for s in states if s.trial.strategy.kind != "int8"], again) or winner(states, again)
         if best is None:
             raise InputError(f"Study '{study.name}' has no finished trial yet ({len(states)} trials in all).")
         return best
