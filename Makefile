@@ -7,7 +7,7 @@ STUDY := demo
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_NO_DEPS PIP_DRY_RUN
 export PIP_USER := 0
 
-.PHONY: demo compiled test test-fast test-timm soak pictures check format clean
+.PHONY: demo compiled test test-all test-fast test-timm soak pictures check format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,11 +26,14 @@ compiled: .venv/ready  # once, where PYTHONDONTWRITEBYTECODE would let each of t
 
 # One more than two cores have work for: many tests wait for processes, timeouts and signals.
 JOBS ?= 3
-test: compiled
+test: compiled  # without the few that tests/heavy.txt names
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not heavy"
+
+test-all: compiled
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-fast: compiled  # without what kills processes, starts clusters, terminals or browsers, or takes seconds
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --ignore tests/faults
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not heavy" --ignore tests/faults
 
 SHARDS ?= 2
 test-timm: .venv/ready  # all architectures of timm in SHARDS processes; hours; goes on where it was cut

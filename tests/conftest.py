@@ -47,6 +47,23 @@ os.environ.setdefault("MNIST_SUITE_FAULT_SEED", str(random.SystemRandom().randra
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+HEAVY = tuple(
+    line for line in (Path(__file__).parent / "heavy.txt").read_text().splitlines() if line and not line.startswith("#")
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what heavy.txt names. Test names change: where all tests are collected, each line must name one."""
+    used: set[str] = set()
+    for item in items:
+        for line in HEAVY:
+            if item.nodeid == line or item.nodeid.startswith((f"{line}::", f"{line}[")):
+                item.add_marker("heavy")
+                used.add(line)
+    if len(items) > 2000 and (idle := set(HEAVY) - used):
+        raise pytest.UsageError(f"tests/heavy.txt names no test by {sorted(idle)[0]}")
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Any]:
     """What a function makes in a new folder. Of the processes that share the tests one makes it, and all read it."""
