@@ -145,7 +145,7 @@ COMMANDS = dict(commands())
 VARIABLES = variables()
 LONG = {  # commands that may train, download or wait for long, unless they are told to --dry-run
     ("sweep",), ("pretrain",), ("finetune",), ("evaluate",), ("rerun",), ("bench",), ("tui",), ("data", "fetch"),
-    ("data", "sample"),
+    ("data", "sample"), ("compress",), ("serve",), ("explain",), ("export",), ("push",),
 }  # fmt: skip
 
 
