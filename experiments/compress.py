@@ -8,7 +8,8 @@ learn from the parent as well as from the labels. More trials search the learnin
 own: `mnist-suite compress STUDY`.
 
 To expect, as validation accuracies of one training each: parent 99.48 %, prune-50 99.57 %, prune-25 99.52 %, prune-12.5
-99.32 %, low-rank-25 99.45 %, distill-lean-s 99.52 %, distill-lean-xs 99.48 %, int8 99.48 %. Details: docs/compression.md.
+99.32 %, low-rank-25 99.45 %, distill-lean-s 99.52 %, distill-lean-xs 99.48 %, int8 99.48 %. Details:
+docs/compression.md.
 """
 
 from suite.spec import Arm, Augment, Experiment, Pretraining, Recipe
