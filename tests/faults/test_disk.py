@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -79,11 +80,16 @@ def test_a_disk_that_turns_read_only(start, experiment: Path, reference, tiny: P
     """Under a running study, and under one that lies there: it may be looked at, and goes on when it can be written."""
     directory = StudyDir(tiny / "results", "small")
     command = ("sweep", experiment, "--resume", "--results", directory.path.parent)
-    run = start(*command)
-    faults.wait_for(lambda: run.poll() is not None or any(s.record for s in directory.states()))
-    assert mount("--bind", tiny, tiny)
+    for _ in range(5):  # the disk cannot be remounted while a file is being written, and the study may end meanwhile
+        run = start(*command)
+        faults.wait_for(lambda r=run: r.poll() is not None or any(directory.states()))
+        assert mount("--bind", tiny, tiny)
+        faults.wait_for(lambda r=run: r.poll() is not None or mount("-o", "remount,bind,ro", tiny))
+        if run.poll() != 0:
+            break
+        subprocess.run(["umount", "-l", str(tiny)], check=True)
+        shutil.rmtree(directory.path.parent)
     try:
-        faults.wait_for(lambda: run.poll() is not None or mount("-o", "remount,bind,ro", tiny))
         figures.fault("read-only disk")
         assert run.wait() == 1, run.errors
         assert "Traceback" not in run.errors
