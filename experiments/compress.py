@@ -12,8 +12,9 @@ To expect, as validation accuracies of one training each: parent 99.48 %, prune-
 docs/compression.md.
 """
 
-from suite.spec import Arm, Augment, Experiment, Pretraining, Recipe
+from suite.spec import Arm, Experiment, Pretraining
 from suite.spec.compression import compressions
+from suite.spec.default_recipes import COMPRESS
 
 ARMS = compressions(Arm(backbone="cnn"), "experiment", into=("lean-s", "lean-xs"))
 
@@ -24,16 +25,7 @@ EXPERIMENT = Experiment(
     pretraining=Pretraining(
         dataset="mnist",
         backbone="cnn",
-        recipe=Recipe(
-            optimizer="adamw",
-            lr=0.004,
-            momentum=0.8,
-            weight_decay=0.01,
-            schedule="onecycle",
-            epochs=8,
-            batch_size=128,
-            augment=Augment(shift=1.5, rotate=8.0, scale=0.08),
-        ),
+        recipe=COMPRESS.model_copy(update={"lr": 0.004}),
     ),
     arms=ARMS,
     trials=len(ARMS),
