@@ -164,7 +164,7 @@ def _int8(
     best, best_of, calibration = -1.0, b"", ""
     with tempfile.TemporaryDirectory() as scratch:
         say(f"quantising: {quantize.WAYS[0].name}")
-        ways = quantize.quantized(folder / FILES["onnx"], Path(scratch), pictures, narrow=not _has_vnni())
+        ways = quantize.quantized(folder / FILES["onnx"], Path(scratch), pictures)
         for number, one in enumerate(ways, 1):
             values = _onnx(one.path, given.images, batch_size(expects, CPU)).values
             accuracy = _accuracy(values, labels)
@@ -186,15 +186,6 @@ def _int8(
 
 def _accuracy(values: np.ndarray, labels: np.ndarray) -> float:
     return float((values.argmax(1) == labels).mean())
-
-
-def _has_vnni() -> bool:
-    """Whether the CPU adds 8-bit products in 32 bits; where it cannot be told, as on ARM, they do not overflow."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return True
-    return "avx2" not in flags or "vnni" in flags
 
 
 def _exact(figures: FormatFigures, trained: Compared) -> FormatFigures:

@@ -69,17 +69,16 @@ def calibration_count(size: int) -> int:
     return max(8, min(PICTURES, VALUES // size**2))
 
 
-def quantized(source: Path, folder: Path, pictures: np.ndarray, *, narrow: bool = False) -> Iterator[Quantized]:
+def quantized(source: Path, folder: Path, pictures: np.ndarray) -> Iterator[Quantized]:
     """The ONNX file `source` in 8 bits, once for each of `WAYS`, in files in `folder`.
 
-    Each takes seconds. The caller measures which is best, and stops when one is good enough.
+    Each takes seconds. The caller measures which is best, and stops when one is good enough. Weights have 7 bits on
+    CPUs without VNNI instructions, which add pairs of products in 16 bits, where 8 can overflow.
 
     Args:
         source: a file that `onnx_graph.write_onnx` wrote.
         folder: an existing folder for the results.
         pictures: (N, C, stored, stored) uint8, of the training part.
-        narrow: keep weights to 7 bits. CPUs without VNNI instructions add pairs of products in 16 bits, which can
-            overflow with 8.
 
     Raises InputError where the extra "onnx" is not installed, or onnxruntime cannot quantise the graph.
     """
@@ -106,7 +105,7 @@ def quantized(source: Path, folder: Path, pictures: np.ndarray, *, narrow: bool 
                     op_types_to_quantize=list(kinds),
                     nodes_to_exclude=kept_in_float(model, way.float_layers),
                     per_channel=True,
-                    reduce_range=narrow,
+                    reduce_range=not _has_vnni(),
                     activation_type=quantization.QuantType.QUInt8,
                     weight_type=quantization.QuantType.QInt8,
                     calibrate_method=quantization.CalibrationMethod[way.method],
@@ -118,6 +117,15 @@ def quantized(source: Path, folder: Path, pictures: np.ndarray, *, narrow: bool 
         slim(done)
         onnx.save(done, to)
         yield Quantized(to, f"{way.name}; {len(pictures)} training pictures")
+
+
+def _has_vnni() -> bool:
+    """Whether the CPU adds 8-bit products in 32 bits; where it cannot be told, as on ARM, they do not overflow."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+    return "avx2" not in flags or "vnni" in flags
 
 
 def kept_in_float(model: ModelProto, first: int) -> list[str]:

@@ -11,7 +11,7 @@ from torch import nn
 from suite.hardware.device import device_time
 from suite.models.int8 import quantize
 from suite.models.preprocessing import evaluation_preparer, resize
-from suite.models.quantize import BATCH, calibration_count
+from suite.models.quantize import calibration_count
 from suite.spec import Evaluated, Measuring
 from suite.spec.seeds import mix
 from suite.training.attempt import Attempt, Events, Trained, TrialStopped, check_caps
@@ -60,8 +60,6 @@ def _calibration(setup: Setup) -> np.ndarray:
     train, expects = setup.images.train, setup.expects
     generator = torch.Generator().manual_seed(mix(setup.trial.seed, 5))
     count = min(len(train), calibration_count(expects.size))
-    if count > BATCH:
-        count -= count % BATCH  # percentiles need whole batches
     rows = torch.randperm(len(train), generator=generator)[:count]
     images = train.inputs[rows.to(train.labels.device)]
     return resize(images, expects).round().to(torch.uint8).cpu().contiguous().numpy()
