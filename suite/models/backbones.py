@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from suite.errors import InputError
-from suite.models.compact import CompactCNN
+from suite.models.compact import CompactCNN, OwnNetwork
 from suite.models.light_import import light_import
 
 TIMM = "timm:"  # prefix of the names of timm's models
@@ -46,16 +46,13 @@ class Stage(nn.Module):
         return F.relu(self.norm(self.pool(self.conv(x))))
 
 
-class SmallCNN(nn.Module):
+class SmallCNN(OwnNetwork):
     """Convolutional stages, one hidden layer and a linear classifier: (B, channels, size, size) to (B, classes).
 
     `stages` lists (width, kernel, padding) from input to output, and `hidden` is the number of features D. With
     `strided` the first stage halves the image by the stride of its convolution; the others always pool. Weights have
     PyTorch's default initialisation. Raises ValueError if the image is too small for the stages.
     """
-
-    # Layers whose pretrained weights may have to be adapted, under the keys that timm's models use.
-    pretrained_cfg: ClassVar[Mapping[str, str]] = {"first_conv": "stages.0.conv", "classifier": "classifier"}
 
     def __init__(
         self,
@@ -91,18 +88,6 @@ class SmallCNN(nn.Module):
         """Feature maps to class scores (B, classes), or to the hidden activations (B, D) with `pre_logits`."""
         x = F.relu(self.hidden(x.flatten(1)))
         return x if pre_logits else self.classifier(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        """The layer from features (B, D) to class scores."""
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier with a newly initialised one; with 0 classes the model returns its features."""
-        new = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.classifier = new.to(self.hidden.weight.device, self.hidden.weight.dtype)
 
 
 # Each entry is called as entry(classes, channels, size), with the image size in pixels. `timm:<name>` needs no entry.

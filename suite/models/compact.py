@@ -1,4 +1,4 @@
-"""A convolutional network of a few thousand parameters."""
+"""A convolutional network of a few thousand parameters, and what it shares with the suite's other networks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,37 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class OwnNetwork(nn.Module):
+    """What the suite's networks have in common: features by `forward_features`, scores by `forward_head`, and a linear
+    `classifier` that can be replaced."""
+
+    # Layers whose pretrained weights may have to be adapted, under the keys that timm's models use.
+    pretrained_cfg: ClassVar[Mapping[str, str]] = {"first_conv": "stages.0.conv", "classifier": "classifier"}
+
+    classifier: nn.Module
+    num_features: int
+    head_hidden_size: int
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        """The layer from features (B, D) to class scores."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier with a newly initialised one; with 0 classes the model returns its features."""
+        new = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        like = next(self.parameters())
+        self.classifier = new.to(like.device, like.dtype)
 
 
 class ConvNorm(nn.Module):
@@ -21,7 +52,7 @@ class ConvNorm(nn.Module):
         return F.relu(self.norm(self.conv(x)))
 
 
-class CompactCNN(nn.Module):
+class CompactCNN(OwnNetwork):
     """Convolutions, a weighted sum over each feature map, a linear classifier: (B, C, size, size) to (B, classes).
 
     The first convolution halves the image. The others have 3x3 kernels, at half the image's side before the pooling
@@ -29,9 +60,6 @@ class CompactCNN(nn.Module):
     parameters, a depthwise convolution as large as the feature map reduces each map to one number (the global depthwise
     convolution of MobileFaceNets, Chen et al., 2018, arXiv:1804.07573). Raises ValueError if the image is too small.
     """
-
-    # Layers whose pretrained weights may have to be adapted, under the keys that timm's models use.
-    pretrained_cfg: ClassVar[Mapping[str, str]] = {"first_conv": "stages.0.conv", "classifier": "classifier"}
 
     def __init__(self, classes: int, channels: int, size: int, *, widths: Sequence[int], pooled: Sequence[int]) -> None:
         super().__init__()
@@ -63,15 +91,3 @@ class CompactCNN(nn.Module):
         """Feature maps to class scores (B, classes), or to features (B, D) with `pre_logits`."""
         x = self.norm(self.summary(x)).flatten(1)
         return x if pre_logits else self.classifier(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    def get_classifier(self) -> nn.Module:
-        """The layer from features (B, D) to class scores."""
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier with a newly initialised one; with 0 classes the model returns its features."""
-        new = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.classifier = new.to(self.norm.weight.device, self.norm.weight.dtype)
