@@ -62,3 +62,13 @@ def expand_user(path: str | Path, given_by: str = "") -> Path:
         )
     found = Path(expanded)  # "./~name" has become "~name", and "./ " has become " "
     return found.absolute() if str(found).startswith("~") or not str(found).strip() else found
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its class name if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def as_clause(error: Exception) -> str:
+    """`first_line` without a full stop at its end, for use within a sentence."""
+    return first_line(error).rstrip(".")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.data.registry import is_own
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, first_line
 from suite.export.card import CARD, FILES, WEIGHTS, Card, read_card
 from suite.store.files import file_sha256
 
@@ -71,7 +71,7 @@ def plan(folder: Path, repo_id: str, license: str | None = None) -> Upload:
             readme.data["license"] = license
             text = str(readme)
     except (YAMLError, ValueError, TypeError, AttributeError) as error:  # not UTF-8, or no YAML
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"{folder / README} has no valid metadata at its head: {reason}.") from None
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _visible(folder)}
     return Upload(folder, repo_id, files | {README: len(text.encode())}, text, card)
@@ -121,7 +121,7 @@ def push(upload: Upload, token: str | None, *, private: bool = False) -> dict[st
     except HfHubHTTPError as error:
         raise _refused(error, upload.repo_id, token) from None
     except (HTTPError, ConnectionError) as error:  # the latter by HF_HUB_OFFLINE
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise WorkError(f"The hub at {endpoint} cannot be reached: {_without(token, reason)}.") from None
     except ValueError as error:  # what is wrong with the metadata, line by line
         raise InputError(f"The hub refuses the model card: {_without(token, ' '.join(str(error).split()))}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from suite.errors import InputError
+from suite.errors import InputError, first_line
 from suite.export.card import WEIGHTS, read_card
 from suite.export.networks import network
 from suite.models.state_dicts import read_tensors
@@ -29,7 +29,7 @@ def load(folder: str | Path) -> nn.Module:
         model = network(card, tensors)
         model.load_state_dict(tensors)
     except (AssertionError, RuntimeError, LookupError, ValueError, TypeError, StopIteration) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"{path} does not fit the backbone {card.backbone}: {reason}") from None
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise InputError(f"The weights in {path} are no use: they hold NaN or infinity.")

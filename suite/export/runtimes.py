@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suite.errors import InputError
+from suite.errors import InputError, first_line
 from suite.export.card import FILES, Card
 from suite.hardware.cores import cores
 from suite.spec import Format
@@ -80,7 +80,6 @@ def _check_sha256(path: Path, card: Card, chosen: Format) -> None:
 
 
 def _safetensors(folder: Path, card: Card, device: str, threads: int | None) -> Runtime:
-
     from suite.export.loading import load
     from suite.hardware.device import pick
     from suite.models.preprocessing import evaluation_preparer
@@ -101,7 +100,7 @@ def _torch_export(path: Path, threads: int | None) -> Callable[[np.ndarray], np.
     try:
         program = torch.export.load(path).module()
     except Exception as error:  # of many types: the archive, its programs, its tensors
-        raise InputError(f"{path} cannot be loaded by torch.export: {_first_line(error)}") from None
+        raise InputError(f"{path} cannot be loaded by torch.export: {first_line(error)}") from None
     return _by_torch(program, threads)
 
 
@@ -116,7 +115,7 @@ def _by_torch(work: Callable[[torch.Tensor], torch.Tensor], threads: int | None)
         try:
             return work(torch.from_numpy(images)).cpu().numpy()
         except RuntimeError as error:
-            raise InputError(f"The model cannot be used on these pictures: {_first_line(error)}") from None
+            raise InputError(f"The model cannot be used on these pictures: {first_line(error)}") from None
 
     return run
 
@@ -132,7 +131,7 @@ def _onnx(path: Path, threads: int | None) -> Callable[[np.ndarray], np.ndarray]
     try:
         session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of many types, all of the library's own
-        raise InputError(f"{path} cannot be loaded by ONNX Runtime: {_first_line(error)}") from None
+        raise InputError(f"{path} cannot be loaded by ONNX Runtime: {first_line(error)}") from None
 
     name = session.get_inputs()[0].name
 
@@ -140,10 +139,6 @@ def _onnx(path: Path, threads: int | None) -> Callable[[np.ndarray], np.ndarray]
         try:
             return session.run(None, {name: images})[0]
         except Exception as error:
-            raise InputError(f"The model cannot be used on these pictures: {_first_line(error)}") from None
+            raise InputError(f"The model cannot be used on these pictures: {first_line(error)}") from None
 
     return run
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from suite.errors import InputError
+from suite.errors import InputError, as_clause
 from suite.models.compact import CompactCNN, OwnNetwork
 from suite.models.light_import import light_import
 
@@ -161,7 +161,7 @@ def build(name: str, *, classes: int, channels: int, size: int | None, seed: int
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"The backbone {name} cannot take images of {size or 'its own'} pixels with {channels} channel(s): "
-                f"{first_line(error)}. Choose another size, or another backbone."
+                f"{as_clause(error)}. Choose another size, or another backbone."
             ) from error
     return model.train()
 
@@ -221,10 +221,6 @@ def _network(name: str, classes: int, channels: int, size: int) -> nn.Module:
 def timm_config(name: str) -> Any:
     """timm's PretrainedCfg of one of its models: input size, mean, hub repository and more."""
     return light_import("timm").get_pretrained_cfg(name.removeprefix(TIMM))
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def embed(model: nn.Module, x: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from suite.errors import InputError
-from suite.models.backbones import classifiers, first_line
+from suite.errors import InputError, as_clause
+from suite.models.backbones import classifiers
 from suite.models.shapes import LowRank, fit_shapes
 from suite.spec import LowRank as LowRankSpec
 from suite.spec import Prune, Strategy
@@ -154,7 +154,7 @@ def tried(strategy: Strategy, build: Callable[[], nn.Module], shape: tuple[int, 
     except InputError:
         raise
     except Exception as error:  # on unsuitable models Torch-Pruning and the models raise almost anything
-        equal, reason = False, first_line(error)
+        equal, reason = False, as_clause(error)
     if not equal:
         raise InputError(f"Strategy {strategy.kind} cannot compress this backbone: {reason}. Take another one.")
     return model

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suite.errors import InputError
+from suite.errors import InputError, as_clause
 from suite.models import backbones, classifiers, compression, heads, strategies
-from suite.models.backbones import embed, first_line
+from suite.models.backbones import embed
 from suite.models.onnx_graph import require_onnx
 from suite.spec import RESHAPED, HeadOnly, Int8, LpFt, Strategy
 
@@ -69,7 +69,7 @@ def _tried(backbone: str, images: Tensor, work: Callable[[], T]) -> T:
     except Exception as error:
         raise InputError(
             f"The backbone {backbone} cannot take images of {images.shape[-1]} pixels with {images.shape[1]} "
-            f"channel(s): {first_line(error)}. Choose another size, or another backbone."
+            f"channel(s): {as_clause(error)}. Choose another size, or another backbone."
         ) from error
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from suite.errors import InputError, WorkError
-from suite.models.backbones import Stage, first_line
+from suite.errors import InputError, WorkError, as_clause
+from suite.models.backbones import Stage
 from suite.models.preprocessing import resize
 from suite.spec import Preprocess
 
@@ -99,7 +99,7 @@ def traced(model: nn.Module, expects: Preprocess) -> ExportedProgram:
             return torch.export.export(Graph(model, expects), (pictures,), dynamic_shapes=({0: batch},))
     except Exception as error:  # of many kinds, some of them torch's own
         raise InputError(
-            f"This model cannot be written as a graph, since torch.export does not take it: {first_line(error)}."
+            f"This model cannot be written as a graph, since torch.export does not take it: {as_clause(error)}."
         ) from error
 
 
@@ -122,7 +122,7 @@ def write_onnx(path: Path, program: ExportedProgram) -> None:
                 output_names=[OUTPUT],
             )
     except Exception as error:
-        raise InputError(f"This model cannot be written as ONNX: {first_line(error)}.") from error
+        raise InputError(f"This model cannot be written as ONNX: {as_clause(error)}.") from error
     import onnx
 
     model: ModelProto = found.model_proto
@@ -130,7 +130,7 @@ def write_onnx(path: Path, program: ExportedProgram) -> None:
     try:
         onnx.save(model, path)
     except ValueError as error:  # of protobuf
-        raise WorkError(f"This model cannot be written as one ONNX file: {first_line(error)}.") from error
+        raise WorkError(f"This model cannot be written as one ONNX file: {as_clause(error)}.") from error
 
 
 def slim(model: ModelProto) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suite.errors import InputError
-from suite.models.backbones import first_line
+from suite.errors import InputError, as_clause
 from suite.models.onnx_graph import INPUT, OUTPUT, require_onnx
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def session(model: Path | bytes, threads: int = 0) -> Any:
         return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own, which have no common base class
         what = "The model" if isinstance(model, bytes) else str(model)
-        raise InputError(f"{what} cannot be run by onnxruntime: {first_line(error)}.") from error
+        raise InputError(f"{what} cannot be run by onnxruntime: {as_clause(error)}.") from error
 
 
 def runs(found: Any, output: str, images: np.ndarray, batch: int) -> np.ndarray:

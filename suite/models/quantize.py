@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from suite.errors import InputError
-from suite.models.backbones import first_line
+from suite.errors import InputError, as_clause
 from suite.models.onnx_graph import INPUT, OUTPUT, require_onnx, slim
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def quantized(source: Path, folder: Path, pictures: np.ndarray) -> Iterator[Quan
                     extra_options={**shared, **way.options},
                 )
         except Exception as error:  # of many kinds
-            raise InputError(f"This model cannot be quantised by onnxruntime: {first_line(error)}.") from error
+            raise InputError(f"This model cannot be quantised by onnxruntime: {as_clause(error)}.") from error
         done = onnx.load(to)
         slim(done)
         onnx.save(done, to)

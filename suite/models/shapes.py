@@ -12,8 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from suite.errors import InputError
-from suite.models.backbones import Backbone, classifier_parameters, classifiers, embed_size, first_line
+from suite.errors import InputError, as_clause
+from suite.models.backbones import Backbone, classifier_parameters, classifiers, embed_size
 
 
 class LowRank(nn.Module):
@@ -69,7 +69,7 @@ def load_reshaped(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     try:
         fit_shapes(model, tensors).load_state_dict(tensors)
     except RuntimeError as error:
-        raise InputError(f"The weights in {where} are of another model: {first_line(error)}.") from None
+        raise InputError(f"The weights in {where} are of another model: {as_clause(error)}.") from None
     after = {name: value.shape for name, value in model.state_dict().items()}
     if any(before[n][:1] != after[n][:1] for n in ends[0]) or any(before[n][1:] != after[n][1:] for n in ends[1]):
         raise InputError(

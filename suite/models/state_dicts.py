@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from suite.errors import InputError
+from suite.errors import InputError, first_line
 
 ZIP = b"PK\x03\x04"
 LEGACY = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the number with which torch.save begins a file that is no zip archive
@@ -124,11 +124,6 @@ def dictionaries(content: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], 
             seen.add(id(group))
             yield keys, group
             waiting += [((*keys, str(key)), value) for key, value in group.items() if isinstance(value, dict)]
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its class name if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _what_else(data: bytes) -> str:

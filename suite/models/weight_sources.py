@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from suite.errors import InputError, WorkError
+from suite.errors import InputError, WorkError, first_line
 from suite.models.backbones import TIMM, exists, timm_config
-from suite.models.state_dicts import HEAD, first_line, format_of
+from suite.models.state_dicts import HEAD, format_of
 
 HUB_TIMEOUT = 4.0  # seconds without an answer after which the hub counts as out of reach
 
