@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -62,6 +62,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 used.add(line)
     if len(items) > 2000 and (idle := set(HEAVY) - used):
         raise pytest.UsageError(f"tests/heavy.txt names no test by {sorted(idle)[0]}")
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line in this process."""
+
+    def call(*words: object) -> Done:
+        from suite.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["mnist-suite", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return Done(int(end.value.code or 0), out, err)
+
+    return call
 
 
 @pytest.fixture(autouse=True)

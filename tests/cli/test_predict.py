@@ -7,9 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,32 +22,9 @@ from suite.export.card import CARD, WEIGHTS, Card
 from suite.models import backbones
 from suite.spec import Preprocess
 from suite.training.checkpoint import save_tensors
+from tests.conftest import Run
 
 CLASSES = ("café", "thé", "猫")
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in this process."""
-
-    def call(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["mnist-suite", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Done(int(end.value.code or 0), out, err)
-
-    return call
 
 
 @pytest.fixture(scope="module")

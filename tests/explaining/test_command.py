@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from suite.cli import main
 from suite.reporting import plots_explanations, sections_explanations
 from suite.reporting.facts import gather
 from suite.reporting.plots_style import as_png
@@ -21,30 +18,9 @@ from suite.spec import METHODS, Explanations
 from suite.store.files import read_model
 from suite.store.study import StudyDir
 from suite.store.trial import EXPLANATIONS
+from tests.conftest import Run
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "study-0.1" / "finished"
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["mnist-suite", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Done(int(end.value.code or 0), out, err)
-
-    return call
 
 
 @pytest.fixture
