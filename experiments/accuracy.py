@@ -25,21 +25,21 @@ LEAN = Recipe(
     label_smoothing=0.1,
     augment=MOVED,
 )
+QUICK = LEAN.model_copy(update={"epochs": 1, "augment": Augment()})
+UNSMOOTHED = LEAN.model_copy(update={"label_smoothing": 0.0})
 LONG = LEAN.model_copy(update={"epochs": 10})
 TEACHER = LONG.model_copy(update={"label_smoothing": 0.0})  # smoothed teachers tell less
 STUDENT = TEACHER.model_copy(update={"epochs": 20, "distill": Distill(temperature=2.0, weight=0.9)})
 ARMS = {
     "tutorial": Arm(backbone="cnn", recipe=TUTORIAL),
-    "schedule": Arm(backbone="cnn", recipe=CYCLE),
-    "augmentation": Arm(backbone="cnn", recipe=CYCLE.model_copy(update={"augment": MOVED})),
-    "network": Arm(backbone="lean-m", recipe=LEAN.model_copy(update={"label_smoothing": 0.0})),  # and AdamW
-    "middle": Arm(backbone="lean-m", recipe=LEAN),  # label smoothing
-    "bigger": Arm(backbone="lean-l", recipe=LEAN),
-    "long": Arm(backbone="lean-l", recipe=LONG),
-    "distilled": Arm(backbone="lean-l", recipe=STUDENT, teacher="experiment"),
-    "quick": Arm(
-        backbone="lean-s", recipe=LEAN.model_copy(update={"epochs": 1, "augment": Augment()})
-    ),
+    "schedule": Arm(backbone="cnn", recipe=CYCLE, against="tutorial"),
+    "augmentation": Arm(backbone="cnn", recipe=CYCLE.model_copy(update={"augment": MOVED}), against="schedule"),
+    "network": Arm(backbone="lean-m", recipe=UNSMOOTHED, against="augmentation"),  # and AdamW
+    "middle": Arm(backbone="lean-m", recipe=LEAN, against="network"),  # label smoothing
+    "bigger": Arm(backbone="lean-l", recipe=LEAN, against="middle"),
+    "long": Arm(backbone="lean-l", recipe=LONG, against="bigger"),
+    "distilled": Arm(backbone="lean-l", recipe=STUDENT, teacher="experiment", against="long"),
+    "quick": Arm(backbone="lean-s", recipe=QUICK, against="tutorial"),
 }
 
 EXPERIMENT = Experiment(

@@ -6,6 +6,8 @@ Each arm changes one thing more. Nothing is searched: one trial an arm. Compress
 experiment of its own, `compress`; so has training a part of the parameters, `efficient`. Figures: results/cost.md.
 """
 
+from itertools import pairwise
+
 from experiments.accuracy import EXPERIMENT as ACCURACY
 from experiments.tutorial import RECIPE as TUTORIAL
 from suite.spec import Arm, Experiment
@@ -20,12 +22,14 @@ ARMS = {
     "lean-s": QUICK,  # a network with batch norm and strided convolutions
     "lean-xs": Arm(backbone="lean-xs", recipe=QUICK.recipe),  # fewer than 8,000 parameters
 }
-
 EXPERIMENT = Experiment(
     name="cost",
     question="How do I lower the cost of training on MNIST and of the trained network?",
     dataset="mnist",
-    arms=ARMS,
+    arms={
+        "tutorial": ARMS["tutorial"],
+        **{name: ARMS[name].model_copy(update={"against": before}) for before, name in pairwise(ARMS)},
+    },
     trials=len(ARMS),
     pruning=None,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import reduce
 from typing import Any, ClassVar
@@ -71,7 +72,13 @@ class Arm(Spec):
         "None: the labels alone",
     )
 
-    added: ClassVar[frozenset[str]] = frozenset({"fit", "first", "teacher"})
+    against: Name | None = Field(
+        default=None,
+        description="the arm that the final evaluation compares this one with; None: no comparison if any arm has one, "
+        "else with every other arm",
+    )
+
+    added: ClassVar[frozenset[str]] = frozenset({"fit", "first", "teacher", "against"})
 
     @model_validator(mode="after")
     def _weights_match_the_strategy(self) -> Arm:
@@ -144,6 +151,9 @@ class Experiment(Spec):
     @model_validator(mode="after")
     def _arms_match_space_and_pretraining(self) -> Experiment:
         for name, arm in self.arms.items():
+            if arm.against is not None and (arm.against == name or arm.against not in self.arms):
+                others = ", ".join(other for other in self.arms if other != name) or "there is none"
+                raise ValueError(f"arm '{name}' is compared with '{arm.against}', which is no other arm: {others}")
             if arm.pretrained_here and self.pretraining is None:
                 what = "starts from weights" if arm.weights == "experiment" else "learns from the teacher"
                 raise ValueError(f"arm '{name}' {what} 'experiment', but there is no `pretraining`")
@@ -163,6 +173,15 @@ class Experiment(Spec):
         share, rest = divmod(self.trials, len(self.arms))
         wanted = {name: share + (i < rest) for i, name in enumerate(self.arms)}
         return {name: min(number, combinations(self.space_of(name)) or number) for name, number in wanted.items()}
+
+    def comparisons(self) -> list[tuple[str, str]]:
+        """The pairs of arms that the final evaluation compares: those that the arms name, or all where none does.
+
+        The fewer pairs are planned, the smaller a difference can be told from chance, since each p value and interval
+        is adjusted for their number.
+        """
+        planned = [(name, arm.against) for name, arm in self.arms.items() if arm.against is not None]
+        return planned or list(itertools.combinations(self.arms, 2))
 
     def space_of(self, arm: str) -> Space:
         """The ranges that an arm searches."""
