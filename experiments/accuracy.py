@@ -32,14 +32,14 @@ TEACHER = LONG.model_copy(update={"label_smoothing": 0.0})  # smoothed teachers 
 STUDENT = TEACHER.model_copy(update={"epochs": 20, "distill": Distill(temperature=2.0, weight=0.9)})
 ARMS = {
     "tutorial": Arm(backbone="cnn", recipe=TUTORIAL),
-    "schedule": Arm(backbone="cnn", recipe=CYCLE, against="tutorial"),
-    "augmentation": Arm(backbone="cnn", recipe=CYCLE.model_copy(update={"augment": MOVED}), against="schedule"),
-    "network": Arm(backbone="lean-m", recipe=UNSMOOTHED, against="augmentation"),  # and AdamW
-    "middle": Arm(backbone="lean-m", recipe=LEAN, against="network"),  # label smoothing
-    "bigger": Arm(backbone="lean-l", recipe=LEAN, against="middle"),
-    "long": Arm(backbone="lean-l", recipe=LONG, against="bigger"),
-    "distilled": Arm(backbone="lean-l", recipe=STUDENT, teacher="experiment", against="long"),
-    "quick": Arm(backbone="lean-s", recipe=QUICK, against="tutorial"),
+    "schedule": Arm(backbone="cnn", recipe=CYCLE, against=("tutorial",)),
+    "augmentation": Arm(backbone="cnn", recipe=CYCLE.model_copy(update={"augment": MOVED}), against=("schedule",)),
+    "network": Arm(backbone="lean-m", recipe=UNSMOOTHED, against=("augmentation",)),  # and AdamW
+    "middle": Arm(backbone="lean-m", recipe=LEAN, against=("network",)),  # label smoothing
+    "bigger": Arm(backbone="lean-l", recipe=LEAN, against=("middle",)),
+    "long": Arm(backbone="lean-l", recipe=LONG, against=("bigger",)),
+    "distilled": Arm(backbone="lean-l", recipe=STUDENT, teacher="experiment", against=("long", "tutorial")),
+    "quick": Arm(backbone="lean-s", recipe=QUICK, against=("tutorial",)),
 }
 
 EXPERIMENT = Experiment(

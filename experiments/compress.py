@@ -19,7 +19,7 @@ PARENT = COMPRESS.model_copy(update={"lr": 0.004})
 SMALLER = compressions(Arm(backbone="cnn"), "experiment", into=("lean-s", "lean-xs"))
 ARMS = {
     "parent": Arm(backbone="cnn", recipe=PARENT),
-    **{name: arm.model_copy(update={"against": "parent"}) for name, arm in SMALLER.items()},
+    **{name: arm.model_copy(update={"against": ("parent",)}) for name, arm in SMALLER.items()},
 }
 
 EXPERIMENT = Experiment(

@@ -47,7 +47,7 @@ EXPERIMENT = Experiment(
             size=48,
             strategy=strategy,
             recipe=recipe,
-            against=None if way == "full" else "full",
+            against=() if way == "full" else ("full",),
             space={"lr": LogFloat(low=recipe.lr / 3, high=recipe.lr * 3), **(SHAPES if way == "lora" else {})},
         )
         for way, (strategy, recipe) in WAYS.items()

@@ -3,9 +3,9 @@
     mnist-suite sweep labels
 
 Six ways. Four share the network `cnn`: from random weights, and from the weights of a training on MNIST, as a linear
-head on frozen features, fine-tuned, and fine-tuned after the head. Two start from EfficientNet-Lite0's ImageNet weights:
-a linear head, and fine-tuned, the latter for up to 10 % of the labels. Fewer labels are seen for more epochs. Each arm
-searches its learning rate in four trials. Figures: results/labels.md.
+head on frozen features, fine-tuned, and fine-tuned after the head. Two start from EfficientNet-Lite0's ImageNet
+weights: a linear head, and fine-tuned, the latter for up to 10 % of the labels. Fewer labels are seen for more epochs.
+Each arm searches its learning rate in four trials. Figures: results/labels.md.
 """
 
 from experiments.mnist import EXPERIMENT as MNIST
@@ -33,7 +33,7 @@ def _arm(way: str, share: float) -> Arm:
     arm = WAYS[way]
     recipe = arm.recipe.model_copy(update={"epochs": EPOCHS[share]})
     rates = LogFloat(low=recipe.lr / 4, high=recipe.lr * 4)
-    baseline = None if way == "scratch" else f"scratch-{100 * share:g}"
+    baseline = () if way == "scratch" else (f"scratch-{100 * share:g}",)
     return arm.model_copy(update={"fraction": share, "recipe": recipe, "space": {"lr": rates}, "against": baseline})
 
 

@@ -72,10 +72,10 @@ class Arm(Spec):
         "None: the labels alone",
     )
 
-    against: Name | None = Field(
-        default=None,
-        description="the arm that the final evaluation compares this one with; None: no comparison if any arm has one, "
-        "else with every other arm",
+    against: tuple[Name, ...] = Field(
+        default=(),
+        description="arms that the final evaluation compares this one with; where no arm of the experiment has any, all "
+        "are compared with each other",
     )
 
     added: ClassVar[frozenset[str]] = frozenset({"fit", "first", "teacher", "against"})
@@ -151,9 +151,10 @@ class Experiment(Spec):
     @model_validator(mode="after")
     def _arms_match_space_and_pretraining(self) -> Experiment:
         for name, arm in self.arms.items():
-            if arm.against is not None and (arm.against == name or arm.against not in self.arms):
-                others = ", ".join(other for other in self.arms if other != name) or "there is none"
-                raise ValueError(f"arm '{name}' is compared with '{arm.against}', which is no other arm: {others}")
+            others = [other for other in self.arms if other != name]
+            if unknown := [other for other in arm.against if other not in others]:
+                known = ", ".join(others) or "there is none"
+                raise ValueError(f"arm '{name}' is compared with '{unknown[0]}', which is no other arm: {known}")
             if arm.pretrained_here and self.pretraining is None:
                 what = "starts from weights" if arm.weights == "experiment" else "learns from the teacher"
                 raise ValueError(f"arm '{name}' {what} 'experiment', but there is no `pretraining`")
@@ -180,7 +181,7 @@ class Experiment(Spec):
         The fewer pairs are planned, the smaller a difference can be told from chance, since each p value and interval
         is adjusted for their number.
         """
-        planned = [(name, arm.against) for name, arm in self.arms.items() if arm.against is not None]
+        planned = [(name, other) for name, arm in self.arms.items() for other in arm.against]
         return planned or list(itertools.combinations(self.arms, 2))
 
     def space_of(self, arm: str) -> Space:
