@@ -74,8 +74,9 @@ def as_svg(made: Figure) -> bytes:
     return _saved(made, format="svg", metadata={"Date": None})
 
 
-def as_png(made: Figure) -> bytes:
-    return _saved(made, format="png", dpi=DPI, metadata={"Software": None})
+def as_png(made: Figure, source: str | None = None) -> bytes:
+    """A PNG; `source` says in the file what it was drawn from."""
+    return _saved(made, format="png", dpi=DPI, metadata={"Software": None, "Source": source})
 
 
 def _saved(made: Figure, **options: Any) -> bytes:

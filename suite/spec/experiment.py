@@ -74,8 +74,8 @@ class Arm(Spec):
 
     against: tuple[Name, ...] = Field(
         default=(),
-        description="arms that the final evaluation compares this one with; where no arm of the experiment has any, all "
-        "are compared with each other",
+        description="arms that the final evaluation compares this one with; where no arm has any, all are compared "
+        "with each other",
     )
 
     added: ClassVar[frozenset[str]] = frozenset({"fit", "first", "teacher", "against"})

@@ -1,0 +1,158 @@
+"""The figures of a page, out of a study that has had its final evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from suite.errors import InputError
+from suite.gallery.figures import STUDY, Figure, Figures
+from suite.ranking.final import Comparison, FinalEvaluation, Finalist
+from suite.ranking.formats import hyperparameters
+from suite.ranking.statistics import bonferroni, simultaneous
+from suite.reporting.facts import Facts, gather
+from suite.spec import Arm, Provenance
+from suite.store.study import StudyDir, final_of
+from suite.store.trial import TrialState
+
+
+def collect(results: Path, study: StudyDir) -> Figures:
+    """Read a study. Raises InputError where it has no final evaluation, nothing has finished or files are damaged."""
+    facts = gather(results, study)
+    if facts.evaluation is None:
+        raise InputError(
+            f"Study '{study.name}' has no final evaluation, and a page publishes its figures: "
+            f"`mnist-suite evaluate {study.name} --final`."
+        )
+    again = final_of(study).states()
+    found = [*_study(facts, facts.evaluation, again)]
+    ordered = sorted(facts.evaluation.representatives, key=lambda row: facts.arms.index(row.arm))
+    for row in ordered:
+        runs = [state for state in again if state.id in row.runs]
+        found += _arm(facts.study.experiment.arms[row.arm], row, runs)
+    for pair in facts.evaluation.comparisons:
+        found += _pair(pair, len(facts.evaluation.comparisons))
+    return Figures(study.name, found)
+
+
+# --- the study ----------------------------------------------------------------------------------------------------
+
+
+def _study(facts: Facts, found: FinalEvaluation, again: Sequence[TrialState]) -> Iterator[Figure]:
+    plan, trials = facts.study.experiment, facts.states
+    made = [record.provenance for s in (*trials, *again) if (record := s.record) and record.provenance]
+    outcomes = {kind: sum(s.state == kind for s in trials) for kind in ("finished", "pruned", "failed")}
+    texts = {
+        "question": plan.question,
+        "data set": plan.dataset,
+        "search command": _distinct(p.command for s in trials if s.record and (p := s.record.provenance)),
+        "final command": found.readings[-1].command,
+        "machine": _distinct(p.hardware for p in made),
+        "packages": ", ".join(f"{name} {version}" for name, version in facts.study.packages.items()),
+        "code": _distinct(_code(p) for p in made),
+        "date": _day(max(s.record.ended for s in (*trials, *again) if s.record)),
+        "first arm": _first(found),
+    }
+    yield from (Figure(STUDY, name, text=text) for name, text in texts.items())
+    cost = facts.costs
+    numbers = {
+        "arms": len(plan.arms),
+        "trials": len(trials),
+        **{f"trials {kind}": n for kind, n in outcomes.items()},
+        "seeds": found.seeds,
+        "final trainings": cost.final.trials,
+        "validation images": facts.images,
+        "test images": found.finalists[0].images,
+        "readings of test": len(found.readings),
+        "earlier readings by other studies": found.readings[0].earlier_in_other_studies,
+        "comparisons": len(found.comparisons),
+    }
+    yield from (Figure(STUDY, name, float(value)) for name, value in numbers.items())
+    for name, states, total in (("the search", trials, cost.search), ("the final evaluation", again, cost.final)):
+        yield Figure(f"cost of {name}", "elapsed", _elapsed(states))
+        yield Figure(f"cost of {name}", "seconds of training", total.train_seconds)
+        yield Figure(f"cost of {name}", "FLOPs of training", total.flops)
+    for one in cost.pretraining:
+        if one.cost:
+            yield Figure("cost of pretraining", "seconds of training", one.cost.train_seconds)
+            yield Figure("cost of pretraining", "FLOPs of training", one.cost.flops)
+
+
+def _code(made: Provenance) -> str:
+    return f"{made.version} ({made.commit or 'no commit'})"
+
+
+def _distinct(values: Iterator[str] | Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(value for value in values if value))
+
+
+def _day(seconds: float) -> str:
+    import time
+
+    return time.strftime("%d %B %Y", time.localtime(seconds)).lstrip("0")
+
+
+def _elapsed(states: Sequence[TrialState]) -> float:
+    """Seconds from the first start to the last end."""
+    records = [s.record for s in states if s.record]
+    return max(r.ended for r in records) - min(r.started for r in records) if records else 0.0
+
+
+def _first(found: FinalEvaluation) -> str:
+    """The arm that is first by mean validation accuracy over the new trainings."""
+    return found.representatives[0].arm
+
+
+# --- arms ---------------------------------------------------------------------------------------------------------
+
+
+def _arm(arm: Arm, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure]:
+    test, checked = row.test, row.validation
+    yield Figure(row.arm, "test", test.mean, test.low, test.high, test.n)
+    yield Figure(row.arm, "one model", row.accuracies[0], *row.wilson, 1)
+    yield Figure(row.arm, "validation", checked.mean, checked.low, checked.high, checked.n)
+    yield Figure(row.arm, "search", row.search_accuracy)
+    costs = [s.record.cost for s in runs if s.record and s.record.cost]
+    for name, read in COSTS.items():
+        if costs:
+            yield Figure(row.arm, name, fmean(read(cost) for cost in costs), n=len(costs))
+    yield Figure(row.arm, "labels", arm.fraction)
+    texts = {
+        "backbone": arm.backbone,
+        "strategy": arm.strategy.kind,
+        "weights": arm.weights or "random",
+        "teacher": arm.teacher or "",
+        "tuned": hyperparameters(row.params),
+        "test of each": " ".join(f"{100 * value:.2f}" for value in row.accuracies),
+    }
+    yield from (Figure(row.arm, name, text=text) for name, text in texts.items() if text)
+
+
+COSTS = {
+    "parameters": lambda cost: cost.parameters,
+    "trained parameters": lambda cost: cost.trainable,
+    "FLOPs an image": lambda cost: cost.forward_flops,
+    "FLOPs of training": lambda cost: cost.training_flops,
+    "seconds of training": lambda cost: cost.train_seconds,
+    "memory": lambda cost: cost.peak_memory_bytes,
+}
+
+
+# --- pairs of arms ------------------------------------------------------------------------------------------------
+
+
+def _pair(pair: Comparison, comparisons: int) -> Iterator[Figure]:
+    """A comparison, with the interval and p of the paired t test adjusted for all comparisons, by Bonferroni."""
+    name, t = f"{pair.first} - {pair.second}", pair.paired_t
+    if t.difference is None:
+        return
+    bounds: tuple[float | None, float | None] = (None, None)
+    if t.low is not None and t.high is not None:
+        low, high = simultaneous(t.low, t.high, t.n, comparisons)
+        bounds = (max(-1.0, low), min(1.0, high))
+    yield Figure(name, "difference", t.difference, *bounds, t.n)
+    if t.p is not None:
+        yield Figure(name, "p", bonferroni(t.p, comparisons), n=t.n)
+    answers = f"{pair.mcnemar.only_first} : {pair.mcnemar.only_second}"
+    yield Figure(name, "McNemar p", pair.mcnemar.mid_holm, text=answers)

@@ -1,0 +1,198 @@
+"""A page out of its figures, as Markdown. Nothing else is read, so that anyone can make a page again from its CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from suite.gallery.answer import answer
+from suite.gallery.figures import STUDY, Figures
+from suite.ranking.formats import duration
+from suite.reporting.markdown import escape
+from suite.reporting.text import interval, percent, points, times
+
+EXTRAS = {  # columns that are shown where an arm has such a figure
+    "ensemble": "its seeds as one ensemble",
+    "test-time augmentation": "with test-time augmentation, mean",
+    "ensemble with views": "ensemble with test-time augmentation",
+}
+
+COSTS = ("parameters", "trained parameters", "FLOPs an image", "FLOPs of training", "seconds of training", "memory")
+
+
+def page(found: Figures) -> str:
+    """The whole page."""
+    parts = [
+        f"# {escape(found.text('question'))}",
+        answer(found),
+        f"![Test error of every arm with its 95 % interval](pictures/{found.name}.png)",
+        _accuracies(found),
+        _costs(found),
+        _comparisons(found),
+        _ensembles(found),
+        _obtained(found),
+        f"All figures of this page are in [{found.name}.csv]({found.name}.csv), and the page is made from them alone.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; columns in which every cell is "-" are left out."""
+    cells = [list(row) for row in rows]
+    kept = [i for i in range(len(head)) if any(row[i] != "-" for row in cells)]
+    lines = [[head[i] for i in kept], ["---"] * len(kept), *([row[i] for i in kept] for row in cells)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def anchor(name: str) -> str:
+    """The place on the page that a quote of a figure about `name` links to."""
+    return name.replace(" - ", "--").replace(" ", "-").replace(".", "-")
+
+
+def _named(name: str, shown: str = "") -> str:
+    return f'<a id="{anchor(name)}"></a>{escape(shown or name)}'
+
+
+def _accuracies(found: Figures) -> str:
+    extras = [name for name in EXTRAS if found.about(name)]
+    head = ("arm", "what", "test, mean", "95 % of the mean", "n", "validation, mean", "chosen")
+    rows = [
+        [
+            _named(arm),
+            _what(found, arm),
+            percent(found.get(arm, "test").value),
+            _bounds(found, arm, "test"),
+            str(found.get(arm, "test").n),
+            percent(found.get(arm, "validation").value),
+            escape(found.get(arm, "tuned").text or "-"),
+        ]
+        for arm in found.arms
+    ]
+    beside = [[_named(arm), *(str(found.get(arm, name)) for name in extras)] for arm in found.arms] if extras else []
+    parts = [table(head, rows)]
+    if beside:
+        parts.append(table(("arm", *(EXTRAS[name] for name in extras)), beside).replace("<a id=", "<a data-id="))
+    return "\n\n".join(parts)
+
+
+def _bounds(found: Figures, about: str, name: str) -> str:
+    one = found.get(about, name)
+    if one.low is None or one.low == one.high:
+        return "-"
+    return interval(one.low, one.high)
+
+
+def _what(found: Figures, arm: str) -> str:
+    words = [found.get(arm, "backbone").text.removeprefix("timm:"), found.get(arm, "strategy").text]
+    weights, teacher, labels = (found.get(arm, name) for name in ("weights", "teacher", "labels"))
+    if weights.text not in ("", "random"):
+        words.append({"pretrained": "ImageNet", "experiment": "own weights"}.get(weights.text, weights.text))
+    if teacher.text:
+        words.append("with a teacher")
+    if labels.value is not None and labels.value < 1:
+        words.append(f"{100 * labels.value:g} % of the labels")
+    return escape(", ".join(words))
+
+
+def _costs(found: Figures) -> str:
+    rows = [[escape(arm), *(str(found.get(arm, name)) for name in _telling(found))] for arm in found.arms]
+    return table(("arm", *_telling(found)), rows)
+
+
+def _telling(found: Figures) -> list[str]:
+    """The costs to show: trained parameters and memory only where they tell arms apart."""
+    same = all(found.get(a, "trained parameters").value == found.get(a, "parameters").value for a in found.arms)
+    return [name for name in COSTS if not (same and name in ("trained parameters", "memory"))]
+
+
+def _comparisons(found: Figures) -> str:
+    if not found.pairs:
+        return ""
+    count = int(found.get(STUDY, "comparisons").value or 0)
+    rows = [_pair(found, pair) for pair in found.pairs]
+    head = ("arms", "difference, points", "95 %", "p", "only one right", "p, image by image")
+    adjusted = f", adjusted for {count} comparisons" if count > 1 else ""
+    note = (
+        f"Differences of mean test accuracy are paired over seeds: their interval and p are Student's{adjusted}"
+        f"{' by Bonferroni' if count > 1 else ''}. *Only one right* counts the test images that one of the two models "
+        "of the first seed answers correctly, and the other does not; its p is McNemar's mid-p"
+        f"{', adjusted by Holm' if count > 1 else ''}."
+    )
+    return f"{table(head, rows)}\n\n{note}"
+
+
+def _pair(found: Figures, pair: str) -> list[str]:
+    gap, mc = found.get(pair, "difference"), found.get(pair, "McNemar p")
+    bounds = "-" if gap.low is None or gap.high is None else f"{points(gap.low)} to {points(gap.high)}"
+    return [
+        _named(pair),
+        points(gap.value or 0.0),
+        bounds,
+        escape(str(found.get(pair, "p"))),
+        mc.text or "-",
+        escape(str(mc)) if mc.value is not None else "-",
+    ]
+
+
+def _ensembles(found: Figures) -> str:
+    """Ensembles of several arms, which are about "ARM + ARM"."""
+    several = [about for about in found.about("ensemble") if about not in found.arms]
+    if not several:
+        return ""
+    names = [name for name in ("ensemble", "ensemble with views") if any(found.get(a, name).value for a in several)]
+    rows = [
+        [_named(about), str(found.get(about, "ensemble").n), *(str(found.get(about, n)) for n in names)]
+        for about in several
+    ]
+    head = ("all trainings of these arms as one ensemble", "models", *(EXTRAS.get(n, n) for n in names))
+    return table(head, rows).replace(EXTRAS["ensemble"], "test")
+
+
+def _obtained(found: Figures) -> str:
+    return "\n\n".join(["## How this was obtained", _commands(found), *_sentences(found)])
+
+
+def _commands(found: Figures) -> str:
+    lines = [found.text("search command"), found.text("final command")]
+    if not found.text("search command").startswith("mnist-suite"):
+        lines = lines[1:]
+    return "\n".join(["```", *lines, f"mnist-suite gallery {found.name} --to results", "```"])
+
+
+def _sentences(found: Figures) -> Iterator[str]:
+    def number(name: str) -> int:
+        return int(found.get(STUDY, name).value or 0)
+
+    kinds = [f"{number(f'trials {kind}')} {kind}" for kind in ("finished", "pruned", "failed")]
+    yield (
+        f"{number('trials')} trials over {number('arms')} arms ({', '.join(kinds)}), ranked by accuracy on "
+        f"{number('validation images'):,} validation images. The best recipe of each arm was trained again with "
+        f"{number('seeds')} fresh seeds, and these trainings alone were tested, on {number('test images'):,} test "
+        f"images, which this study read {times(number('readings of test'))}"
+        + (
+            f" (studies before it {times(n)})."
+            if (n := number("earlier readings by other studies"))
+            else ", after the choice."
+        )
+    )
+    yield (
+        "The interval of a mean is Student's t over seeds: it tells how much another training would differ, not how "
+        "much other test images would. Seconds are those of the optimisation of one training, mean over the seeds; "
+        "other work may have run on the machine, so they are upper bounds. FLOPs are counted, a multiply-add as two."
+    )
+    yield " ".join(_spent(found))
+    yield (
+        f"{found.text('date')}, on {escape(found.text('machine'))} for each worker; mnist-suite "
+        f"{escape(found.text('code'))}; {escape(found.text('packages'))}."
+    )
+
+
+def _spent(found: Figures) -> Iterator[str]:
+    for name in ("the search", "the final evaluation"):
+        about = f"cost of {name}"
+        seconds, elapsed = found.get(about, "seconds of training"), found.get(about, "elapsed")
+        yield (
+            f"Cost of {name}, pruned and failed trainings included: {duration(elapsed.value or 0.0)} from start to "
+            f"end, {seconds} of training, {found.get(about, 'FLOPs of training')} FLOPs."
+        )
+    if (spent := found.get("cost of pretraining", "seconds of training")).value:
+        yield f"Pretraining before it: {spent} and {found.get('cost of pretraining', 'FLOPs of training')} FLOPs."
