@@ -34,7 +34,10 @@ quoted from the CSV beside the page; `make gallery-check` compares them.
 
 
 def publish(results: Path, studies: Sequence[StudyDir], to: Path) -> list[Path]:
-    """Write the CSVs of studies; returns them. Raises InputError where one has no final evaluation, before anything is written."""
+    """Write the CSVs of studies; returns them.
+
+    Raises InputError, before anything is written, where a study has no final evaluation.
+    """
     check_folder(to)
     found = [collect(results, study) for study in studies]
     texts = {to / f"{one.name}.csv": figures.as_csv(one) for one in found}
