@@ -7,7 +7,7 @@ STUDY := demo
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_NO_DEPS PIP_DRY_RUN
 export PIP_USER := 0
 
-.PHONY: demo compiled test test-all test-fast test-timm soak pictures check format clean
+.PHONY: demo compiled test test-all test-fast test-timm soak pictures gallery gallery-check check format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,7 +26,7 @@ compiled: .venv/ready  # once, where PYTHONDONTWRITEBYTECODE would let each of t
 
 # One more than two cores have work for: many tests wait for processes, timeouts and signals.
 JOBS ?= 3
-test: compiled  # without the few that tests/heavy.txt names
+test: compiled gallery-check  # without the few that tests/heavy.txt names
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not heavy"
 
 test-all: compiled
@@ -58,6 +58,14 @@ pictures: .venv/ready  # of docs/dashboard.md and docs/explain.md, and the table
 	$(BIN)/mnist-suite data sample fashion-mnist --index 5 --to $(RESULTS)/garment.png
 	$(BIN)/mnist-suite explain clothes $(RESULTS)/garment.png --results $(RESULTS) --to $(RESULTS)/explained >/dev/null
 	cp $(RESULTS)/explained/0001-garment.png docs/pictures/explain-clothes.png
+
+QUOTING := README.md docs/raise-accuracy.md docs/lower-cost.md docs/transfer.md
+GALLERY := $(BIN)/mnist-suite gallery --to results $(addprefix --quote ,$(QUOTING))
+gallery: .venv/ready  # pages, pictures and quotes, made anew from the tables in results/
+	$(GALLERY)
+
+gallery-check: .venv/ready  # fails on any figure in these that does not come from its table
+	$(GALLERY) --check
 
 check: .venv/ready
 	$(BIN)/ruff check .
