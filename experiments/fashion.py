@@ -2,8 +2,7 @@
 
     mnist-suite sweep fashion --trials 50
 
-To expect, as best validation accuracies: cnn-scratch 92.25 %, cnn-full 91.62 %, lite0-head 87.83 %, cnn-head 81.40 %,
-from an earlier search over other recipes of these arms. Details: results/README.md.
+Figures: results/fashion.md.
 """
 
 from experiments.mnist import EXPERIMENT as MNIST

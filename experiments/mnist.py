@@ -2,8 +2,7 @@
 
     mnist-suite sweep mnist --trials 50
 
-To expect, as best validation accuracies: cnn-head 99.25 %, cnn-scratch 98.97 %, lite0-head 95.93 %, lite0-partial
-93.42 %, in four minutes on 2 cores. Details: results/README.md.
+Figures: results/mnist.md.
 """
 
 from suite.spec import (

@@ -45,7 +45,7 @@ def _by_cost(found: Figures) -> Drawing:
         x, y = found.get(arm, COST).value or 0.0, error(test.value or 0.0, images)
         bars = [[0.0], [0.0]]
         if test.low is not None and test.high is not None:
-            bars = [[y - error(test.high, images)], [error(test.low, images) - y]]
+            bars = [[max(0.0, y - error(test.high, images))], [max(0.0, error(test.low, images) - y)]]
         style = {"color": look.color, "markeredgecolor": "black", "capsize": 3, "markersize": 7, "linestyle": "none"}
         axes.errorbar([x], [y], yerr=bars, marker=look.marker, label=named[arm], **style)
     axes.set_xscale("log")

@@ -86,7 +86,8 @@ def differing(folder: Path, documents: Sequence[Path] = ()) -> list[Path]:
 
 def _texts(folder: Path, documents: Sequence[Path], pages: Mapping[str, Figures]) -> dict[Path, str]:
     texts = {folder / f"{name}.md": page(found) for name, found in pages.items()}
-    texts[folder / "README.md"] = _list(pages)
+    others = sorted({path.name for path in folder.glob("*.md")} - {path.name for path in texts} - {"README.md"})
+    texts[folder / "README.md"] = _list(pages, others)
     for document in documents:
         try:
             written = read_bytes(document).decode()
@@ -96,11 +97,13 @@ def _texts(folder: Path, documents: Sequence[Path], pages: Mapping[str, Figures]
     return texts
 
 
-def _list(pages: Mapping[str, Figures]) -> str:
+def _list(pages: Mapping[str, Figures], others: Sequence[str]) -> str:
+    """The list of pages; `others` are Markdown files beside them."""
     entries = [
         f"## [{escape(found.text('question'))}]({name}.md)\n\n{answer(found)}\n" for name, found in pages.items()
     ]
-    return "\n".join([INTRODUCTION, *entries])
+    links = ", ".join(f"[{escape(name)}]({name})" for name in others)
+    return "\n".join([INTRODUCTION, *entries, *([f"Pages of another kind: {links}.\n"] if others else [])])
 
 
 def _differs(path: Path, text: str) -> bool:

@@ -6,7 +6,7 @@ import os
 
 CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")  # variables by which a user has chosen already
 
-SPINS = 2000  # more costs a multiple beside busy processes, see results/README.md
+SPINS = 2000  # more costs a multiple beside busy processes, see docs/measurements.md
 
 
 def bound_spinning() -> None:
