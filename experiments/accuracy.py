@@ -29,7 +29,7 @@ QUICK = LEAN.model_copy(update={"epochs": 1, "augment": Augment()})
 UNSMOOTHED = LEAN.model_copy(update={"label_smoothing": 0.0})
 LONG = LEAN.model_copy(update={"epochs": 10})
 TEACHER = LONG.model_copy(update={"label_smoothing": 0.0})  # smoothed teachers tell less
-STUDENT = TEACHER.model_copy(update={"epochs": 15, "distill": Distill(temperature=2.0, weight=0.9)})
+STUDENT = TEACHER.model_copy(update={"distill": Distill(temperature=2.0, weight=0.9)})
 ARMS = {
     "tutorial": Arm(backbone="cnn", recipe=TUTORIAL),
     "schedule": Arm(backbone="cnn", recipe=CYCLE, against=("tutorial",)),

@@ -20,59 +20,26 @@ def answer(found: Figures) -> str:
 
 def _first(found: Figures, arms: list[str]) -> str:
     """A sentence on the arm of `arms` that is first by validation accuracy, and what it is compared with."""
-    first = max(arms, key=lambda arm: found.get(arm, "validation").value or 0.0)
-    test = found.get(first, "test")
-    text = f"{escape(first)} is first by validation accuracy: {_mean(test)} on test"
-    for other, gap in _against(found, first, arms):
-        text += f"; {_gap(gap)} {_verdict(gap)} {escape(other)}"
-        if (times := _times(found, first, other)) is not None:
-            text += f", {times}"
+    ranked = sorted(arms, key=lambda arm: -(found.get(arm, "validation").value or 0.0))
+    test = found.get(ranked[0], "test")
+    seeds = f" over {test.n} seeds" if test.low is not None else ""
+    text = f"{escape(ranked[0])} is first by validation accuracy: {test}{seeds} on test"
+    others = dict.fromkeys([*ranked[1:2], *arms[:1], *ranked[2:]])  # the next one and the baseline before the others
+    compared = [(other, gap) for other in others if (gap := found.difference(ranked[0], other))]
+    for other, gap in compared[:2]:
+        text += f"; against {escape(other)} {gap}{_chance(gap)}{_times(found, ranked[0], other)}"
     return text + "."
 
 
-def _mean(one: Figure) -> str:
-    return f"{one} over {one.n} seeds" if one.low is not None else str(one)
+def _chance(gap: Figure) -> str:
+    """What to say of a difference whose interval does not exclude zero."""
+    settled = gap.low is not None and gap.high is not None and (gap.low > 0 or gap.high < 0)
+    return "" if settled else ", which may be chance,"
 
 
-def _against(found: Figures, first: str, arms: list[str]) -> list[tuple[str, Figure]]:
-    """The arms that `first` is compared with, and by how much it is ahead; of many the one next to it, by validation,
-    and the last that its experiment names."""
-    gaps: dict[str, Figure] = {}
-    for pair in found.pairs:
-        one, _, other = pair.partition(" - ")
-        gap = found.get(pair, "difference")
-        if one == first:
-            gaps[other] = gap
-        elif other == first:
-            gaps[one] = _turned(gap)
-    if len(gaps) < 3:
-        return list(gaps.items())
-    rest = sorted(gaps, key=lambda arm: -(found.get(arm, "validation").value or 0.0))
-    return [(rest[0], gaps[rest[0]])]
-
-
-def _turned(gap: Figure) -> Figure:
-    low, high = (None if bound is None else -bound for bound in (gap.high, gap.low))
-    return Figure(gap.about, gap.name, -(gap.value or 0.0), low, high, gap.n)
-
-
-def _gap(gap: Figure) -> str:
-    return str(gap)
-
-
-def _verdict(gap: Figure) -> str:
-    """What the interval of a difference says."""
-    if gap.low is None or gap.high is None:
-        return "from"
-    if gap.low > 0:
-        return "over"
-    return "below" if gap.high < 0 else "from, which may be chance,"
-
-
-def _times(found: Figures, first: str, other: str) -> str | None:
+def _times(found: Figures, first: str, other: str) -> str:
     """How many times the FLOPs of training, where they differ by more than a tenth."""
     mine, theirs = (found.get(arm, "FLOPs of training").value for arm in (first, other))
     if not mine or not theirs or 0.9 < mine / theirs < 1.1:
-        return None
-    ratio = mine / theirs
-    return f"for {ratio:.3g} times the FLOPs of training"
+        return ""
+    return f" for {mine / theirs:.3g} times the FLOPs of training"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -12,7 +13,7 @@ from suite.ranking.final import Comparison, FinalEvaluation, Finalist
 from suite.ranking.formats import hyperparameters
 from suite.ranking.statistics import bonferroni, simultaneous
 from suite.reporting.facts import Facts, gather
-from suite.spec import Arm, Provenance
+from suite.spec import Arm, HeadOnly, Provenance, Trial
 from suite.store.study import StudyDir, final_of
 from suite.store.trial import TrialState
 
@@ -83,13 +84,11 @@ def _code(made: Provenance) -> str:
     return f"{made.version} ({made.commit or 'no commit'})"
 
 
-def _distinct(values: Iterator[str] | Sequence[str]) -> str:
+def _distinct(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(value for value in values if value))
 
 
 def _day(seconds: float) -> str:
-    import time
-
     return time.strftime("%d %B %Y", time.localtime(seconds)).lstrip("0")
 
 
@@ -120,13 +119,36 @@ def _arm(arm: Arm, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure
     yield Figure(row.arm, "labels", arm.fraction)
     texts = {
         "backbone": arm.backbone,
-        "strategy": arm.strategy.kind,
+        "strategy": _strategy(arm),
+        "recipe": _recipe(runs[0].trial) if runs else "",
         "weights": arm.weights or "random",
         "teacher": arm.teacher or "",
         "tuned": hyperparameters(row.params),
         "test of each": " ".join(f"{100 * value:.2f}" for value in row.accuracies),
     }
     yield from (Figure(row.arm, name, text=text) for name, text in texts.items() if text)
+
+
+def _strategy(arm: Arm) -> str:
+    return f"{arm.strategy.head.kind} head" if isinstance(arm.strategy, HeadOnly) else arm.strategy.kind
+
+
+def _recipe(trial: Trial) -> str:
+    """How an arm's representative was trained, in a line; nothing where nothing was trained by gradient descent."""
+    recipe, strategy = trial.recipe, trial.strategy
+    if strategy.kind == "int8" or (isinstance(strategy, HeadOnly) and strategy.head.kind not in ("linear", "mlp")):
+        return ""
+    augment = ", ".join(f"{k} {v:g}" for k, v in recipe.augment.model_dump(exclude_defaults=True).items())
+    parts = [
+        f"{recipe.optimizer} {recipe.lr:.3g}",
+        f"momentum {recipe.momentum:.3g}{' Nesterov' if recipe.nesterov else ''}",
+        f"batch {recipe.batch_size}",
+        f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''}",
+        recipe.schedule,
+        f"smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else "",
+        augment,
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 COSTS = {

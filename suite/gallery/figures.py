@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from suite.errors import InputError
@@ -79,6 +79,16 @@ class Figures:
     def get(self, about: str, name: str) -> Figure:
         """A figure, without value and text where there is none."""
         return self._found.get((about, name), Figure(about, name))
+
+    def difference(self, first: str, second: str) -> Figure | None:
+        """By how much `first` is ahead of `second`, whichever way round it was compared; None where it was not."""
+        forward, back = self.get(f"{first} - {second}", "difference"), self.get(f"{second} - {first}", "difference")
+        if forward.value is not None:
+            return forward
+        if back.value is None:
+            return None
+        low, high = (None if bound is None else -bound for bound in (back.high, back.low))
+        return replace(back, value=-back.value, low=low, high=high)
 
     def text(self, name: str) -> str:
         """A text about the study."""

@@ -54,7 +54,7 @@ def _named(name: str, shown: str = "") -> str:
 
 def _accuracies(found: Figures) -> str:
     extras = [name for name in EXTRAS if found.about(name)]
-    head = ("arm", "what", "test, mean", "95 % of the mean", "n", "validation, mean", "chosen")
+    head = ("arm", "what", "test, mean", "95 % of the mean", "n", "validation, mean", "recipe", "chosen by the search")
     rows = [
         [
             _named(arm),
@@ -63,7 +63,8 @@ def _accuracies(found: Figures) -> str:
             _bounds(found, arm, "test"),
             str(found.get(arm, "test").n),
             percent(found.get(arm, "validation").value),
-            escape(found.get(arm, "tuned").text or "-"),
+            escape(found.get(arm, "recipe").text) or "-",
+            escape(tuned) if (tuned := found.get(arm, "tuned").text) not in ("", "-") else "-",
         ]
         for arm in found.arms
     ]

@@ -51,7 +51,10 @@ def _shown(pages: Mapping[str, Figures], page: str, about: str, name: str) -> tu
     first, ratio, second = about.partition(" / ")
     values = []
     for part in (first, second) if ratio else (first,):
+        one, _, other = part.partition(" - ")
         figure = pages[page].get(part, name)
+        if name == "difference" and other:
+            figure = pages[page].difference(one, other) or figure
         if figure.value is None and not figure.text:
             known = pages[page].about(name)
             raise LookupError(
@@ -61,7 +64,7 @@ def _shown(pages: Mapping[str, Figures], page: str, about: str, name: str) -> tu
             )
         values.append(figure)
     if not ratio:
-        return str(values[0]), first
+        return str(values[0]), values[0].about
     top, bottom = (figure.value for figure in values)
     if not top or not bottom:
         raise LookupError("a ratio needs two numbers other than zero")
