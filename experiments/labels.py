@@ -4,8 +4,8 @@
 
 Six ways. Four share the network `cnn`: from random weights, and from the weights of a training on MNIST, as a linear
 head on frozen features, fine-tuned, and fine-tuned after the head. Two start from EfficientNet-Lite0's ImageNet
-weights: a linear head at 48 pixels, and fine-tuned at 32 pixels, the latter for up to 10 % of the labels. Fewer labels are seen
-for more epochs. Each arm searches its learning rate in four trials. Figures: results/labels.md.
+weights: a linear head at 48 pixels, and fine-tuned at 32 pixels, the latter for up to 10 % of the labels. Fewer labels
+are seen for more epochs. Each arm searches its learning rate in four trials. Figures: results/labels.md.
 """
 
 from experiments.mnist import EXPERIMENT as MNIST

@@ -13,7 +13,7 @@ from suite.ranking.final import Comparison, FinalEvaluation, Finalist
 from suite.ranking.formats import hyperparameters
 from suite.ranking.statistics import bonferroni, simultaneous
 from suite.reporting.facts import Facts, gather
-from suite.spec import Arm, HeadOnly, Provenance, Trial
+from suite.spec import Arm, HeadOnly, Provenance
 from suite.store.study import StudyDir, final_of
 from suite.store.trial import TrialState
 
@@ -120,7 +120,7 @@ def _arm(arm: Arm, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure
     texts = {
         "backbone": arm.backbone,
         "strategy": _strategy(arm),
-        "recipe": _recipe(runs[0].trial) if runs else "",
+        "recipe": _recipe(runs[0]) if runs else "",
         "weights": arm.weights or "random",
         "teacher": arm.teacher or "",
         "tuned": hyperparameters(row.params),
@@ -133,9 +133,9 @@ def _strategy(arm: Arm) -> str:
     return f"{arm.strategy.head.kind} head" if isinstance(arm.strategy, HeadOnly) else arm.strategy.kind
 
 
-def _recipe(trial: Trial) -> str:
+def _recipe(run: TrialState) -> str:
     """How an arm's representative was trained, in a line; nothing where nothing was trained by gradient descent."""
-    recipe, strategy = trial.recipe, trial.strategy
+    recipe, strategy = run.trial.recipe, run.trial.strategy
     if strategy.kind == "int8" or (isinstance(strategy, HeadOnly) and strategy.head.kind not in ("linear", "mlp")):
         return ""
     augment = ", ".join(f"{k} {v:g}" for k, v in recipe.augment.model_dump(exclude_defaults=True).items())
@@ -147,6 +147,7 @@ def _recipe(trial: Trial) -> str:
         recipe.schedule,
         f"smoothing {recipe.label_smoothing:g}" if recipe.label_smoothing else "",
         augment,
+        run.record.provenance.precision if run.record and run.record.provenance else "",
     ]
     return ", ".join(part for part in parts if part)
 
