@@ -334,7 +334,7 @@ def test_command_lines_with_everything_hostile_end_as_documented() -> None:
 
 
 NAMED = [["export"], ["leaderboard"], ["stop"], ["status"], ["doctor"], ["evaluate", "--final"], ["rerun"], ["report"],
-         ["convert", "--to", "tables"], ["predict", "model"], ["data", "fetch"], ["data", "verify"]]  # fmt: skip
+         ["gallery"], ["convert", "--to", "tables"], ["predict", "model"], ["data", "fetch"], ["data", "verify"]]  # fmt: skip
 
 
 @quick

@@ -37,6 +37,7 @@ BESIDE = {
     "note": ["small", "a note"],
     "trash": ["small"],
     "report": ["small", "--quiet"],
+    "gallery": ["small", "--quiet"],
     "convert": ["small", "--to", "tables"],
     "evaluate": ["small"],
     "rerun": ["none"],
@@ -218,6 +219,7 @@ WRITTEN = [
     (["report", "small", "-q", "--to"], "report.html"),
     (["report", "small", "-q", "--to"], "report.md"),
     (["convert", "small", "--to"], "tables"),
+    (["gallery", "small", "-q", "--to"], "pages"),
     (["export", "small", "--to"], "exported"),
     (["predict", "model", "digit.png", "-q", "--show"], "seen"),
     (["explain", "model", "digit.png", "-q", "--method", "saliency", "--nearest", "0", "--to"], "maps"),
@@ -226,7 +228,8 @@ IDS = [Path(to).name for _, to in WRITTEN]
 
 
 def test_every_option_that_writes_is_tried() -> None:
-    options = {(name, param.opts[0]) for name, param in PATHS if param.opts[0] not in ("--results", *"mip")}
+    others = ("--results", "--quote", *"mip")  # a document that is quoted in has to be there
+    options = {(name, param.opts[0]) for name, param in PATHS if param.opts[0] not in others}
     outputs = {(name, option) for name, option in options if option.startswith("--")}
     assert outputs == {(" ".join(words[: 1 + (words[0] == "data")]), words[-1]) for words, _ in WRITTEN}
 
