@@ -22,7 +22,8 @@ from suite.data.datasets import _training
 from suite.data.idx import parse_idx
 from suite.errors import InputError
 from suite.evaluation import final as evaluation_final
-from suite.evaluation.final import ANSWERS_FILE, as_text
+from suite.evaluation.reading import ANSWERS_FILE
+from suite.evaluation.text import as_text
 from suite.execution.stop import Stop
 from suite.execution.weights import weights_of
 from suite.ranking.final import READINGS_FILE, TEST_FILE, readings
@@ -81,7 +82,7 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
                 torchvision.add(where)
         if (path.parent.name != "data" or path.name == "fetch.py") and found & DOORS:
             taken[where] = found & DOORS
-    assert taken.pop("suite/evaluation/final.py") == {"test_split"}
+    assert taken.pop("suite/evaluation/reading.py") == {"test_split"}
     assert "test_split" not in taken.pop("suite/data/fetch.py")  # it brings the files here and checks them
     # `bench time-to-99` says how long known recipes take to a test accuracy; it chooses nothing, no search calls it.
     assert taken.pop("suite/bench/training.py") == {"test_split"}
