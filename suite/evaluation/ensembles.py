@@ -33,6 +33,7 @@ def ensemble(members: Sequence[Answers], views: Sequence[str] = ()) -> EnsembleF
     accuracy = int(right.sum()) / len(labels)
     return EnsembleFigures(
         members=len(members),
+        images=len(labels),
         accuracy=accuracy,
         wilson=wilson(accuracy, len(labels)),
         against_first=McNemarFigures(**asdict(mcnemar(int((right & ~first).sum()), int((first & ~right).sum())))),

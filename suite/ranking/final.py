@@ -100,7 +100,8 @@ class EnsembleFigures(Stored):
     """Several models as one, which answers with the mean of their probabilities."""
 
     members: Annotated[int, Field(ge=2)]
-    accuracy: Unit  # on test
+    images: Count  # in the test set
+    accuracy: Unit  # on them
     wilson: tuple[Unit, Unit]  # 95 %
     against_first: McNemarFigures  # the ensemble, then its first member on the images as they are
 

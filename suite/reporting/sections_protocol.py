@@ -215,8 +215,8 @@ def _views(found: FinalEvaluation) -> list[Block]:
         for row, seen in rows
     ]
     caption = (
-        f"Test-time augmentation ({', '.join(found.views)}): each model answers with the mean of its probabilities over "
-        "these views of the image. The gain is that over its answers to the images as they are, paired over seeds"
+        f"Test-time augmentation ({', '.join(found.views)}): each model answers with the mean of its probabilities "
+        "over these views of the image. The gain is that over its answers to the images as they are, paired over seeds"
     )
     adjusted = f"; interval and p are adjusted for {len(rows)} comparisons by Bonferroni's method"
     return [known(head, cells, caption + (adjusted if len(rows) > 1 else ""))]
@@ -234,29 +234,28 @@ def _ensembles(found: FinalEvaluation) -> list[Block]:
     known_ones = [(name, one) for name, one in named if one is not None]
     if not known_ones:
         return []
-    images = found.finalists[0].images
     head = ("ensemble of", "models", "test", "95 %", "gain, points", "gain, 95 %", "only one right", "McNemar mid-p, p")
     caption = (
         "Ensembles: the mean of the probabilities of all trainings of an arm's representative, or of several arms'. "
-        "Intervals are for these models on other images: Wilson's, and for the gain over the first model alone, without "
-        "views, Newcombe's for paired proportions"
+        "Intervals are for these models on other images: Wilson's, and for the gain over the first model alone, "
+        "without views, Newcombe's for paired proportions"
     )
     n = len(known_ones)
     adjusted = f"; p is adjusted for {n} comparisons by Bonferroni's method, the intervals are not"
-    rows = [_ensemble_cells(name, one, images, n) for name, one in known_ones]
+    rows = [_ensemble_cells(name, one, n) for name, one in known_ones]
     return [known(head, rows, caption + (adjusted if n > 1 else ""))]
 
 
-def _ensemble_cells(name: str, one: EnsembleFigures, images: int, comparisons: int) -> list[str]:
+def _ensemble_cells(name: str, one: EnsembleFigures, comparisons: int) -> list[str]:
     mc = one.against_first
-    both = round(one.accuracy * images) - mc.only_first
-    low, high = paired_difference(both, mc.only_first, mc.only_second, images)
+    both = round(one.accuracy * one.images) - mc.only_first
+    low, high = paired_difference(both, mc.only_first, mc.only_second, one.images)
     return [
         name,
         str(one.members),
         percent(one.accuracy, 3),
         interval(*one.wilson),
-        points((mc.only_first - mc.only_second) / images, 3),
+        points((mc.only_first - mc.only_second) / one.images, 3),
         f"{points(low)} to {points(high)}",
         f"{mc.only_first} : {mc.only_second}",
         p_value(bonferroni(mc.mid, comparisons)),
