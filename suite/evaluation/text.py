@@ -17,7 +17,7 @@ def as_text(found: FinalEvaluation) -> str:
         lines += [_finalist_line(row), *_combined_lines(row, found.views)]
     lines.append("")
     lines += [_comparison_line(pair) for pair in found.comparisons]
-    lines += [_arms_line(one, found.views) for one in found.ensembles]
+    lines += [line for one in found.ensembles for line in _arms_lines(one, found.views)]
     count, last = len(found.readings), found.readings[-1]
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.time))
     other = f", by other studies here: {n}" if (n := last.earlier_in_other_studies) else ""
@@ -52,11 +52,10 @@ def _combined_lines(row: Finalist, views: Sequence[str]) -> list[str]:
     return lines
 
 
-def _arms_line(one: ArmsEnsemble, views: Sequence[str]) -> str:
-    text = f"Ensemble of {', '.join(one.arms)}: {_ensemble_text(one.plain)}"
-    if one.viewed is not None:
-        text += f"; with --tta {' '.join(views)} {_ensemble_text(one.viewed)}"
-    return text if one.planned else f"{text}. It was asked for after the test images were first read"
+def _arms_lines(one: ArmsEnsemble, views: Sequence[str]) -> list[str]:
+    late = "" if one.planned else ". It was asked for after the test images were first read"
+    lines = [f"Ensemble of {', '.join(one.arms)}: {_ensemble_text(one.plain)}{late}"]
+    return lines + ([f"    with --tta {' '.join(views)}: {_ensemble_text(one.viewed)}"] if one.viewed else [])
 
 
 def _ensemble_text(found: EnsembleFigures) -> str:
