@@ -28,6 +28,20 @@ class EvaluateOptions:
         int, typer.Option(min=1, max=LARGEST, help="Finalists of each arm, chosen by validation accuracy.")
     ] = 3
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each finalist, each with a new seed.")] = 5
+    tta: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --final: answer also by several views of each image: shift (four shifts by one pixel), flip "
+            "(mirror images). May be repeated."
+        ),
+    ] = None
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM,ARM",
+            help="With --final: also all trainings of the best finalists of these arms as one model. May be repeated.",
+        ),
+    ] = None
     workers: Annotated[int, typer.Option(min=1, max=256, help="Number of trainings at once.")] = 1
     shift: Annotated[
         bool,
@@ -52,12 +66,17 @@ def evaluate(options: EvaluateOptions) -> None:
     """Measure test accuracy over fresh seeds (--final), or robustness (--shift).
 
     --final trains the finalists of a search again with new seeds, then reads the test images once and records that it
-    did. --shift trains nothing: it measures the best trial of each arm, one trial, or an exported model under stated
+    did. From the same answers it says what an ensemble of the trainings of each arm's best finalist gains. --tta and
+    --ensemble add test-time augmentation and ensembles of several arms; ask for them before the first reading. --tta
+    on a study that was evaluated without it reads the test images again, and that is recorded too.
+
+    --shift trains nothing: it measures the best trial of each arm, one trial, or an exported model under stated
     corruptions (rotation, translation, blur, noise, contrast, brightness, pixelation, occlusion, thickness) and, where
     the classes are characters, on the fonts of this machine.
 
     \b
     Examples: mnist-suite evaluate mnist --final --top 3 --seeds 5
+              mnist-suite evaluate mnist --final --tta shift --ensemble long,distilled
               mnist-suite evaluate mnist --shift
               mnist-suite evaluate mnist/0007 --shift --json
               mnist-suite evaluate model --shift
@@ -65,6 +84,8 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     if options.shift and options.final:
         raise InputError("Take one of --final and --shift.")
+    if (options.tta or options.ensemble) and not options.final:
+        raise InputError("--tta and --ensemble go with --final.")
     if not options.shift and (options.test or options.limit is not None):
         raise InputError("--test and --limit go with --shift.")
     if options.test and options.limit is not None:
@@ -79,7 +100,9 @@ def _final(options: EvaluateOptions) -> None:
     from suite.cli import console
     from suite.cli.run import warn_of_failures
     from suite.evaluation import final as final_evaluation
+    from suite.evaluation.text import as_text
     from suite.execution.stop import Stop
+    from suite.models.ensembles import known_views
     from suite.store.files import dump_json, results_dir
     from suite.store.study import open_study
 
@@ -98,6 +121,8 @@ def _final(options: EvaluateOptions) -> None:
             place=options.device,
             workers=options.workers,
             command=command_line(),
+            views=known_views(options.tta or ()),
+            ensembles=[[arm.strip() for arm in text.split(",")] for text in options.ensemble or ()],
         )
         with console.sweep_progress(directory.path, quiet=options.quiet) as progress:
             for status in final_evaluation.train(plan, stop=stop, workers=options.workers):
@@ -107,7 +132,7 @@ def _final(options: EvaluateOptions) -> None:
                 found = final_evaluation.judge(plan, on_model=on_model)
     exit_if_stopped(stop, "The same command continues from here.")
     warn_of_failures(final_evaluation.trained(plan))
-    print(dump_json(found) if options.as_json else final_evaluation.as_text(found))
+    print(dump_json(found) if options.as_json else as_text(found))
 
 
 def _shift(options: EvaluateOptions) -> None:

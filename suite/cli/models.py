@@ -68,7 +68,8 @@ def export(
     """
     from suite.cli import console, exports
     from suite.export import publish
-    from suite.export.ensemble import Wanted, known_views
+    from suite.export.ensemble import Wanted
+    from suite.models.ensembles import known_views
     from suite.store.files import dump_json, results_dir
 
     root, names, wanted = results_dir(results), tuple(trials or ()), tuple(formats or ())

@@ -2,67 +2,50 @@
 
 A search selects by validation accuracy, so its best figure is optimistic. The final evaluation reports the test
 accuracy of new trainings of the selected recipes; which recipes, and which one represents its arm, is decided on
-validation. Of all that handles studies, this module alone reads test images, and every reading is recorded in
-readings.jsonl before a model sees them; `shift` asks it for both. (`bench time-to-99` reads them too, to time recipes
-chosen long before.)
+validation. `reading` tests the models, `ensembles` combines their answers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
-from suite.data.datasets import describe, test_split
 from suite.errors import InputError, WorkError
+from suite.evaluation import reading
+from suite.evaluation.ensembles import ensemble, viewed
+from suite.evaluation.reading import OnModel
 from suite.evaluation.reseeded import fresh_seeds, reseeded
 from suite.execution.options import Options
 from suite.execution.replay import content, find, replay
 from suite.execution.stop import Stop
 from suite.hardware import device
-from suite.models.assembly import check_weights, load_trained
-from suite.models.preprocessing import evaluation_preparer, of_trial
-from suite.models.streaming import on_device
+from suite.models.assembly import check_weights
+from suite.models.ensembles import Views
 from suite.ranking.final import (
     EVALUATION_FILE,
-    READINGS_FILE,
-    TEST_FILE,
+    ArmsEnsemble,
     Comparison,
     FinalEvaluation,
     Finalist,
     McNemarFigures,
     PairedFigures,
-    Reading,
     readings,
     tested,
 )
-from suite.ranking.leaderboard import UNEVEN
 from suite.ranking.statistics import balanced_accuracy, holm, mcnemar, paired_t, sample_of_shares, wilson
-from suite.spec import HeadOnly, Status, Trial, View
-from suite.store.files import read_bytes, write_atomic
+from suite.spec import HeadOnly, Status, Trial
+from suite.store.files import write_atomic
 from suite.store.finalists import confirmed
-from suite.store.provenance import commit, version
-from suite.store.study import StudyDir, arms, final_of, finalists_of, repeats, studies
+from suite.store.study import StudyDir, arms, final_of, finalists_of, repeats
 from suite.store.trial import TrialState
-from suite.training.checkpoint import save_tensors
-from suite.training.evaluation import Examples, evaluate
-from suite.training.mistakes import find_mistakes
 
 FRESH_SEED = 1000  # the seeds of final trainings derive from it; those of the search and its finalists do not
-
-ANSWERS_FILE = "test.safetensors"  # of one trial: logits (N, classes) and correct (N,)
-
-OnModel = Callable[[int, int], None]  # called with the models tested so far and the number of all
 
 APART = (
     "The test set is kept apart: selecting by it fits the selection to it, and every test accuracy after that is too "
@@ -96,6 +79,8 @@ class Plan:
     command: str
     chosen: list[TrialState]
     trials: dict[str, list[Trial]]  # new trainings by the finalist's id
+    views: tuple[Views, ...] = ()  # of test-time augmentation
+    ensembles: tuple[tuple[str, ...], ...] = ()  # arms whose representatives make one ensemble
 
     @property
     def all_trials(self) -> list[Trial]:
@@ -103,10 +88,19 @@ class Plan:
 
 
 def plan(
-    results: Path, study: StudyDir, *, top: int, seeds: int, place: str = "auto", workers: int = 1, command: str = ""
+    results: Path,
+    study: StudyDir,
+    *,
+    top: int,
+    seeds: int,
+    place: str = "auto",
+    workers: int = 1,
+    command: str = "",
+    views: tuple[Views, ...] = (),
+    ensembles: Sequence[Sequence[str]] = (),
 ) -> Plan:
-    """Choose the finalists. Raises InputError where no trial finished, while the search is running, and where starting
-    weights are missing."""
+    """Choose the finalists. Raises InputError where no trial finished, while the search is running, where starting
+    weights are missing, and for ensembles of unknown arms."""
     device.pick(place)
     if status := study.live() or finalists_of(study).live():
         raise InputError(
@@ -116,11 +110,26 @@ def plan(
     chosen = finalists(study.states(), top, repeats(study))
     if not chosen:
         raise InputError(f"Study '{study.name}' has no finished trial, so there is nothing to evaluate.")
+    together = _known(ensembles, list(dict.fromkeys(s.trial.arm for s in chosen)))
     threads = max(1, device.cores() // workers)
     fresh = fresh_seeds(FRESH_SEED, seeds)
     trials = _without_duplicates({s.id: reseeded(s.trial, fresh, place=place, threads=threads) for s in chosen})
     _check_weights(results, study, trials)
-    return Plan(results, study, top, seeds, place, command, chosen, trials)
+    return Plan(results, study, top, seeds, place, command, chosen, trials, views, together)
+
+
+def _known(ensembles: Sequence[Sequence[str]], arms: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The ensembles that are asked for, each once. Raises InputError for arms without a finalist, and for fewer than
+    two."""
+    for wanted in ensembles:
+        if unknown := [arm for arm in wanted if arm not in arms]:
+            raise InputError(f"--ensemble names '{unknown[0]}', which is no arm with a finalist: {', '.join(arms)}.")
+        if len(set(wanted)) < max(2, len(wanted)):
+            raise InputError(
+                f"--ensemble {','.join(wanted)} is no ensemble of several arms: name at least two different ones. The "
+                "seeds of each arm alone are always combined."
+            )
+    return tuple(dict.fromkeys(tuple(wanted) for wanted in ensembles))
 
 
 def _check_weights(results: Path, study: StudyDir, plans: dict[str, list[Trial]]) -> None:
@@ -171,105 +180,20 @@ def judge(plan: Plan, *, on_model: OnModel = lambda *_: None) -> FinalEvaluation
             f"None of the final trainings finished: {'; '.join(sorted(r.rstrip('.') for r in reasons))}. When that is "
             f"mended, the same command trains them again."
         )
-    _test(plan, finished, on_model)
+    reading.read(
+        plan.results,
+        plan.study,
+        finished,
+        place=plan.place,
+        command=plan.command,
+        views=plan.views,
+        ensembles=plan.ensembles,
+        on_model=on_model,
+    )
     trained = {k: [runs[key] for t in v if (key := content(t)) in runs] for k, v in plan.trials.items()}
     found = _evaluation(plan, trained)
     write_atomic(directory.path / EVALUATION_FILE, json.dumps(found.model_dump(mode="json"), indent=1) + "\n")
     return found
-
-
-# --- reading the test images --------------------------------------------------------------------------------------
-
-
-def _test(plan: Plan, finished: Sequence[TrialState], on_model: OnModel) -> None:
-    """Test every model that has not been tested yet, in fp32, as models are exported."""
-    directory = final_of(plan.study)
-    new = [s for s in finished if not (_is_tested(directory, s.id) and readings(plan.study))]
-    if not new:
-        return
-    dataset = new[0].trial.dataset
-    known = describe(dataset).info
-    where = device.pick(plan.place)
-    for view in {of_trial(state.trial, known).view() for state in new}:
-        test_split(dataset, view)  # images that cannot be read are no reading: nothing was learned from them
-    # before a model sees the images, so that a crash cannot hide the reading
-    record_reading(plan.results, plan.study, plan.command, dataset, [s.id for s in new])
-    loaded: dict[View, Examples] = {}
-    for done, state in enumerate(new):
-        on_model(done, len(new))
-        expects = of_trial(state.trial, known)
-        view = expects.view()
-        if view not in loaded:
-            loaded = {view: test_images(dataset, view, where)}
-        examples = loaded[view]
-        assembled = load_trained(directory.trial(state.id), state.trial, expects, len(known.classes), plan.results)
-        prepare = evaluation_preparer(expects, where)
-        scores = evaluate(assembled.model.to(where), examples, prepare, where, torch.float32)
-        path = directory.trial(state.id).path
-        correct = scores.logits.argmax(1) == examples.labels.cpu()
-        save_tensors(path / ANSWERS_FILE, {"logits": scores.logits, "correct": correct})
-        facts = {
-            "accuracy": scores.accuracy,
-            "loss": scores.loss,
-            "images": len(examples),
-            "test_sha256": _digest(examples),
-            **find_mistakes(scores.logits, examples, known.classes).model_dump(mode="json"),
-        }
-        write_atomic(path / TEST_FILE, json.dumps(facts))
-
-
-def test_images(dataset: str, view: View, where: torch.device) -> Examples:
-    """The official test images on a device. Whoever asks calls `record_reading` before a model sees them."""
-    test = test_split(dataset, view)
-    return Examples(on_device(test.images, where), torch.from_numpy(test.labels).to(where))
-
-
-def _digest(examples: Examples) -> str:
-    """SHA-256 over the images and the labels."""
-    digest = hashlib.sha256()
-    for start in range(0, len(examples), 1000):
-        digest.update(examples.inputs[start : start + 1000].cpu().numpy().data)
-    digest.update(examples.labels.cpu().numpy().data)
-    return digest.hexdigest()
-
-
-def record_reading(results: Path, study: StudyDir, command: str, dataset: str, models: Sequence[str]) -> None:
-    """Append a line to readings.jsonl. `models` are ids of trainings of the final evaluation."""
-    elsewhere = sum(
-        reading.dataset == dataset
-        for other in studies(results)
-        if other.name != study.name
-        for reading in readings(other)
-    )
-    reading = Reading(
-        time=time.time(),
-        command=command,
-        version=version(),
-        commit=commit(),
-        dataset=dataset,
-        models=tuple(models),
-        earlier=len(readings(study)),
-        earlier_in_other_studies=elsewhere,
-    )
-    with open(final_of(study).path / READINGS_FILE, "a") as file:
-        file.write("\n" + reading.model_dump_json() + "\n")  # the first ends a line that may have been torn
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _is_tested(directory: StudyDir, trial_id: str) -> bool:
-    """Whether the files of an earlier reading are there and whole."""
-    try:
-        _correct_answers(directory, trial_id)
-        return tested(directory, trial_id) is not None
-    except (OSError, SafetensorError, KeyError, InputError):
-        return False
-
-
-def _correct_answers(directory: StudyDir, trial_id: str) -> Tensor:
-    """Which test images a model answered correctly: (N,) bool."""
-    path = directory.trial(trial_id).path / ANSWERS_FILE
-    return load(read_bytes(path))["correct"].bool()  # `load_file` takes no path that is not UTF-8
 
 
 # --- figures ------------------------------------------------------------------------------------------------------
@@ -279,8 +203,14 @@ def _evaluation(plan: Plan, runs: dict[str, list[TrialState]]) -> FinalEvaluatio
     """Figures of every finalist, and the arms' representatives in pairs. `runs` are by the finalist's id."""
     directory = final_of(plan.study)
     found = [_finalist(directory, state, runs[state.id]) for state in plan.chosen if state.id in runs]
-    rows = _with_representatives([row for row in found if row is not None])
-    pairs = [_compared(directory, a, b) for a, b in combinations([row for row in rows if row.represents_arm], 2)]
+    rows = [
+        _combined(directory, row, plan.views)
+        for row in _with_representatives([row for row in found if row is not None])
+    ]
+    of_arm = {row.arm: row for row in rows if row.represents_arm}
+    file = plan.study.study()
+    planned = file.experiment.comparisons() if file is not None else list(combinations(of_arm, 2))
+    pairs = [_compared(directory, of_arm[a], of_arm[b]) for a, b in planned if a in of_arm and b in of_arm]
     return FinalEvaluation(
         study=plan.study.name,
         dataset=plan.chosen[0].trial.dataset,
@@ -296,7 +226,39 @@ def _evaluation(plan: Plan, runs: dict[str, list[TrialState]]) -> FinalEvaluatio
             "seed's model.",
             "McNemar compares the two arms' first models image by image, mid-p; the paired t test their seeds.",
             "Seeds vary the training; models with the same initial weights share them.",
+            "An ensemble answers with the mean of its members' probabilities; McNemar's test compares it with the "
+            "first member.",
         ),
+        views=plan.views,
+        ensembles=tuple(one for arms in plan.ensembles if (one := _of_arms(plan, of_arm, arms)) is not None),
+    )
+
+
+def _combined(directory: StudyDir, row: Finalist, views: tuple[Views, ...]) -> Finalist:
+    """With the ensemble of the runs of a representative, and with test-time augmentation where it is asked for."""
+    if not (row.represents_arm or views):
+        return row
+    runs = [reading.answers(directory, run) for run in row.runs]
+    return row.model_copy(
+        update={
+            "ensemble": ensemble(runs) if row.represents_arm else None,
+            "viewed": viewed(row, runs, views) if views else None,
+        }
+    )
+
+
+def _of_arms(plan: Plan, of_arm: Mapping[str, Finalist], arms: tuple[str, ...]) -> ArmsEnsemble | None:
+    """The representatives of several arms as one ensemble; None where no training of one of them was tested."""
+    if not of_arm.keys() >= set(arms):
+        return None
+    runs = [reading.answers(final_of(plan.study), run) for arm in arms for run in of_arm[arm].runs]
+    if (plain := ensemble(runs)) is None:
+        return None
+    return ArmsEnsemble(
+        arms=arms,
+        plain=plain,
+        viewed=ensemble(runs, plan.views) if plan.views else None,
+        planned=set(arms) in map(set, readings(plan.study)[0].ensembles),
     )
 
 
@@ -352,7 +314,7 @@ def _compared(directory: StudyDir, a: Finalist, b: Finalist) -> Comparison:
 
 def _correct(directory: StudyDir, row: Finalist, seed: int) -> Tensor:
     """Which test images a finalist's model of this seed answered correctly: (N,) bool."""
-    return _correct_answers(directory, row.runs[row.seeds.index(seed)])
+    return reading.answers(directory, row.runs[row.seeds.index(seed)])["correct"].bool()
 
 
 def _adjusted(pairs: Sequence[Comparison]) -> tuple[Comparison, ...]:
@@ -368,41 +330,3 @@ def _adjusted(pairs: Sequence[Comparison]) -> tuple[Comparison, ...]:
         )
         for i, pair in enumerate(pairs)
     )
-
-
-# --- for the terminal ---------------------------------------------------------------------------------------------
-
-
-def as_text(found: FinalEvaluation) -> str:
-    """The evaluation for a terminal."""
-    lines = [f"Test accuracy on {found.dataset}, {found.seeds} fresh seeds a finalist (* represents its arm)", ""]
-    lines += [_finalist_line(row) for row in found.finalists]
-    lines.append("")
-    lines += [_comparison_line(pair) for pair in found.comparisons]
-    count, last = len(found.readings), found.readings[-1]
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.time))
-    other = f", by other studies here: {n}" if (n := last.earlier_in_other_studies) else ""
-    lines.append(f"\nReadings of the test images of {found.dataset} by this study: {count}, last {when}{other}.")
-    return "\n".join(lines)
-
-
-def _finalist_line(row: Finalist) -> str:
-    test, mark = row.test, "*" if row.represents_arm else " "
-    spread = ""
-    if test.sd is not None and test.low is not None and test.high is not None:
-        spread = f" sd {100 * test.sd:.3f}, 95% of the mean {100 * test.low:.2f} to {100 * test.high:.2f},"
-    low, high = (100 * bound for bound in row.wilson)
-    uneven = row.balanced is not None and abs(row.balanced.mean - test.mean) > UNEVEN
-    balanced = f" (balanced {100 * row.balanced.mean:.2f}%)" if row.balanced is not None and uneven else ""
-    return (
-        f"{mark} {row.arm} {row.trial}: {100 * test.mean:.3f}%{balanced}{spread} n {test.n}; one model "
-        f"{low:.2f} to {high:.2f}; in the search {100 * row.search_accuracy:.2f}% on validation (optimistic)"
-    )
-
-
-def _comparison_line(pair: Comparison) -> str:
-    mc, t = pair.mcnemar, pair.paired_t
-    p = f"p {t.p:.3g} (Holm {t.p_holm:.3g})" if t.p is not None and t.p_holm is not None else "p unknown"
-    gap = f"{100 * t.difference:+.3f} points over {t.n} seeds, {p}" if t.difference is not None else "no seed in common"
-    mid = f"mid-p {mc.mid:.3g} (Holm {mc.mid_holm or 0.0:.3g})"
-    return f"{pair.first} - {pair.second}: {gap}; McNemar {mc.only_first}:{mc.only_second}, {mid}"

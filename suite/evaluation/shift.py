@@ -20,7 +20,7 @@ from suite.data.datasets import describe, search_splits
 from suite.data.rendered import rendered
 from suite.data.splits import Splits
 from suite.errors import InputError
-from suite.evaluation import final
+from suite.evaluation import reading
 from suite.hardware import device
 from suite.models.assembly import load_trained
 from suite.models.preprocessing import evaluation_preparer, of_trial
@@ -190,7 +190,7 @@ def on_test(
     subjects = [_on_test(results, study, row.trial, runs[row.runs[0]], where) for row in rows]
     before = shifts(study, "test")
     if new := [one.run or "" for one in subjects if not one.known(before.get(one.trial))]:
-        final.record_reading(results, study, command, subjects[0].dataset, new)
+        reading.record_reading(results, study, command, subjects[0].dataset, new)
     return subjects
 
 
@@ -208,7 +208,7 @@ def _on_test(results: Path, study: StudyDir, searched: str, state: TrialState, w
         classes=info.classes,
         expects=expects,
         model=load_trained(directory, trial, expects, len(info.classes), results).model,
-        examples=final.test_images(trial.dataset, expects.view(), where),
+        examples=reading.test_images(trial.dataset, expects.view(), where),
         where=where,
     )
 

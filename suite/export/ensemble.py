@@ -21,7 +21,7 @@ from suite.errors import InputError
 from suite.export.card import Card, Member
 from suite.export.trained import Trained, trained
 from suite.hardware import activations, flops, latency
-from suite.models.ensembles import VIEWS, Ensemble, Views, mean_of, same_pictures, shared_input
+from suite.models.ensembles import Ensemble, Views, mean_of, same_pictures, shared_input
 from suite.models.preprocessing import evaluation_preparer
 from suite.models.streaming import on_device
 from suite.ranking.statistics import wilson
@@ -61,14 +61,6 @@ class Built(NamedTuple):
     card: Card  # without the SHA-256 of the weights
     trials: tuple[Trial, ...]
     left_out: tuple[str, ...]  # better trials that do not see the same pictures as the best one
-
-
-def known_views(names: Sequence[str]) -> tuple[Views, ...]:
-    """Each view once, in the order of `VIEWS`. Raises InputError for names of no view."""
-    for name in names:
-        if name not in VIEWS:
-            raise InputError(f"There are no views {name!r}; --tta takes {' or '.join(VIEWS)}.")
-    return tuple(view for view in VIEWS if view in names)
 
 
 def build(results: Path, wanted: Wanted, say: Say = silent) -> Built:

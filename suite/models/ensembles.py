@@ -14,12 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from suite.errors import InputError
 from suite.models.preprocessing import resize
 from suite.spec import Preprocess
 
 Views = Literal["shift", "flip"]
 
 VIEWS: tuple[Views, ...] = ("shift", "flip")
+
+
+def known_views(names: Sequence[str]) -> tuple[Views, ...]:
+    """Each view once, in the order of `VIEWS`. Raises InputError for names of no view."""
+    for name in names:
+        if name not in VIEWS:
+            raise InputError(f"There are no views {name!r}; --tta takes {' or '.join(VIEWS)}.")
+    return tuple(view for view in VIEWS if view in names)
 
 
 class Ensemble(nn.Module):

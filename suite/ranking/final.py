@@ -67,27 +67,7 @@ class Reading(Stored):
     models: tuple[str, ...] = ()  # trials whose models were tested
     earlier: Count = 0  # readings of this study before
     earlier_in_other_studies: Count  # of the same data set
-
-
-class Finalist(Stored):
-    """A trial of the search that was trained again with fresh seeds and tested."""
-
-    arm: Name
-    trial: Name  # id in the search
-    params: Params
-    search_accuracy: Unit  # on validation, in the search: optimistic
-    represents_arm: bool  # the best of its arm by the mean validation accuracy of the new trainings
-    runs: Annotated[tuple[Name, ...], Field(min_length=1)]  # ids of the new trainings that were tested
-    seeds: tuple[Count, ...]  # of these
-    failed: Count = 0  # new trainings without a model
-    images: Count  # in the test set
-    accuracies: Annotated[tuple[Unit, ...], Field(min_length=1)]  # on test, of every run
-    test: Share  # over seeds
-    validation: Share
-    wilson: tuple[Unit, Unit]  # 95 %, of the first run
-    ece: Share
-    balanced: Share | None = None  # balanced accuracy on test; None in files of versions that did not compute it
-    test_sha256: str | None = None
+    ensembles: tuple[tuple[Name, ...], ...] = ()  # of several arms, which were asked for before it
 
 
 class McNemarFigures(Stored):
@@ -116,6 +96,59 @@ class PairedFigures(Stored):
         return self
 
 
+class EnsembleFigures(Stored):
+    """Several models as one, which answers with the mean of their probabilities."""
+
+    members: Annotated[int, Field(ge=2)]
+    images: Count  # in the test set
+    accuracy: Unit  # on them
+    wilson: tuple[Unit, Unit]  # 95 %
+    against_first: McNemarFigures  # the ensemble, then its first member on the images as they are
+
+
+class ViewedFigures(Stored):
+    """The runs of a finalist with test-time augmentation: the mean of their probabilities over views of each image."""
+
+    accuracies: Annotated[tuple[Unit, ...], Field(min_length=1)]  # on test, of every run
+    test: Share  # over seeds
+    paired_t: PairedFigures  # over seeds, minus the answers to the images as they are
+    ensemble: EnsembleFigures | None = None  # of the runs, each with all views
+
+
+class ArmsEnsemble(Stored):
+    """All runs of the representatives of several arms as one ensemble."""
+
+    arms: tuple[Name, ...]
+    plain: EnsembleFigures
+    viewed: EnsembleFigures | None = None  # with test-time augmentation
+    planned: bool  # asked for before this study first read the test images
+
+
+class Finalist(Stored):
+    """A trial of the search that was trained again with fresh seeds and tested."""
+
+    arm: Name
+    trial: Name  # id in the search
+    params: Params
+    search_accuracy: Unit  # on validation, in the search: optimistic
+    represents_arm: bool  # the best of its arm by the mean validation accuracy of the new trainings
+    runs: Annotated[tuple[Name, ...], Field(min_length=1)]  # ids of the new trainings that were tested
+    seeds: tuple[Count, ...]  # of these
+    failed: Count = 0  # new trainings without a model
+    images: Count  # in the test set
+    accuracies: Annotated[tuple[Unit, ...], Field(min_length=1)]  # on test, of every run
+    test: Share  # over seeds
+    validation: Share
+    wilson: tuple[Unit, Unit]  # 95 %, of the first run
+    ece: Share
+    balanced: Share | None = None  # balanced accuracy on test; None in files of versions that did not compute it
+    test_sha256: str | None = None
+    ensemble: EnsembleFigures | None = (
+        None  # of the runs, where they are at least two and the finalist represents its arm
+    )
+    viewed: ViewedFigures | None = None  # with test-time augmentation, where it was asked for
+
+
 class Comparison(Stored):
     """Two arms, each by the finalist that represents it."""
 
@@ -137,6 +170,8 @@ class FinalEvaluation(Stored):
     comparisons: tuple[Comparison, ...]
     readings: tuple[Reading, ...] = ()
     notes: tuple[str, ...] = ()
+    views: tuple[Name, ...] = ()  # of test-time augmentation, see `suite.models.ensembles`
+    ensembles: tuple[ArmsEnsemble, ...] = ()
 
     @property
     def representatives(self) -> list[Finalist]:

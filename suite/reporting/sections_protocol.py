@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from suite.ranking.final import Comparison, FinalEvaluation, Finalist
-from suite.ranking.statistics import Sample, bonferroni, simultaneous
+from suite.ranking.final import Comparison, EnsembleFigures, FinalEvaluation, Finalist, PairedFigures
+from suite.ranking.statistics import Sample, bonferroni, paired_difference, simultaneous
 from suite.reporting import plots_accuracy
 from suite.reporting.document import Block, Gallery, Picture, Section, Table, Text, known
 from suite.reporting.facts import Facts
@@ -46,14 +46,14 @@ def _lead(found: FinalEvaluation) -> list[str]:
     """
     names = [row.arm for row in found.representatives[:2]]
     pair = next((pair for pair in found.comparisons if sorted((pair.first, pair.second)) == sorted(names)), None)
-    adjusted = _simultaneous(pair, len(found.comparisons)) if pair else None
+    adjusted = _simultaneous(pair.paired_t, len(found.comparisons)) if pair else None
     if pair is None or adjusted is None or pair.paired_t.difference is None:
         return []
     sign = 1 if pair.first == names[0] else -1
     low, high = sorted(sign * bound for bound in adjusted)
     settled = f"{names[0]} is ahead" if low > 0 else f"{names[1]} is ahead" if high < 0 else "which is ahead is open"
     others = f", adjusted for {len(found.comparisons)} comparisons" if len(found.comparisons) > 1 else ""
-    p = _adjusted_p(pair, len(found.comparisons))
+    p = _adjusted_p(pair.paired_t, len(found.comparisons))
     return [
         f"{names[0]}, first by validation accuracy, minus {names[1]}, the second: "
         f"{points(sign * pair.paired_t.difference)} points on test (95 % {points(low)} to {points(high)}, paired over "
@@ -61,19 +61,23 @@ def _lead(found: FinalEvaluation) -> list[str]:
     ]
 
 
-def _simultaneous(pair: Comparison, comparisons: int) -> tuple[float, float] | None:
+def _adjusted(t: PairedFigures, comparisons: int) -> list[str]:
+    """Interval and p value, each adjusted for the number of comparisons."""
+    bounds = _simultaneous(t, comparisons)
+    return ["-" if bounds is None else f"{points(bounds[0])} to {points(bounds[1])}", _adjusted_p(t, comparisons)]
+
+
+def _simultaneous(t: PairedFigures, comparisons: int) -> tuple[float, float] | None:
     """The interval of a difference of test accuracies that holds together with those of the other comparisons."""
-    t = pair.paired_t
     if t.low is None or t.high is None:
         return None
     low, high = simultaneous(t.low, t.high, t.n, comparisons)
     return max(-1.0, low), min(1.0, high)
 
 
-def _adjusted_p(pair: Comparison, comparisons: int) -> str:
+def _adjusted_p(t: PairedFigures, comparisons: int) -> str:
     """By Bonferroni, as the interval: below 0.05 exactly where the interval excludes zero."""
-    p = pair.paired_t.p
-    return p_value(None if p is None else bonferroni(p, comparisons))
+    return p_value(None if t.p is None else bonferroni(t.p, comparisons))
 
 
 def protocol(facts: Facts) -> Section:
@@ -192,29 +196,96 @@ def final(facts: Facts) -> Section | None:
                 "McNemar's test by Holm's"
             )
         blocks.append(known(pair_head, [_pair_cells(pair, n) for pair in found.comparisons], caption))
-    return Section("Final evaluation", blocks)
+    return Section("Final evaluation", [*blocks, *_views(found), *_ensembles(found)])
+
+
+def _views(found: FinalEvaluation) -> list[Block]:
+    """What test-time augmentation gains; nothing where it was not asked for."""
+    rows = [(row, row.viewed) for row in found.finalists if row.viewed is not None]
+    if not rows:
+        return []
+    head = ("arm", "trial", "test", "sd", "n", "mean, 95 % interval", "gain, points", "gain, 95 %", "paired t, p")
+    cells = [
+        [
+            *_names(row),
+            *_over_seeds(seen.test),
+            "-" if seen.paired_t.difference is None else points(seen.paired_t.difference, 3),
+            *_adjusted(seen.paired_t, len(rows)),
+        ]
+        for row, seen in rows
+    ]
+    caption = (
+        f"Test-time augmentation ({', '.join(found.views)}): each model answers with the mean of its probabilities "
+        "over these views of the image. The gain is that over its answers to the images as they are, paired over seeds"
+    )
+    adjusted = f"; interval and p are adjusted for {len(rows)} comparisons by Bonferroni's method"
+    return [known(head, cells, caption + (adjusted if len(rows) > 1 else ""))]
+
+
+def _ensembles(found: FinalEvaluation) -> list[Block]:
+    """Several trainings as one model; nothing where none were combined."""
+    views = f", {' and '.join(found.views)}"
+    named: list[tuple[str, EnsembleFigures | None]] = []
+    for row in found.representatives:
+        named += [(row.arm, row.ensemble), (row.arm + views, row.viewed and row.viewed.ensemble)]
+    for one in found.ensembles:
+        name = " + ".join(one.arms) + ("" if one.planned else " (asked for after the first reading)")
+        named += [(name, one.plain), (name + views, one.viewed)]
+    known_ones = [(name, one) for name, one in named if one is not None]
+    if not known_ones:
+        return []
+    head = ("ensemble of", "models", "test", "95 %", "gain, points", "gain, 95 %", "only one right", "McNemar mid-p, p")
+    caption = (
+        "Ensembles: the mean of the probabilities of all trainings of an arm's representative, or of several arms'. "
+        "Intervals are for these models on other images: Wilson's, and for the gain over the first model alone, "
+        "without views, Newcombe's for paired proportions"
+    )
+    n = len(known_ones)
+    adjusted = f"; p is adjusted for {n} comparisons by Bonferroni's method, the intervals are not"
+    rows = [_ensemble_cells(name, one, n) for name, one in known_ones]
+    return [known(head, rows, caption + (adjusted if n > 1 else ""))]
+
+
+def _ensemble_cells(name: str, one: EnsembleFigures, comparisons: int) -> list[str]:
+    mc = one.against_first
+    both = round(one.accuracy * one.images) - mc.only_first
+    low, high = paired_difference(both, mc.only_first, mc.only_second, one.images)
+    return [
+        name,
+        str(one.members),
+        percent(one.accuracy, 3),
+        interval(*one.wilson),
+        points((mc.only_first - mc.only_second) / one.images, 3),
+        f"{points(low)} to {points(high)}",
+        f"{mc.only_first} : {mc.only_second}",
+        p_value(bonferroni(mc.mid, comparisons)),
+    ]
 
 
 def _finalist_cells(row: Finalist) -> list[str]:
+    return [*_names(row), *_over_seeds(row.test), interval(*row.wilson), percent(row.search_accuracy)]
+
+
+def _names(row: Finalist) -> list[str]:
+    return [("* " if row.represents_arm else "") + row.arm, row.trial[:4]]
+
+
+def _over_seeds(test: Sample) -> list[str]:
+    """Mean, standard deviation, number, and the interval of the mean."""
     return [
-        ("* " if row.represents_arm else "") + row.arm,
-        row.trial[:4],
-        percent(row.test.mean, 3),
-        "-" if row.test.sd is None else f"{100 * row.test.sd:.3f}",
-        str(row.test.n),
-        interval(row.test.low, row.test.high),
-        interval(*row.wilson),
-        percent(row.search_accuracy),
+        percent(test.mean, 3),
+        "-" if test.sd is None else f"{100 * test.sd:.3f}",
+        str(test.n),
+        interval(test.low, test.high),
     ]
 
 
 def _pair_cells(pair: Comparison, comparisons: int) -> list[str]:
-    difference, bounds = pair.paired_t.difference, _simultaneous(pair, comparisons)
+    difference = pair.paired_t.difference
     return [
         f"{pair.first} - {pair.second}",
         "-" if difference is None else points(difference, 3),
-        "-" if bounds is None else f"{points(bounds[0])} to {points(bounds[1])}",
-        _adjusted_p(pair, comparisons),
+        *_adjusted(pair.paired_t, comparisons),
         f"{pair.mcnemar.only_first} : {pair.mcnemar.only_second}",
         p_value(pair.mcnemar.mid_holm),
     ]

@@ -136,6 +136,8 @@ BAD = [
     (["evaluate", "./none", "--shift"], "no exported model"),
     (["evaluate", "none", "--shift", "--final"], "--final and --shift"),
     (["evaluate", "none", "--test"], "go with --shift"),
+    (["evaluate", "none", "--tta", "shift"], "go with --final"),
+    (["evaluate", "none", "--shift", "--ensemble", "a,b"], "go with --final"),
     (["evaluate", "none", "--final", "--limit", "50"], "go with --shift"),
     (["evaluate", "none", "--shift", "--test", "--limit", "50"], "all test images"),
     (["data", "fetch", "nmist"], "mnist"),

@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import torch
+from safetensors.numpy import load_file, save_file
 from scipy import stats as scipy_stats
+from scipy.special import softmax
 
 import suite
 from suite.data import datasets
@@ -22,18 +25,26 @@ from suite.data.datasets import _training
 from suite.data.idx import parse_idx
 from suite.errors import InputError
 from suite.evaluation import final as evaluation_final
-from suite.evaluation.final import ANSWERS_FILE, as_text
+from suite.evaluation import reading
+from suite.evaluation.reading import ANSWERS_FILE
+from suite.evaluation.text import as_text
 from suite.execution.stop import Stop
 from suite.execution.weights import weights_of
+from suite.models.assembly import load_trained
+from suite.models.preprocessing import evaluation_preparer
 from suite.ranking.final import READINGS_FILE, TEST_FILE, readings
 from suite.ranking.leaderboard import row as leaderboard_row
+from suite.reporting.document import Table
 from suite.reporting.facts import gather
+from suite.reporting.sections_protocol import final as final_section
 from suite.reporting.sections_protocol import protocol
 from suite.spec import FROM_RANDOM, Arm, HeadOnly, HeadSpec, Pretraining, Recipe, Strategy
 from suite.store import repair
 from suite.store.files import cache_dir, write_model
 from suite.store.study import StudyDir, final_of
 from suite.training.setup import load_examples
+
+CPU = torch.device("cpu")
 
 PACKAGES = [Path(suite.__file__).parent, *(Path(suite.__file__).parents[1] / p for p in ("experiments", "tui"))]
 
@@ -81,7 +92,7 @@ def test_only_the_final_evaluation_can_ask_for_test_images() -> None:
                 torchvision.add(where)
         if (path.parent.name != "data" or path.name == "fetch.py") and found & DOORS:
             taken[where] = found & DOORS
-    assert taken.pop("suite/evaluation/final.py") == {"test_split"}
+    assert taken.pop("suite/evaluation/reading.py") == {"test_split"}
     assert "test_split" not in taken.pop("suite/data/fetch.py")  # it brings the files here and checks them
     # `bench time-to-99` says how long known recipes take to a test accuracy; it chooses nothing, no search calls it.
     assert taken.pop("suite/bench/training.py") == {"test_split"}
@@ -220,6 +231,11 @@ def test_figures_from_the_saved_answers_by_other_means(small: Any) -> None:
         assert (row.test.low, row.test.high) == (pytest.approx(max(0.0, low)), pytest.approx(min(1.0, high)))
         interval = scipy_stats.binomtest(int(hits[0].sum()), 10_000).proportion_ci(method="wilson")
         assert tuple(row.wilson) == (pytest.approx(interval.low), pytest.approx(interval.high))
+        assert row.viewed is None and row.ensemble is not None and row.ensemble.members == 2
+        right_together = np.mean([softmax(one, axis=1) for one in logits], axis=0).argmax(1) == labels
+        assert row.ensemble.accuracy == pytest.approx(right_together.mean())
+        pair = row.ensemble.against_first
+        assert pair.only_first - pair.only_second == right_together.sum() - hits[0].sum()
     (pair,) = small.outcome.comparisons
     one, two = (right[getattr(pair, side)] for side in ("first", "second"))
     b, c = int((one[0] & ~two[0]).sum()), int((two[0] & ~one[0]).sum())
@@ -259,6 +275,97 @@ def test_every_reading_is_counted_and_none_is_repeated_needlessly(small: Any, tm
     assert [row.test.n for row in found.finalists] == [3, 3]
     assert [r.earlier for r in found.readings] == [0, 1]
     assert "by this study: 2," in as_text(found)
+
+
+def _shifted(images: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Images (N, 1, H, W) moved by at most one pixel; the edge is repeated."""
+    height, width = images.shape[-2:]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return images[..., rows, :][..., columns]
+
+
+def test_views_and_ensembles_of_arms_come_from_one_more_reading(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    study, final = StudyDir(results, "small"), final_of(StudyDir(results, "small"))
+    whole = datasets.test_split("mnist")
+    part = type(whole)(whole.images[:300], whole.labels[:300])
+    monkeypatch.setattr(reading, "test_split", lambda *_: part)
+    wanted: dict[str, Any] = {"views": ("shift",), "ensembles": [["net-scratch", "net-head"]]}
+    plan = evaluation_final.plan(results, study, top=1, seeds=2, place="cpu", **wanted)
+    found = evaluation_final.judge(plan)
+    assert len(found.readings) == 2 and found.readings[-1].ensembles == (("net-scratch", "net-head"),)
+    assert evaluation_final.judge(plan) == found.model_copy(update={"made": ANY}) and len(readings(study)) == 2
+
+    together: dict[str, list[np.ndarray]] = {"plain": [], "viewed": []}
+    for row in found.finalists:
+        stored = [load_file(final.trial(run).path / ANSWERS_FILE) for run in row.runs]
+        plain, viewed = ([softmax(one[key], axis=1) for one in stored] for key in ("logits", "logits+shift"))
+        together["plain"] += plain
+        together["viewed"] += viewed
+        assert row.viewed is not None and row.viewed.ensemble is not None
+        assert row.viewed.accuracies == pytest.approx([_accuracy(one, part.labels) for one in viewed])
+        assert row.viewed.ensemble.accuracy == pytest.approx(_accuracy(np.mean(viewed, axis=0), part.labels))
+        gain = np.mean([_accuracy(v, part.labels) - _accuracy(p, part.labels) for v, p in zip(viewed, plain)])
+        assert row.viewed.paired_t.difference == pytest.approx(gain)
+    model = final.trial(found.finalists[0].runs[0])
+    state = next(s for s in final.states() if s.id == model.id)
+    expects = state.trial.preprocess
+    assert expects is not None
+    network = load_trained(model, state.trial, expects, 10, results).model
+    prepare, moves = evaluation_preparer(expects, CPU), ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+    with torch.no_grad():
+        seen = [network(prepare(torch.from_numpy(_shifted(part.images[:], *move)))).softmax(1) for move in moves]
+    assert np.allclose(torch.stack(seen).mean(0), together["viewed"][0], atol=1e-5)
+
+    (both,) = found.ensembles
+    assert both.arms == ("net-scratch", "net-head") and both.plain.members == 4 and both.plain.images == 300
+    assert both.plain.accuracy == pytest.approx(_accuracy(np.mean(together["plain"], axis=0), part.labels))
+    assert both.viewed is not None
+    assert both.viewed.accuracy == pytest.approx(_accuracy(np.mean(together["viewed"], axis=0), part.labels))
+    assert not both.planned and "after the test images were first read" in as_text(found)
+    tables = [b for b in final_section(gather(results, study)).blocks if isinstance(b, Table)]  # type: ignore[union-attr]
+    assert [len(table.rows) for table in tables[-2:]] == [2, 6]
+    assert tables[-1].rows[-1][2] == f"{100 * both.viewed.accuracy:.3f} %"
+
+    (final.path / READINGS_FILE).unlink()
+    (asked,) = evaluation_final.judge(plan).ensembles
+    assert asked == both.model_copy(update={"planned": True})
+
+
+def _accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    return float((probabilities.argmax(1) == labels).mean())
+
+
+def test_answers_without_labels_are_not_combined_before_the_next_reading(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As early versions stored them."""
+    results = tmp_path / "results"
+    shutil.copytree(small.results, results)
+    study = StudyDir(results, "small")
+    for trial in final_of(study).trials():
+        stored = load_file(trial.path / ANSWERS_FILE)
+        save_file({key: stored[key] for key in ("logits", "correct")}, trial.path / ANSWERS_FILE)
+    found = evaluation_final.judge(evaluation_final.plan(results, study, top=1, seeds=2, place="cpu"))
+    assert [row.model_copy(update={"ensemble": None}) for row in small.outcome.finalists] == list(found.finalists)
+    assert len(found.readings) == 1
+    whole = datasets.test_split("mnist")
+    monkeypatch.setattr(reading, "test_split", lambda *_: type(whole)(whole.images[:50], whole.labels[:50]))
+    arms = [["net-scratch", "net-head"]]
+    found = evaluation_final.judge(evaluation_final.plan(results, study, top=1, seeds=2, place="cpu", ensembles=arms))
+    assert len(found.readings) == 2 and all(row.ensemble for row in found.finalists) and len(found.ensembles) == 1
+
+
+@pytest.mark.parametrize(
+    ("arms", "why"), [(["net-scratch", "net"], "'net', which is no arm"), (["net-head", "net-head"], "two different")]
+)
+def test_ensembles_of_unknown_or_single_arms_are_refused(small: Any, arms: list[str], why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        evaluation_final.plan(small.results, small.study, top=1, seeds=2, place="cpu", ensembles=[arms])
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from suite.data import datasets
 from suite.data.corruptions import CORRUPTIONS, corrupted
 from suite.data.datasets import search_splits
 from suite.errors import InputError
-from suite.evaluation import final, shift
+from suite.evaluation import final, reading, shift
 from suite.export.loading import load
 from suite.export.publish import export
 from suite.models.preprocessing import evaluation_preparer
@@ -121,7 +121,7 @@ def test_the_leaderboard_and_the_report_show_it(study: StudyDir, found: list[Shi
 def test_only_the_robustness_of_tested_models_asks_for_test_images_beside_the_final_evaluation() -> None:
     root = Path(suite.__file__).parent
     asking = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if "test_images(" in path.read_text()}
-    assert asking == {"evaluation/final.py", "evaluation/shift.py"}
+    assert asking == {"evaluation/reading.py", "evaluation/shift.py"}
 
 
 def test_test_images_need_a_final_evaluation_and_are_counted_as_read(
@@ -130,7 +130,7 @@ def test_test_images_need_a_final_evaluation_and_are_counted_as_read(
     results = tmp_path / "results"
     shutil.copytree(study.path.parent, results)
     own = StudyDir(results, "small")
-    monkeypatch.setattr(final, "test_split", lambda *given: _first(datasets.test_split(*given), 50))
+    monkeypatch.setattr(reading, "test_split", lambda *given: _first(datasets.test_split(*given), 50))
     tested = final.plan(results, own, top=1, seeds=2, place="cpu").chosen
     untested = next(s for s in own.states() if s.id not in {t.id for t in tested})
     with pytest.raises(InputError, match="was not tested"):
