@@ -9,7 +9,7 @@ from statistics import fmean
 
 from suite.errors import InputError
 from suite.gallery.figures import STUDY, Figure, Figures
-from suite.ranking.final import Comparison, FinalEvaluation, Finalist
+from suite.ranking.final import Comparison, EnsembleFigures, FinalEvaluation, Finalist, PairedFigures
 from suite.ranking.formats import hyperparameters
 from suite.ranking.statistics import bonferroni, simultaneous
 from suite.reporting.facts import Facts, gather
@@ -32,8 +32,11 @@ def collect(results: Path, study: StudyDir) -> Figures:
     for row in ordered:
         runs = [state for state in again if state.id in row.runs]
         found += _arm(facts.study.experiment.arms[row.arm], row, runs)
+        found += _combined(row, len(ordered))
     for pair in facts.evaluation.comparisons:
         found += _pair(pair, len(facts.evaluation.comparisons))
+    for one in facts.evaluation.ensembles:
+        found += _ensemble(" + ".join(one.arms), one.plain, one.viewed)
     return Figures(study.name, found)
 
 
@@ -108,7 +111,10 @@ def _first(found: FinalEvaluation) -> str:
 
 def _arm(arm: Arm, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure]:
     test, checked = row.test, row.validation
-    yield Figure(row.arm, "test", test.mean, test.low, test.high, test.n)
+    if test.low is not None and test.low == test.high:  # solved or converted, not trained: seeds change nothing
+        yield Figure(row.arm, "test", test.mean, *row.wilson, 1)
+    else:
+        yield Figure(row.arm, "test", test.mean, test.low, test.high, test.n)
     yield Figure(row.arm, "one model", row.accuracies[0], *row.wilson, 1)
     yield Figure(row.arm, "validation", checked.mean, checked.low, checked.high, checked.n)
     yield Figure(row.arm, "search", row.search_accuracy)
@@ -127,6 +133,26 @@ def _arm(arm: Arm, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure
         "test of each": " ".join(f"{100 * value:.2f}" for value in row.accuracies),
     }
     yield from (Figure(row.arm, name, text=text) for name, text in texts.items() if text)
+
+
+def _combined(row: Finalist, arms: int) -> Iterator[Figure]:
+    """The trainings of an arm as one ensemble, and with test-time augmentation, whose gain is adjusted for all arms."""
+    if row.ensemble:
+        yield from _ensemble(row.arm, row.ensemble, row.viewed.ensemble if row.viewed else None)
+    if row.viewed:
+        test, t = row.viewed.test, row.viewed.paired_t
+        yield Figure(row.arm, "test-time augmentation", test.mean, test.low, test.high, test.n)
+        if t.difference is not None:
+            yield Figure(row.arm, "gain of views", t.difference, *_adjusted(t, arms), t.n)
+
+
+def _ensemble(about: str, plain: EnsembleFigures, viewed: EnsembleFigures | None) -> Iterator[Figure]:
+    """Ensembles; n is the number of their models, the interval is that of the images."""
+    yield Figure(about, "ensemble", plain.accuracy, *plain.wilson, plain.members)
+    mc = plain.against_first
+    yield Figure(about, "ensemble p", mc.mid, n=plain.members, text=f"{mc.only_first} : {mc.only_second}")
+    if viewed:
+        yield Figure(about, "ensemble with views", viewed.accuracy, *viewed.wilson, viewed.members)
 
 
 def _strategy(arm: Arm) -> str:
@@ -170,12 +196,16 @@ def _pair(pair: Comparison, comparisons: int) -> Iterator[Figure]:
     name, t = f"{pair.first} - {pair.second}", pair.paired_t
     if t.difference is None:
         return
-    bounds: tuple[float | None, float | None] = (None, None)
-    if t.low is not None and t.high is not None:
-        low, high = simultaneous(t.low, t.high, t.n, comparisons)
-        bounds = (max(-1.0, low), min(1.0, high))
-    yield Figure(name, "difference", t.difference, *bounds, t.n)
+    yield Figure(name, "difference", t.difference, *_adjusted(t, comparisons), t.n)
     if t.p is not None:
         yield Figure(name, "p", bonferroni(t.p, comparisons), n=t.n)
     answers = f"{pair.mcnemar.only_first} : {pair.mcnemar.only_second}"
     yield Figure(name, "McNemar p", pair.mcnemar.mid_holm, text=answers)
+
+
+def _adjusted(t: PairedFigures, comparisons: int) -> tuple[float | None, float | None]:
+    """The interval of a difference that holds together with those of the other comparisons."""
+    if t.low is None or t.high is None or t.low == t.high:
+        return None, None
+    low, high = simultaneous(t.low, t.high, t.n, comparisons)
+    return max(-1.0, low), min(1.0, high)

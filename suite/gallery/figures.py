@@ -35,6 +35,7 @@ PLAIN = {
     "elapsed": duration,
     "p": p_value,
     "McNemar p": p_value,
+    "ensemble p": p_value,
 }
 
 

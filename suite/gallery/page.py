@@ -10,9 +10,11 @@ from suite.ranking.formats import duration
 from suite.reporting.markdown import escape
 from suite.reporting.text import interval, percent, points, times
 
-EXTRAS = {  # columns that are shown where an arm has such a figure
+COMBINED = {  # how columns of such figures are called, where an arm has one
     "ensemble": "its seeds as one ensemble",
+    "ensemble p": "p",
     "test-time augmentation": "with test-time augmentation, mean",
+    "gain of views": "gain",
     "ensemble with views": "ensemble with test-time augmentation",
 }
 
@@ -28,7 +30,7 @@ def page(found: Figures) -> str:
         _accuracies(found),
         _costs(found),
         _comparisons(found),
-        _ensembles(found),
+        _combined(found),
         _obtained(found),
         f"All figures of this page are in [{found.name}.csv]({found.name}.csv), and the page is made from them alone.",
     ]
@@ -53,7 +55,6 @@ def _named(name: str, shown: str = "") -> str:
 
 
 def _accuracies(found: Figures) -> str:
-    extras = [name for name in EXTRAS if found.about(name)]
     head = ("arm", "what", "test, mean", "95 % of the mean", "n", "validation, mean", "recipe", "chosen by the search")
     rows = [
         [
@@ -68,17 +69,11 @@ def _accuracies(found: Figures) -> str:
         ]
         for arm in found.arms
     ]
-    beside = [[_named(arm), *(str(found.get(arm, name)) for name in extras)] for arm in found.arms] if extras else []
-    parts = [table(head, rows)]
-    if beside:
-        parts.append(table(("arm", *(EXTRAS[name] for name in extras)), beside).replace("<a id=", "<a data-id="))
-    return "\n\n".join(parts)
+    return table(head, rows)
 
 
 def _bounds(found: Figures, about: str, name: str) -> str:
     one = found.get(about, name)
-    if one.low is None or one.low == one.high:
-        return "-"
     return interval(one.low, one.high)
 
 
@@ -134,18 +129,26 @@ def _pair(found: Figures, pair: str) -> list[str]:
     ]
 
 
-def _ensembles(found: Figures) -> str:
-    """Ensembles of several arms, which are about "ARM + ARM"."""
-    several = [about for about in found.about("ensemble") if about not in found.arms]
-    if not several:
+def _combined(found: Figures) -> str:
+    """Ensembles and test-time augmentation, of arms and of several arms together, which are about "ARM + ARM"."""
+    names = [name for name in COMBINED if found.about(name)]
+    if not names:
         return ""
-    names = [name for name in ("ensemble", "ensemble with views") if any(found.get(a, name).value for a in several)]
     rows = [
-        [_named(about), str(found.get(about, "ensemble").n), *(str(found.get(about, n)) for n in names)]
-        for about in several
+        [
+            escape(about) if about in found.arms else _named(about),
+            str(found.get(about, "ensemble").n or "-"),
+            *(escape(str(found.get(about, name))) for name in names),
+        ]
+        for about in found.about("ensemble")
     ]
-    head = ("all trainings of these arms as one ensemble", "models", *(EXTRAS.get(n, n) for n in names))
-    return table(head, rows).replace(EXTRAS["ensemble"], "test")
+    note = (
+        "An ensemble answers with the mean of its models' probabilities. It is one model, so its interval is Wilson's, "
+        "of the test images, and its p is McNemar's mid-p against its first model, not adjusted. Test-time augmentation "
+        "averages over views of each image. Its mean and gain are over seeds, the gain adjusted for the number of arms. "
+        "An ensemble of k models costs k times as much to train and to use, five views five times as much to use."
+    )
+    return f"{table(('arm', 'models', *(COMBINED[name] for name in names)), rows)}\n\n{note}"
 
 
 def _obtained(found: Figures) -> str:
@@ -177,7 +180,13 @@ def _sentences(found: Figures) -> Iterator[str]:
     )
     yield (
         "The interval of a mean is Student's t over seeds: it tells how much another training would differ, not how "
-        "much other test images would. Seconds are those of the optimisation of one training, mean over the seeds; "
+        "much other test images would. "
+        + (
+            "Where n is 1, no seed changes the result, and the interval is Wilson's, of the test images. "
+            if any(found.get(arm, "test").n == 1 for arm in found.arms)
+            else ""
+        )
+        + "Seconds are those of the optimisation of one training, mean over the seeds; "
         "other work may have run on the machine, so they are upper bounds. FLOPs are counted, a multiply-add as two."
     )
     yield " ".join(_spent(found))
