@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,18 +22,21 @@ from torch import Tensor, nn
 from suite.data.datasets import describe, test_split
 from suite.errors import InputError
 from suite.hardware import device
-from suite.models.assembly import load_trained
+from suite.hardware.budget import result
+from suite.models import backbones
+from suite.models.assembly import Assembled, load_trained
 from suite.models.ensembles import Ensemble, Views, shared_input
+from suite.models.features import extract
 from suite.models.preprocessing import evaluation_preparer, of_trial
 from suite.models.streaming import on_device
 from suite.ranking.final import READINGS_FILE, TEST_FILE, Reading, readings, tested
-from suite.spec import Preprocess, View
+from suite.spec import HeadOnly, Preprocess, Trial, View
 from suite.store.files import read_bytes, write_atomic
 from suite.store.provenance import commit, version
 from suite.store.study import StudyDir, final_of, studies
 from suite.store.trial import TrialState
 from suite.training.checkpoint import save_tensors
-from suite.training.evaluation import Examples, evaluate
+from suite.training.evaluation import Examples, Scores, evaluate
 from suite.training.mistakes import find_mistakes
 
 ANSWERS_FILE = "test.safetensors"  # of one trial, see `Answers`
@@ -78,6 +81,7 @@ def read(
     # before a model sees the images, so that a crash cannot hide the reading
     record_reading(results, study, command, dataset, [s.id for s in new], ensembles)
     loaded: dict[View, Examples] = {}
+    frozen: dict[Hashable, Examples] = {}
     for done, state in enumerate(new):
         on_model(done, len(new))
         expects = of_trial(state.trial, known)
@@ -85,20 +89,38 @@ def read(
         if view not in loaded:
             loaded = {view: test_images(dataset, view, where)}
         assembled = load_trained(directory.trial(state.id), state.trial, expects, len(known.classes), results)
-        _answer(directory.trial(state.id).path, assembled.model, expects, loaded[view], where, views, known.classes)
+        assembled.model.to(where)
+        scores = _scores(assembled, state.trial, loaded[view], where, frozen)
+        _write(directory.trial(state.id).path, assembled.model, expects, loaded[view], scores, views, known.classes)
 
 
-def _answer(
+def _scores(
+    assembled: Assembled, trial: Trial, images: Examples, where: torch.device, frozen: dict[Hashable, Examples]
+) -> Scores:
+    """A model's answers to the images. `frozen` keeps the features of frozen backbones, which several heads share."""
+    model, expects, weights = assembled.model, assembled.expects, assembled.provenance
+    prepare = evaluation_preparer(expects, where)
+    head, *others = backbones.classifiers(model)
+    if not isinstance(trial.strategy, HeadOnly) or weights is None or others or isinstance(head, nn.Conv2d):
+        return evaluate(model, images, prepare, where, torch.float32)
+    key = (trial.backbone, weights.sha256, expects)
+    if key not in frozen:
+        frozen.clear()  # of one backbone at a time
+        frozen[key] = Examples(result(extract(model, images.inputs, expects, torch.float32)), images.labels)
+    return evaluate(head, frozen[key], lambda features: features, where, torch.float32)
+
+
+def _write(
     path: Path,
     model: nn.Module,
     expects: Preprocess,
     examples: Examples,
-    where: torch.device,
+    scores: Scores,
     views: tuple[Views, ...],
     classes: tuple[str, ...],
 ) -> None:
     """Write a model's answers to the images, and their figures."""
-    scores = evaluate(model.to(where), examples, evaluation_preparer(expects, where), where, torch.float32)
+    where = examples.labels.device
     labels = examples.labels.cpu()
     answers = {"logits": scores.logits, "correct": scores.logits.argmax(1) == labels, "labels": labels}
     if views:

@@ -6,10 +6,10 @@ The same module serves a single trial that answers by several views of a picture
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from suite.errors import InputError
 from suite.export.card import Card, Member
 from suite.export.trained import Trained, trained
 from suite.hardware import activations, flops, latency
+from suite.hardware.budget import result
 from suite.models.ensembles import Ensemble, Views, mean_of, same_pictures, shared_input
 from suite.models.preprocessing import evaluation_preparer
 from suite.models.streaming import on_device
@@ -33,8 +34,6 @@ from suite.store.trial import TrialState
 CPU = torch.device("cpu")
 
 MOST = 250  # pictures in a batch
-
-T = TypeVar("T")
 
 Say = Callable[[str], None]
 
@@ -282,7 +281,7 @@ def _cost(model: Ensemble, given: Preprocess, records: Sequence[Record]) -> Cost
     if len(costs) < len(records):
         return None
     counted = flops.count(model, given.shape)
-    times = _finished(latency.measure(model, given.shape, CPU, latency.LEAST_SECONDS))
+    times = result(latency.measure(model, given.shape, CPU, latency.LEAST_SECONDS))
     seconds = sum(cost.train_seconds for cost in costs)
     joules = [cost.energy_joules for cost in costs if cost.energy_joules is not None]
     return Cost(
@@ -303,12 +302,3 @@ def _cost(model: Ensemble, given: Preprocess, records: Sequence[Record]) -> Cost
         latency_256_seconds=times.batch_256,
         latency_source=times.source,
     )
-
-
-def _finished(work: Generator[None, None, T]) -> T:
-    """The result of a measurement that announces how long it takes."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value

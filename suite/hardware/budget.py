@@ -34,8 +34,8 @@ class Budget:
         return self.spent + expected > WORD_SECONDS
 
 
-def result(measurement: Generator[None, None, T]) -> T:
-    """Carry out a measurement without announcing it."""
+def result(measurement: Generator[object, None, T]) -> T:
+    """Carry out a measurement, or other work of this form, without announcing it."""
     while True:
         try:
             next(measurement)

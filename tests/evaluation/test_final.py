@@ -21,7 +21,7 @@ from scipy.special import softmax
 import suite
 from suite.data import datasets
 from suite.data.cache import raw_files
-from suite.data.datasets import _training
+from suite.data.datasets import _training, describe
 from suite.data.idx import parse_idx
 from suite.errors import InputError
 from suite.evaluation import final as evaluation_final
@@ -31,7 +31,7 @@ from suite.evaluation.text import as_text
 from suite.execution.stop import Stop
 from suite.execution.weights import weights_of
 from suite.models.assembly import load_trained
-from suite.models.preprocessing import evaluation_preparer
+from suite.models.preprocessing import evaluation_preparer, of_trial
 from suite.ranking.final import READINGS_FILE, TEST_FILE, readings
 from suite.ranking.leaderboard import row as leaderboard_row
 from suite.reporting.document import Table
@@ -366,6 +366,32 @@ def test_answers_without_labels_are_not_combined_before_the_next_reading(
 def test_ensembles_of_unknown_or_single_arms_are_refused(small: Any, arms: list[str], why: str) -> None:
     with pytest.raises(InputError, match=why):
         evaluation_final.plan(small.results, small.study, top=1, seeds=2, place="cpu", ensembles=[arms])
+
+
+def test_heads_on_the_same_frozen_features_share_them(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backbone sees the test images once, and every head answers as its whole model does."""
+    results = shutil.copytree(small.results, tmp_path / "results")
+    study, seen = StudyDir(results, "small"), []
+    extract = reading.extract
+    monkeypatch.setattr(reading, "extract", lambda model, *rest: seen.append(model) or extract(model, *rest))
+    (row,) = [row for row in small.outcome.finalists if row.arm == "net-head"]
+    runs = [state for state in final_of(study).states() if state.id in row.runs]
+    for run in runs:
+        (final_of(study).trial(run.id).path / ANSWERS_FILE).unlink()
+    reading.read(results, study, runs, place="cpu", command="again")
+    assert len(runs) == 2 and len(seen) == 1
+    known = describe("mnist").info
+    for run in runs:
+        expects = of_trial(run.trial, known)
+        model = load_trained(final_of(study).trial(run.id), run.trial, expects, 10, results).model
+        images = reading.test_images("mnist", expects.view(), torch.device("cpu"))
+        with torch.inference_mode():
+            whole = model(evaluation_preparer(expects, torch.device("cpu"))(images.inputs[:500]))
+        torch.testing.assert_close(
+            reading.answers(final_of(study), run.id)["logits"][:500], whole, rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.slow
