@@ -2,7 +2,7 @@
 
     mnist-suite sweep mnist --trials 50
 
-Figures: results/mnist.md.
+Figures: results/demo.md, which `make demo` repeats.
 """
 
 from suite.spec import (
