@@ -156,6 +156,7 @@ def _matching(incomplete: str, names: Iterable[str]) -> list[str]:
 
 NAMES: dict[str, Callable[[Any, str], list[str]]] = {  # by parameter, or by command and parameter
     "study": studies,
+    "studies": studies,
     "trial": trials,
     "export trials": trials,
     "source": trials,

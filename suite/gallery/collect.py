@@ -111,7 +111,7 @@ def _first(found: FinalEvaluation) -> str:
 
 def _arm(arm: Arm, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure]:
     test, checked = row.test, row.validation
-    if test.low is not None and test.low == test.high:  # solved or converted, not trained: seeds change nothing
+    if test.n > 1 and len(set(row.accuracies)) == 1:  # solved or converted, not trained: seeds change nothing
         yield Figure(row.arm, "test", test.mean, *row.wilson, 1)
     else:
         yield Figure(row.arm, "test", test.mean, test.low, test.high, test.n)
