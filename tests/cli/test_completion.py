@@ -53,7 +53,7 @@ def test_studies_and_trials_are_those_of_the_results_directory(tmp_path: Path) -
     trials = sorted(f"small/{path.name}" for path in (FIXTURE / "finished" / "small" / "trials").iterdir())
     assert completed("export", "trials", "small/", *place) == trials
     assert completed("export", "trials", "", "--results", f"{tmp_path}/none") == []
-    assert completed("gallery", "studies", "", *place) == ["small"]
+    assert completed("gallery", "studies", "sm", *place) == ["small"]
 
 
 def test_a_file_of_the_user_is_not_run(tmp_path: Path) -> None:
