@@ -29,14 +29,15 @@ def collect(results: Path, study: StudyDir) -> Figures:
     again = final_of(study).states()
     found = [*_study(facts, facts.evaluation, again)]
     ordered = sorted(facts.evaluation.representatives, key=lambda row: facts.arms.index(row.arm))
+    combined = len(ordered) + len(facts.evaluation.ensembles)
     for row in ordered:
         runs = [state for state in again if state.id in row.runs]
         found += _arm(facts.study.experiment.arms[row.arm], row, runs)
-        found += _combined(row, len(ordered))
+        found += _combined(row, combined)
     for pair in facts.evaluation.comparisons:
         found += _pair(pair, len(facts.evaluation.comparisons))
     for one in facts.evaluation.ensembles:
-        found += _ensemble(" + ".join(one.arms), one.plain, one.viewed)
+        found += _ensemble(" + ".join(one.arms), one.plain, one.viewed, combined)
     return Figures(study.name, found)
 
 
@@ -135,22 +136,28 @@ def _arm(arm: Arm, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure
     yield from (Figure(row.arm, name, text=text) for name, text in texts.items() if text)
 
 
-def _combined(row: Finalist, arms: int) -> Iterator[Figure]:
-    """The trainings of an arm as one ensemble, and with test-time augmentation, whose gain is adjusted for all arms."""
+def _combined(row: Finalist, comparisons: int) -> Iterator[Figure]:
+    """The trainings of an arm as one ensemble, and with test-time augmentation."""
     if row.ensemble:
-        yield from _ensemble(row.arm, row.ensemble, row.viewed.ensemble if row.viewed else None)
+        yield from _ensemble(row.arm, row.ensemble, row.viewed.ensemble if row.viewed else None, comparisons)
     if row.viewed:
         test, t = row.viewed.test, row.viewed.paired_t
         yield Figure(row.arm, "test-time augmentation", test.mean, test.low, test.high, test.n)
         if t.difference is not None:
-            yield Figure(row.arm, "gain of views", t.difference, *_adjusted(t, arms), t.n)
+            yield Figure(row.arm, "gain of views", t.difference, *_adjusted(t, comparisons), t.n)
 
 
-def _ensemble(about: str, plain: EnsembleFigures, viewed: EnsembleFigures | None) -> Iterator[Figure]:
+def _ensemble(about: str, plain: EnsembleFigures, viewed: EnsembleFigures | None, comparisons: int) -> Iterator[Figure]:
     """Ensembles; n is the number of their models, the interval is that of the images."""
     yield Figure(about, "ensemble", plain.accuracy, *plain.wilson, plain.members)
     mc = plain.against_first
-    yield Figure(about, "ensemble p", mc.mid, n=plain.members, text=f"{mc.only_first} : {mc.only_second}")
+    yield Figure(
+        about,
+        "ensemble p",
+        bonferroni(mc.mid, comparisons),
+        n=plain.members,
+        text=f"{mc.only_first} : {mc.only_second}",
+    )
     if viewed:
         yield Figure(about, "ensemble with views", viewed.accuracy, *viewed.wilson, viewed.members)
 
