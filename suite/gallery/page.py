@@ -145,8 +145,8 @@ def _combined(found: Figures) -> str:
     note = (
         "An ensemble answers with the mean of its models' probabilities. It is one model, so its interval is Wilson's, "
         "of the test images, and its p is McNemar's mid-p against its first model. With test-time augmentation a model "
-        "averages over views of each image; mean and gain are over seeds. Gains and p are adjusted for the rows of this "
-        "table, by Bonferroni. Of k models, training and use cost k times as much, of five views use alone five times."
+        "averages over views of each image; mean and gain are over seeds. Gains and p are adjusted for the rows of "
+        "this table, by Bonferroni. Of k models, training and use cost k times as much, of five views use alone five."
     )
     return f"{table(('arm', 'models', *(COMBINED[name] for name in names)), rows)}\n\n{note}"
 
