@@ -4,7 +4,7 @@
     [3.1 times](results/accuracy.md#long "accuracy: long / middle, seconds of training")
 
 The text and the address of such a link are made from the title and the CSV of the page that it names. A title with
-"A / B" is the ratio of the two values, by how many times the first is the larger one.
+"A / B" is the ratio of the two values, as "3.1 times", or as a percentage where the first is smaller.
 """
 
 from __future__ import annotations
@@ -68,4 +68,5 @@ def _shown(pages: Mapping[str, Figures], page: str, about: str, name: str) -> tu
     top, bottom = (figure.value for figure in values)
     if not top or not bottom:
         raise LookupError("a ratio needs two numbers other than zero")
-    return f"{top / bottom:.3g} times", first
+    share = top / bottom
+    return (f"{share:.3g} times" if share >= 1 else f"{100 * share:.3g} %"), first
