@@ -27,20 +27,24 @@ def _first(found: Figures, arms: list[str]) -> str:
     others = dict.fromkeys([*ranked[1:2], *arms[:1], *ranked[2:]])  # the next one and the baseline before the others
     compared = [(other, gap) for other in others if (gap := found.difference(ranked[0], other))]
     for other, gap in compared[:2]:
-        said = [str(gap), _chance(gap), _times(found, ranked[0], other)]
+        said = [str(gap), _chance(found, gap), _times(found, ranked[0], other)]
         text += f"; against {escape(other)} {', '.join(part for part in said if part)}"
     return text + "."
 
 
-def _chance(gap: Figure) -> str:
-    """What to say of a difference whose interval does not exclude zero."""
-    settled = gap.low is not None and gap.high is not None and (gap.low > 0 or gap.high < 0)
-    return "" if settled else "which may be chance"
+def _chance(found: Figures, gap: Figure) -> str:
+    """What to say of a difference that is not established over seeds, or not image by image."""
+    if gap.low is None or gap.high is None or gap.low <= 0 <= gap.high:
+        return "which may be chance"
+    p = found.get(gap.about, "McNemar p").value
+    return f"over seeds, not established image by image (p {p:.2g})" if p is not None and p >= 0.05 else ""
 
 
 def _times(found: Figures, first: str, other: str) -> str:
-    """How many times the FLOPs of training, where they differ by more than a tenth."""
+    """How many times the FLOPs of training, where they differ by more than a tenth; of heads they are a part only."""
+    if any(found.get(arm, "strategy").text.endswith("head") for arm in (first, other)):
+        return ""
     mine, theirs = (found.get(arm, "FLOPs of training").value for arm in (first, other))
     if not mine or not theirs or 0.9 < mine / theirs < 1.1:
         return ""
-    return f"for {mine / theirs:.3g} times the FLOPs of training"
+    return f"for {mine / theirs:.2g} times the FLOPs of training"

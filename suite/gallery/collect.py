@@ -13,7 +13,8 @@ from suite.ranking.final import Comparison, EnsembleFigures, FinalEvaluation, Fi
 from suite.ranking.formats import hyperparameters
 from suite.ranking.statistics import bonferroni, simultaneous
 from suite.reporting.facts import Facts, gather
-from suite.spec import Arm, HeadOnly, Provenance
+from suite.reporting.sections_protocol import choice, pruning
+from suite.spec import Arm, Choice, HeadOnly, Params, Provenance, Range, Space
 from suite.store.study import StudyDir, final_of
 from suite.store.trial import TrialState
 
@@ -26,13 +27,13 @@ def collect(results: Path, study: StudyDir) -> Figures:
             f"Study '{study.name}' has no final evaluation, and a page publishes its figures: "
             f"`mnist-suite evaluate {study.name} --final`."
         )
-    again = final_of(study).states()
+    plan, again = facts.study.experiment, final_of(study).states()
     found = [*_study(facts, facts.evaluation, again)]
     ordered = sorted(facts.evaluation.representatives, key=lambda row: facts.arms.index(row.arm))
     combined = len(ordered) + len(facts.evaluation.ensembles)
     for row in ordered:
         runs = [state for state in again if state.id in row.runs]
-        found += _arm(facts.study.experiment.arms[row.arm], row, runs)
+        found += _arm(plan.arms[row.arm], plan.space_of(row.arm), row, runs)
         found += _combined(row, combined)
     for pair in facts.evaluation.comparisons:
         found += _pair(pair, len(facts.evaluation.comparisons))
@@ -46,16 +47,18 @@ def collect(results: Path, study: StudyDir) -> Figures:
 
 def _study(facts: Facts, found: FinalEvaluation, again: Sequence[TrialState]) -> Iterator[Figure]:
     plan, trials = facts.study.experiment, facts.states
-    made = [record.provenance for s in (*trials, *again) if (record := s.record) and record.provenance]
     outcomes = {kind: sum(s.state == kind for s in trials) for kind in ("finished", "pruned", "failed")}
     texts = {
         "question": plan.question,
         "data set": plan.dataset,
-        "search command": _distinct(p.command for s in trials if s.record and (p := s.record.provenance)),
+        "search command": _distinct(p.command for p in _provenance(trials)),
         "final command": found.readings[-1].command,
-        "machine": _distinct(p.hardware for p in made),
+        "machine": _distinct(p.hardware for p in _provenance((*trials, *again))),
         "packages": ", ".join(f"{name} {version}" for name, version in facts.study.packages.items()),
-        "code": _distinct(_code(p) for p in made),
+        "search code": _distinct(_code(p) for p in _provenance(trials)),
+        "final code": _distinct(_code(p) for p in _provenance(again)),
+        "choice": choice(facts),
+        "pruning": pruning(facts),
         "date": _day(max(s.record.ended for s in (*trials, *again) if s.record)),
         "first arm": _first(found),
     }
@@ -78,10 +81,17 @@ def _study(facts: Facts, found: FinalEvaluation, again: Sequence[TrialState]) ->
         yield Figure(f"cost of {name}", "elapsed", _elapsed(states))
         yield Figure(f"cost of {name}", "seconds of training", total.train_seconds)
         yield Figure(f"cost of {name}", "FLOPs of training", total.flops)
+    features = sum(s.record.cost.setup_flops for s in trials if s.record and s.record.cost)
+    if features:
+        yield Figure("cost of features", "FLOPs of training", float(features))
     for one in cost.pretraining:
         if one.cost:
             yield Figure("cost of pretraining", "seconds of training", one.cost.train_seconds)
             yield Figure("cost of pretraining", "FLOPs of training", one.cost.flops)
+
+
+def _provenance(states: Sequence[TrialState]) -> list[Provenance]:
+    return [record.provenance for s in states if (record := s.record) and record.provenance]
 
 
 def _code(made: Provenance) -> str:
@@ -110,14 +120,15 @@ def _first(found: FinalEvaluation) -> str:
 # --- arms ---------------------------------------------------------------------------------------------------------
 
 
-def _arm(arm: Arm, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure]:
+def _arm(arm: Arm, space: Space, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure]:
     test, checked = row.test, row.validation
     if test.n > 1 and len(set(row.accuracies)) == 1:  # solved or converted, not trained: seeds change nothing
         yield Figure(row.arm, "test", test.mean, *row.wilson, 1)
+        yield Figure(row.arm, "validation", checked.mean, n=1)
     else:
         yield Figure(row.arm, "test", test.mean, test.low, test.high, test.n)
+        yield Figure(row.arm, "validation", checked.mean, checked.low, checked.high, checked.n)
     yield Figure(row.arm, "one model", row.accuracies[0], *row.wilson, 1)
-    yield Figure(row.arm, "validation", checked.mean, checked.low, checked.high, checked.n)
     yield Figure(row.arm, "search", row.search_accuracy)
     costs = [s.record.cost for s in runs if s.record and s.record.cost]
     for name, read in COSTS.items():
@@ -130,7 +141,7 @@ def _arm(arm: Arm, row: Finalist, runs: Sequence[TrialState]) -> Iterator[Figure
         "recipe": _recipe(runs[0]) if runs else "",
         "weights": arm.weights or "random",
         "teacher": arm.teacher or "",
-        "tuned": hyperparameters(row.params),
+        "tuned": _tuned(row.params, space),
         "test of each": " ".join(f"{100 * value:.2f}" for value in row.accuracies),
     }
     yield from (Figure(row.arm, name, text=text) for name, text in texts.items() if text)
@@ -140,6 +151,7 @@ def _combined(row: Finalist, comparisons: int) -> Iterator[Figure]:
     """The trainings of an arm as one ensemble, and with test-time augmentation."""
     if row.ensemble:
         yield from _ensemble(row.arm, row.ensemble, row.viewed.ensemble if row.viewed else None, comparisons)
+        yield Figure(row.arm, "gain of the ensemble", row.ensemble.accuracy - row.test.mean)
     if row.viewed:
         test, t = row.viewed.test, row.viewed.paired_t
         yield Figure(row.arm, "test-time augmentation", test.mean, test.low, test.high, test.n)
@@ -160,6 +172,20 @@ def _ensemble(about: str, plain: EnsembleFigures, viewed: EnsembleFigures | None
     )
     if viewed:
         yield Figure(about, "ensemble with views", viewed.accuracy, *viewed.wilson, viewed.members)
+
+
+def _tuned(params: Params, space: Space) -> str:
+    """What the search chose, and from which range."""
+    chosen = [
+        f"{hyperparameters({name: value})} of {_range(space[name])}" for name, value in params.items() if name in space
+    ]
+    return ", ".join(chosen)
+
+
+def _range(values: Range) -> str:
+    if isinstance(values, Choice):
+        return "/".join(map(str, values.values))
+    return f"{values.low:.3g} to {values.high:.3g}"
 
 
 def _strategy(arm: Arm) -> str:

@@ -23,7 +23,7 @@ STUDY = "study"  # what figures of the whole study are about
 
 SHARES = ("test", "one model", "validation", "search", "ensemble", "test-time augmentation", "ensemble with views")
 
-DIFFERENCES = ("difference", "gain of views")
+DIFFERENCES = ("difference", "gain of views", "gain of the ensemble")
 
 PLAIN = {
     "parameters": count,

@@ -12,9 +12,10 @@ from suite.reporting.text import interval, percent, points, times
 
 COMBINED = {  # how columns of such figures are called, where an arm has one
     "ensemble": "its seeds as one ensemble",
-    "ensemble p": "p",
+    "gain of the ensemble": "over the mean of its models",
+    "ensemble p": "p against the first of them",
     "test-time augmentation": "with test-time augmentation, mean",
-    "gain of views": "gain",
+    "gain of views": "gain of that",
     "ensemble with views": "ensemble with test-time augmentation",
 }
 
@@ -26,7 +27,7 @@ def page(found: Figures) -> str:
     parts = [
         f"# {escape(found.text('question'))}",
         answer(found),
-        f"![Test error of every arm with its 95 % interval](pictures/{found.name}.png)",
+        f"![Test results of every arm with their 95 % intervals](pictures/{found.name}.png)",
         _accuracies(found),
         _costs(found),
         _comparisons(found),
@@ -55,7 +56,7 @@ def _named(name: str, shown: str = "") -> str:
 
 
 def _accuracies(found: Figures) -> str:
-    head = ("arm", "what", "test, mean", "95 % of the mean", "n", "validation, mean", "recipe", "chosen by the search")
+    head = ("arm", "what", "test, mean", "95 %", "n", "validation, mean", "recipe", "chosen by the search")
     rows = [
         [
             _named(arm),
@@ -105,13 +106,21 @@ def _comparisons(found: Figures) -> str:
         return ""
     count = int(found.get(STUDY, "comparisons").value or 0)
     rows = [_pair(found, pair) for pair in found.pairs]
-    head = ("arms", "difference, points", "95 %", "p", "only one right", "p, image by image")
-    adjusted = f", adjusted for {count} comparisons" if count > 1 else ""
+    head = (
+        "arms",
+        "difference, points",
+        "95 %, together" if count > 1 else "95 %",
+        "p over seeds",
+        "only one right",
+        "p, image by image",
+    )
+    adjusted = f", adjusted for {count} comparisons by Bonferroni" if count > 1 else ""
     note = (
-        f"Differences of mean test accuracy are paired over seeds: their interval and p are Student's{adjusted}"
-        f"{' by Bonferroni' if count > 1 else ''}. *Only one right* counts the test images that one of the two models "
+        "Two tests that ask different questions. Over seeds: differences of mean test accuracy, paired, with Student's "
+        f"interval and p{adjusted}. Image by image: *only one right* counts the test images that one of the two models "
         "of the first seed answers correctly, and the other does not; its p is McNemar's mid-p"
-        f"{', adjusted by Holm' if count > 1 else ''}."
+        f"{', adjusted by Holm' if count > 1 else ''}. A difference over seeds that is not one image by image may be "
+        "other on other test images."
     )
     return f"{table(head, rows)}\n\n{note}"
 
@@ -163,37 +172,60 @@ def _commands(found: Figures) -> str:
 
 
 def _sentences(found: Figures) -> Iterator[str]:
-    def number(name: str) -> int:
-        return int(found.get(STUDY, name).value or 0)
-
-    kinds = [f"{number(f'trials {kind}')} {kind}" for kind in ("finished", "pruned", "failed")]
-    yield (
-        f"{number('trials')} trials over {number('arms')} arms ({', '.join(kinds)}), ranked by accuracy on "
-        f"{number('validation images'):,} validation images. The best recipe of each arm was trained again with "
-        f"{number('seeds')} fresh seeds, and these trainings alone were tested, on {number('test images'):,} test "
-        f"images, which this study read {times(number('readings of test'))}"
-        + (
-            f" (studies before it {times(n)})."
-            if (n := number("earlier readings by other studies"))
-            else ", after the choice."
-        )
-    )
-    yield (
-        "The interval of a mean is Student's t over seeds: it tells how much another training would differ, not how "
-        "much other test images would. "
-        + (
-            "Where n is 1, no seed changes the result, and the interval is Wilson's, of the test images. "
-            if any(found.get(arm, "test").n == 1 for arm in found.arms)
-            else ""
-        )
-        + "Seconds are those of the optimisation of one training, mean over the seeds; "
-        "other work may have run on the machine, so they are upper bounds. FLOPs are counted, a multiply-add as two."
-    )
+    yield _protocol(found)
+    yield _intervals(found)
     yield " ".join(_spent(found))
+    code = found.text("search code")
+    if found.text("final code") != code:
+        code = f"{code}, the final evaluation {found.text('final code')}"
     yield (
-        f"{found.text('date')}, on {escape(found.text('machine'))} for each worker; mnist-suite "
-        f"{escape(found.text('code'))}; {escape(found.text('packages'))}."
+        f"{found.text('date')}, on {escape(found.text('machine'))} for each worker; mnist-suite {escape(code)}; "
+        f"{escape(found.text('packages'))}."
     )
+
+
+def _number(found: Figures, name: str) -> int:
+    return int(found.get(STUDY, name).value or 0)
+
+
+def _protocol(found: Figures) -> str:
+    trials, arms, earlier = (_number(found, n) for n in ("trials", "arms", "earlier readings by other studies"))
+    searched = trials > arms
+    kinds = [f"{_number(found, f'trials {kind}')} {kind}" for kind in ("finished", "pruned", "failed")]
+    parts = [
+        f"{trials} trials over {arms} arms ({', '.join(kinds)}), ranked by accuracy on "
+        f"{_number(found, 'validation images'):,} validation images.",
+        f"{found.text('choice')} {found.text('pruning')}"
+        if searched
+        else "Nothing was searched: each arm has one recipe, that of the experiment file. How these were found is not "
+        "part of the costs.",
+        f"The {'best recipe' if searched else 'recipe'} of each arm was trained again with {_number(found, 'seeds')} "
+        f"fresh seeds. These trainings alone were tested, on {_number(found, 'test images'):,} test images, which this "
+        f"study read {times(_number(found, 'readings of test'))}, after the choice"
+        + (f"; other studies in the same folder had read them {times(earlier)} before." if earlier else "."),
+    ]
+    return escape(" ".join(parts))
+
+
+def _intervals(found: Figures) -> str:
+    single = any(found.get(arm, "test").n == 1 for arm in found.arms)
+    parts = [
+        "The interval of a mean is Student's t over seeds: it tells how much another training would differ, not how "
+        "much other test images would.",
+        "Where n is 1, no seed changes the result: its interval is Wilson's, of the test images, and the interval of "
+        "its difference to another arm is of that arm's seeds alone."
+        if single
+        else "",
+        "Seconds are those of the optimisation of one training, mean over the seeds; other work ran on the machine at "
+        "times, so small differences mean nothing. FLOPs are counted, a multiply-add as two.",
+    ]
+    features = found.get("cost of features", "FLOPs of training")
+    if features.value:
+        parts.append(
+            f"Costs of a head are those of the head alone. Its frozen features were computed once for all trials, in "
+            f"{features} FLOPs. The ImageNet training of published weights is not counted."
+        )
+    return " ".join(part for part in parts if part)
 
 
 def _spent(found: Figures) -> Iterator[str]:

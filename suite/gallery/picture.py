@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
@@ -40,9 +42,12 @@ def _by_labels(found: Figures) -> Drawing:
 def _by_cost(found: Figures) -> Drawing:
     made, axes = figure(3.8)
     images, named = _images(found), dict(zip(found.arms, labels(found.arms)))
+    drawn: Counter[float] = Counter()
     for arm, look in looks(found.arms).items():
         test = found.get(arm, "test")
         x, y = found.get(arm, COST).value or 0.0, error(test.value or 0.0, images)
+        drawn[x] += 1
+        x *= 1.05 ** (drawn[x] - 1)  # arms of equal cost stand side by side
         bars = [[0.0], [0.0]]
         if test.low is not None and test.high is not None:
             bars = [[max(0.0, y - error(test.high, images))], [max(0.0, error(test.low, images) - y)]]
@@ -53,7 +58,7 @@ def _by_cost(found: Figures) -> Drawing:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
     axes.set_xlabel("FLOPs of one training")
-    error_axis(axes, "test error, %")
+    error_axis(axes, "test error, %, with 95 % intervals")
     legend(axes)
     return made
 
@@ -67,6 +72,6 @@ def _by_arm(found: Figures) -> Drawing:
         axes.plot(100 * (test.value or 0.0), y, look.marker, color=look.color, markeredgecolor="black", markersize=7)
     axes.set_yticks(range(len(found.arms)), labels(found.arms))
     axes.set_ylim(len(found.arms) - 0.5, -0.5)
-    axes.set_xlabel("test accuracy, %, with the 95 % interval of the mean")
+    axes.set_xlabel("test accuracy, %, with 95 % intervals")
     axes.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     return made

@@ -69,4 +69,4 @@ def _shown(pages: Mapping[str, Figures], page: str, about: str, name: str) -> tu
     if not top or not bottom:
         raise LookupError("a ratio needs two numbers other than zero")
     share = top / bottom
-    return (f"{share:.3g} times" if share >= 1 else f"{100 * share:.3g} %"), first
+    return (f"{share:.2g} times" if share >= 1 else f"{100 * share:.2g} %"), first

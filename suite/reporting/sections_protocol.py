@@ -85,9 +85,9 @@ def protocol(facts: Facts) -> Section:
     ended = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     share = f"at most {plan.limit:,}, the limit for both splits" if plan.limit else "a tenth"
     lines = [
-        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms in equal shares. {_choice(facts)} All trials "
+        f"{len(facts.states)} trials ({ended}) over {len(plan.arms)} arms in equal shares. {choice(facts)} All trials "
         "of the search use one seed.",
-        _pruning(facts),
+        pruning(facts),
         f"Data: {plan.dataset}. The search uses training and validation images only. The validation split is "
         f"{facts.images:,} of the official training images ({share}), the same share of every class and the same "
         "images in every study.",
@@ -114,7 +114,7 @@ def _by_older_rule(facts: Facts) -> bool:
     return facts.study.experiment.pruner is None and any(s.trial.rungs for s in facts.states)
 
 
-def _choice(facts: Facts) -> str:
+def choice(facts: Facts) -> str:
     """How the search chose parameters."""
     plan = facts.study.experiment
     if plan.sampler is not None:
@@ -126,7 +126,7 @@ def _choice(facts: Facts) -> str:
     return f"The first trial of every arm uses its own recipe, the others are chosen {others}."
 
 
-def _pruning(facts: Facts) -> str:
+def pruning(facts: Facts) -> str:
     """Which trials were trained to the end."""
     plan = facts.study.experiment
     if plan.pruner is not None:
