@@ -7,12 +7,11 @@ from suite.reporting.markdown import escape
 
 
 def answer(found: Figures) -> str:
-    """Where arms differ in the share of labels, the first arm for each share, else the first arm of all."""
-    shares = sorted({found.get(arm, "labels").value or 1.0 for arm in found.arms})
-    if len(shares) == 1:
+    """Where the study compares shares of the labels, the first arm for each share, else the first arm of all."""
+    if not found.shares:
         return f"**{_first(found, found.arms)}**"
     sentences = []
-    for share in shares:
+    for share in found.shares:
         arms = [arm for arm in found.arms if (found.get(arm, "labels").value or 1.0) == share]
         sentences.append(f"With {100 * share:g} % of the labels {_first(found, arms)}")
     return f"**{' '.join(sentences)}**"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,6 +103,12 @@ class Figures:
     @property
     def arms(self) -> list[str]:
         return self.about("test")
+
+    @property
+    def shares(self) -> list[float]:
+        """The shares of the labels that the study compares, ascending: where each has several arms; else none."""
+        counts = Counter(self.get(arm, "labels").value or 1.0 for arm in self.arms)
+        return sorted(counts) if len(counts) > 1 and min(counts.values()) > 1 else []
 
     @property
     def pairs(self) -> list[str]:

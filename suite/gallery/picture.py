@@ -16,9 +16,9 @@ COST = "FLOPs of training"
 
 
 def picture(found: Figures) -> Drawing:
-    """By the share of labels where arms differ in it; else against FLOPs of training where these differ much; else an
+    """By the share of labels where the study compares some; else against FLOPs of training where these differ much; else an
     arm a line."""
-    if len({found.get(arm, "labels").value for arm in found.arms}) > 1:
+    if found.shares:
         return _by_labels(found)
     costs = [found.get(arm, COST).value or 0.0 for arm in found.arms]
     if min(costs) > 0 and max(costs) > 3 * min(costs):
