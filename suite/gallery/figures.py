@@ -131,7 +131,10 @@ def read(path: Path) -> Figures:
         rows = list(csv.reader(io.StringIO(read_bytes(path).decode())))
         if not rows or tuple(rows[0]) != COLUMNS:
             raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
-        return Figures(path.stem, [_figure(row) for row in rows[1:]])
+        found = Figures(path.stem, [_figure(row) for row in rows[1:]])
+        if not found.arms:
+            raise ValueError("it has no arm with a test accuracy")
+        return found
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (ValueError, csv.Error) as error:

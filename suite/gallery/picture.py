@@ -16,8 +16,8 @@ COST = "FLOPs of training"
 
 
 def picture(found: Figures) -> Drawing:
-    """By the share of labels where the study compares some; else against FLOPs of training where these differ much; else an
-    arm a line."""
+    """By the share of labels where the study compares some, else against FLOPs of training where these differ much,
+    else an arm a line."""
     if found.shares:
         return _by_labels(found)
     costs = [found.get(arm, COST).value or 0.0 for arm in found.arms]
