@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -14,6 +14,7 @@ from suite.ranking.formats import hyperparameters
 from suite.ranking.statistics import bonferroni, simultaneous
 from suite.reporting.facts import Facts, gather
 from suite.reporting.sections_protocol import choice, pruning
+from suite.reporting.text import distinct
 from suite.spec import Arm, Choice, HeadOnly, Params, Provenance, Range, Space
 from suite.store.study import StudyDir, final_of
 from suite.store.trial import TrialState
@@ -51,16 +52,15 @@ def _study(facts: Facts, found: FinalEvaluation, again: Sequence[TrialState]) ->
     texts = {
         "question": plan.question,
         "data set": plan.dataset,
-        "search command": _distinct(p.command for p in _provenance(trials)),
+        "search command": distinct(p.command for p in _provenance(trials)),
         "final command": found.readings[-1].command,
-        "machine": _distinct(p.hardware for p in _provenance((*trials, *again))),
+        "machine": distinct(p.hardware for p in _provenance((*trials, *again))),
         "packages": ", ".join(f"{name} {version}" for name, version in facts.study.packages.items()),
-        "search code": _distinct(_code(p) for p in _provenance(trials)),
-        "final code": _distinct(_code(p) for p in _provenance(again)),
+        "search code": distinct(_code(p) for p in _provenance(trials)),
+        "final code": distinct(_code(p) for p in _provenance(again)),
         "choice": choice(facts),
         "pruning": pruning(facts),
         "date": _day(max(s.record.ended for s in (*trials, *again) if s.record)),
-        "first arm": _first(found),
     }
     yield from (Figure(STUDY, name, text=text) for name, text in texts.items())
     cost = facts.costs
@@ -98,10 +98,6 @@ def _code(made: Provenance) -> str:
     return f"{made.version} ({made.commit or 'no commit'})"
 
 
-def _distinct(values: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(value for value in values if value))
-
-
 def _day(seconds: float) -> str:
     return time.strftime("%d %B %Y", time.localtime(seconds)).lstrip("0")
 
@@ -110,11 +106,6 @@ def _elapsed(states: Sequence[TrialState]) -> float:
     """Seconds from the first start to the last end."""
     records = [s.record for s in states if s.record]
     return max(r.ended for r in records) - min(r.started for r in records) if records else 0.0
-
-
-def _first(found: FinalEvaluation) -> str:
-    """The arm that is first by mean validation accuracy over the new trainings."""
-    return found.representatives[0].arm
 
 
 # --- arms ---------------------------------------------------------------------------------------------------------

@@ -166,8 +166,6 @@ def _obtained(found: Figures) -> str:
 
 def _commands(found: Figures) -> str:
     lines = [found.text("search command"), found.text("final command")]
-    if not found.text("search command").startswith("mnist-suite"):
-        lines = lines[1:]
     return "\n".join(["```", *lines, f"mnist-suite gallery {found.name} --to results", "```"])
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from suite.ranking.leaderboard import column
 from suite.ranking.study_costs import Pretraining, StudyCosts, Total
 from suite.reporting.document import Block, Section, Table, Text, known
 from suite.reporting.facts import Facts
-from suite.reporting.text import moment
+from suite.reporting.text import distinct, moment
 
 
 def costs(facts: Facts) -> Section:
@@ -117,28 +116,23 @@ def provenance(facts: Facts) -> Section:
     rows = [
         ["study", study.study],
         ["began", moment(study.created)],
-        ["code", _distinct([f"{p.version} ({p.commit or 'no commit'})" for p in made])],
-        ["command", _distinct([p.command for p in made])],
-        ["hardware", _distinct([f"{p.hardware}, {p.threads} threads" for p in made])],
-        ["arithmetic", _distinct([p.precision for p in made])],
-        ["Python", _distinct([p.python for p in made])],
+        ["code", distinct([f"{p.version} ({p.commit or 'no commit'})" for p in made])],
+        ["command", distinct([p.command for p in made])],
+        ["hardware", distinct([f"{p.hardware}, {p.threads} threads" for p in made])],
+        ["arithmetic", distinct([p.precision for p in made])],
+        ["Python", distinct([p.python for p in made])],
         ["packages", ", ".join(f"{k} {v}" for k, v in study.packages.items())],
-        ["seed of the search", _distinct([str(s.trial.seed) for s in facts.states])],
-        ["seeds of the final training", _distinct([str(seed) for row in finalists for seed in row.seeds])],
+        ["seed of the search", distinct([str(s.trial.seed) for s in facts.states])],
+        ["seeds of the final training", distinct([str(seed) for row in finalists for seed in row.seeds])],
         ["training data, SHA-256", study.data_hash],
-        ["test data, SHA-256", _distinct([row.test_sha256 for row in finalists])],
-        ["split, SHA-256", _distinct([p.split_sha256 or study.split_hash for p in made])],
-        ["weights", _distinct([f"{_place(p.weights)} ({(p.weights_sha256 or '')[:12]})" for p in made if p.weights])],
+        ["test data, SHA-256", distinct([row.test_sha256 for row in finalists])],
+        ["split, SHA-256", distinct([p.split_sha256 or study.split_hash for p in made])],
+        ["weights", distinct([f"{_place(p.weights)} ({(p.weights_sha256 or '')[:12]})" for p in made if p.weights])],
     ]
     rows = [row for row in rows if row[1] != "-"]
     first = facts.states[0].id[:4] if facts.states else "0000"
     note = f"Any trial can be repeated and compared: mnist-suite rerun {study.study}/{first}"
     return Section("Provenance", [Table(("what", "which"), rows), Text(note)])
-
-
-def _distinct(values: Sequence[str | None]) -> str:
-    """Known values without repetition, in their order."""
-    return ", ".join(dict.fromkeys(v for v in values if v)) or "-"
 
 
 def _place(weights: str) -> str:

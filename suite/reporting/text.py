@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -33,3 +34,8 @@ def moment(seconds: float) -> str:
 
 def times(n: int) -> str:
     return {1: "once", 2: "twice"}.get(n, f"{n} times")
+
+
+def distinct(values: Iterable[str | None]) -> str:
+    """Known values without repetition, in their order."""
+    return ", ".join(dict.fromkeys(v for v in values if v)) or "-"
