@@ -166,7 +166,7 @@ def _obtained(found: Figures) -> str:
 
 def _commands(found: Figures) -> str:
     lines = [found.text("search command"), found.text("final command")]
-    return "\n".join(["```", *lines, f"mnist-suite gallery {found.name} --to results", "```"])
+    return "\n".join(["```", *lines, f"mnist-suite gallery {found.name} --to pages", "```"])
 
 
 def _sentences(found: Figures) -> Iterator[str]:

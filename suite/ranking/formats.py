@@ -18,7 +18,8 @@ def size(value: float) -> str:
     """Bytes: 1536 -> '1.5 KiB'."""
     for power, letter in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if value >= power:
-            return f"{value / power:.3g} {letter}"
+            number = value / power
+            return f"{number:.0f} {letter}" if number >= 999.5 else f"{number:.3g} {letter}"
     return f"{value:.0f} B"
 
 

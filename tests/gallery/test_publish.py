@@ -58,7 +58,7 @@ def test_a_page_says_what_a_reader_needs(small: Any, folder: Path) -> None:
         assert f"{100 * row.test.mean:.2f} %" in text
         assert f'id="{anchor(row.arm)}"' in text
     assert r"Does \<b\>the\</b\> machinery hold \| or not?" in text
-    assert "the evaluation" in text and "mnist-suite gallery small --to results" in text
+    assert "the evaluation" in text and "mnist-suite gallery small --to pages" in text
     assert "pruned" in text and "torch 2." in text and "read once" in text
     with Image.open(folder / "pictures/small.png") as image:
         assert image.width > 800
