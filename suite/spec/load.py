@@ -42,8 +42,8 @@ def load_experiment(reference: str) -> Experiment:
         if not path.is_file():
             raise InputError(f"There is no experiment file {reference}.")
     else:
-        path = BUILT_IN / f"{reference}.py"
-        if reference not in experiment_names():
+        path = BUILT_IN / f"{reference.replace('-', '_')}.py"  # `batch-size`, of which a module has no name
+        if path.stem not in experiment_names():
             raise InputError(
                 f"There is no experiment '{reference}'; built in are: {', '.join(experiment_names())}. "
                 "To use a file of your own, give its path, for example ./my_experiment.py."

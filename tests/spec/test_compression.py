@@ -25,7 +25,9 @@ def test_every_way_starts_from_the_model_or_learns_from_it() -> None:
 
 def test_one_trial_an_arm_is_its_default_and_more_search_rates() -> None:
     declared = load_experiment("compress")
-    assert declared.pretraining is not None and all(arm.pretrained_here for arm in declared.arms.values())
+    smaller = {name: arm for name, arm in declared.arms.items() if name != "parent"}
+    assert declared.pretraining is not None and all(arm.pretrained_here for arm in smaller.values())
+    assert declared.comparisons() == [(name, "parent") for name in smaller]
     assert set(declared.quota().values()) == {1}
     more = Experiment.model_validate(dict(declared) | {"trials": 5 * len(declared.arms)})
     quota = more.quota()

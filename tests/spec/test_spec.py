@@ -35,7 +35,8 @@ def test_there_are_experiments() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_holds_together(name: str) -> None:
     experiment = load_experiment(name)
-    assert experiment.name == name
+    assert experiment.name == name.replace("_", "-")
+    assert load_experiment(experiment.name) == experiment
     assert Experiment.model_validate_json(experiment.model_dump_json()) == experiment
     assert sum(experiment.quota().values()) == experiment.trials
 
