@@ -82,7 +82,7 @@ def read(
     record_reading(results, study, command, dataset, [s.id for s in new], ensembles)
     loaded: dict[View, Examples] = {}
     frozen: dict[Hashable, Examples] = {}
-    for done, state in enumerate(new):
+    for done, state in enumerate(sorted(new, key=_start)):
         on_model(done, len(new))
         expects = of_trial(state.trial, known)
         view = expects.view()
@@ -92,6 +92,12 @@ def read(
         assembled.model.to(where)
         scores = _scores(assembled, state.trial, loaded[view], where, frozen)
         _write(directory.trial(state.id).path, assembled.model, expects, loaded[view], scores, views, known.classes)
+
+
+def _start(state: TrialState) -> str:
+    """Sorts together the heads on one frozen backbone, and the models that see the same images."""
+    trial = state.trial
+    return f"{trial.preprocess} {trial.backbone} {trial.weights}"
 
 
 def _scores(
