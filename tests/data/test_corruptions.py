@@ -40,7 +40,8 @@ def test_pictures_stay_pictures_and_each_is_changed_by_itself(
             found = corrupted(images, name, level, edge=edge)
             assert (found.shape, found.dtype) == (images.shape, torch.uint8)
             alone = torch.cat([corrupted(one[None], name, level, edge=edge) for one in images.flip(0)]).flip(0)
-            assert torch.equal(found, alone)
+            # a convolution of one image may round differently from one of several
+            assert (found.int() - alone.int()).abs().max() <= 1
     assert torch.equal(images, before)
     assert torch.equal(corrupted(images, name, 0), images)
 
