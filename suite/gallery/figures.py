@@ -96,6 +96,10 @@ class Figures:
         """A text about the study."""
         return self.get(STUDY, name).text
 
+    def number(self, name: str) -> int:
+        """A count about the study, 0 where there is none."""
+        return int(self.get(STUDY, name).value or 0)
+
     def about(self, name: str) -> list[str]:
         """Everything that has a figure of this name, in order."""
         return [figure.about for figure in self if figure.name == name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from suite.gallery.answer import answer
-from suite.gallery.figures import STUDY, Figures
+from suite.gallery.figures import Figures
 from suite.ranking.formats import duration
 from suite.reporting.markdown import escape
 from suite.reporting.text import interval, percent, points, times
@@ -104,7 +104,7 @@ def _telling(found: Figures) -> list[str]:
 def _comparisons(found: Figures) -> str:
     if not found.pairs:
         return ""
-    count = int(found.get(STUDY, "comparisons").value or 0)
+    count = found.number("comparisons")
     rows = [_pair(found, pair) for pair in found.pairs]
     head = (
         "arms",
@@ -182,24 +182,20 @@ def _sentences(found: Figures) -> Iterator[str]:
     )
 
 
-def _number(found: Figures, name: str) -> int:
-    return int(found.get(STUDY, name).value or 0)
-
-
 def _protocol(found: Figures) -> str:
-    trials, arms, earlier = (_number(found, n) for n in ("trials", "arms", "earlier readings by other studies"))
+    trials, arms, earlier = (found.number(n) for n in ("trials", "arms", "earlier readings by other studies"))
     searched = trials > arms
-    kinds = [f"{_number(found, f'trials {kind}')} {kind}" for kind in ("finished", "pruned", "failed")]
+    kinds = [f"{found.number(f'trials {kind}')} {kind}" for kind in ("finished", "pruned", "failed")]
     parts = [
         f"{trials} trials over {arms} arms ({', '.join(kinds)}), ranked by accuracy on "
-        f"{_number(found, 'validation images'):,} validation images.",
+        f"{found.number('validation images'):,} validation images.",
         f"{found.text('choice')} {found.text('pruning')}"
         if searched
         else "Nothing was searched: each arm has one recipe, that of the experiment file. How these were found is not "
         "part of the costs.",
-        f"The {'best recipe' if searched else 'recipe'} of each arm was trained again with {_number(found, 'seeds')} "
-        f"fresh seeds. These trainings alone were tested, on {_number(found, 'test images'):,} test images, which this "
-        f"study read {times(_number(found, 'readings of test'))}, after the choice"
+        f"The {'best recipe' if searched else 'recipe'} of each arm was trained again with {found.number('seeds')} "
+        f"fresh seeds. These trainings alone were tested, on {found.number('test images'):,} test images, which this "
+        f"study read {times(found.number('readings of test'))}, after the choice"
         + (f"; other studies in the same folder had read them {times(earlier)} before." if earlier else "."),
     ]
     return escape(" ".join(parts))

@@ -26,22 +26,18 @@ def picture(found: Figures) -> Drawing:
     return _by_arm(found)
 
 
-def _images(found: Figures) -> int:
-    return int(found.get("study", "test images").value or 0)
-
-
 def _by_labels(found: Figures) -> Drawing:
     """One line a way: the arms whose names differ in what follows the last dash alone."""
     lines: dict[str, list[plots_accuracy.Share]] = {}
     for arm in found.arms:
         test, share = found.get(arm, "test"), found.get(arm, "labels").value or 1.0
         lines.setdefault(arm.rpartition("-")[0], []).append((share, test.value or 0.0, test.low, test.high))
-    return plots_accuracy.labels(lines, "test error, %", _images(found))
+    return plots_accuracy.labels(lines, "test error, %", found.number("test images"))
 
 
 def _by_cost(found: Figures) -> Drawing:
     made, axes = figure(3.8)
-    images, named = _images(found), dict(zip(found.arms, labels(found.arms)))
+    images, named = found.number("test images"), dict(zip(found.arms, labels(found.arms)))
     drawn: Counter[float] = Counter()
     for arm, look in looks(found.arms).items():
         test = found.get(arm, "test")
