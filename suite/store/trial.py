@@ -52,7 +52,7 @@ from suite.spec import (
     Trial,
 )
 from suite.store.events import EventReader
-from suite.store.files import read_bytes, read_model, sync_directory, write_atomic, write_model
+from suite.store.files import read_bytes, read_model, remove_leftovers, sync_directory, write_atomic, write_model
 
 TRIAL = "trial.json"
 EVENTS = "events.jsonl"
@@ -107,8 +107,9 @@ class TrialDir:
             return None
 
     def create(self, trial: Trial) -> None:
-        """Make the directory and write trial.json."""
+        """Make the directory and write trial.json. A part of one that a killed controller left there is removed."""
         self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path, TRIAL)
         write_model(self.path / TRIAL, trial)
         sync_directory(self.path.parent)
 

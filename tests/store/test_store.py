@@ -237,6 +237,15 @@ def test_a_copy_of_a_trial_has_neither_parameters_nor_a_result(
     assert place.record() is not None
 
 
+def test_a_trial_is_made_over_what_a_killed_controller_left(tmp_path: Path, make_trial: Callable[..., Trial]) -> None:
+    study, trial = StudyDir(tmp_path, "s"), make_trial()
+    place = study.trial(trial.id)
+    place.path.mkdir(parents=True)
+    (place.path / ".trial.json.3631.5e856d.tmp").write_text("{")
+    place.create(trial)
+    assert [path.name for path in place.path.iterdir()] == ["trial.json"]
+
+
 def test_files_set_aside_are_all_kept(tmp_path: Path) -> None:
     """One that is damaged again does not replace what was kept of it before."""
     path = tmp_path / "result.json"
