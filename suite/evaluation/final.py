@@ -209,7 +209,11 @@ def _evaluation(plan: Plan, runs: dict[str, list[TrialState]]) -> FinalEvaluatio
     ]
     of_arm = {row.arm: row for row in rows if row.represents_arm}
     file = plan.study.study()
-    planned = file.experiment.comparisons() if file is not None else list(combinations(of_arm, 2))
+    planned = (
+        file.experiment.comparisons()
+        if file is not None
+        else [(arm, before) for before, arm in combinations(of_arm, 2)]
+    )
     pairs = [_compared(directory, of_arm[a], of_arm[b]) for a, b in planned if a in of_arm and b in of_arm]
     return FinalEvaluation(
         study=plan.study.name,

@@ -21,7 +21,7 @@ def _first(found: Figures, arms: list[str]) -> str:
     """A sentence on the arm of `arms` that is first by validation accuracy, and what it is compared with."""
     ranked = sorted(arms, key=lambda arm: -(found.get(arm, "validation").value or 0.0))
     test = found.get(ranked[0], "test")
-    seeds = f" over {test.n} seeds" if test.low is not None else ""
+    seeds = f" over {test.n} seeds" if (test.n or 0) > 1 else ""
     text = f"{escape(ranked[0])} is first by validation accuracy: {test}{seeds} on test"
     others = dict.fromkeys([*ranked[1:2], *arms[:1], *ranked[2:]])  # the next one and the baseline before the others
     compared = [(other, gap) for other in others if (gap := found.difference(ranked[0], other))]

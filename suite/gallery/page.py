@@ -46,20 +46,23 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def anchor(name: str) -> str:
-    """The place on the page that a quote of a figure about `name` links to."""
-    return name.replace(" - ", "--").replace(" ", "-").replace(".", "-")
+def anchor(about: str, name: str) -> str:
+    """The row of the page that a quote of the figure `name` about `about` links to: each table has its own."""
+    place = about.replace(" - ", "--").replace(" + ", "-and-").replace(" ", "-").replace(".", "-")
+    if about.startswith("cost of "):  # of the whole study
+        return place
+    return f"cost-{place}" if name in COSTS else f"ensemble-{place}" if name in COMBINED else place
 
 
-def _named(name: str, shown: str = "") -> str:
-    return f'<a id="{anchor(name)}"></a>{escape(shown or name)}'
+def _named(about: str, name: str) -> str:
+    return f'<a id="{anchor(about, name)}"></a>{escape(about)}'
 
 
 def _accuracies(found: Figures) -> str:
     head = ("arm", "what", "test, mean", "95 %", "n", "validation, mean", "recipe", "chosen by the search")
     rows = [
         [
-            _named(arm),
+            _named(arm, "test"),
             _what(found, arm),
             percent(found.get(arm, "test").value),
             _bounds(found, arm, "test"),
@@ -91,7 +94,7 @@ def _what(found: Figures, arm: str) -> str:
 
 
 def _costs(found: Figures) -> str:
-    rows = [[escape(arm), *(str(found.get(arm, name)) for name in _telling(found))] for arm in found.arms]
+    rows = [[_named(arm, COSTS[0]), *(str(found.get(arm, name)) for name in _telling(found))] for arm in found.arms]
     return table(("arm", *_telling(found)), rows)
 
 
@@ -129,7 +132,7 @@ def _pair(found: Figures, pair: str) -> list[str]:
     gap, mc = found.get(pair, "difference"), found.get(pair, "McNemar p")
     bounds = "-" if gap.low is None or gap.high is None else f"{points(gap.low)} to {points(gap.high)}"
     return [
-        _named(pair),
+        _named(pair, "difference"),
         points(gap.value or 0.0),
         bounds,
         escape(str(found.get(pair, "p"))),
@@ -145,7 +148,7 @@ def _combined(found: Figures) -> str:
         return ""
     rows = [
         [
-            escape(about) if about in found.arms else _named(about),
+            _named(about, "ensemble"),
             str(found.get(about, "ensemble").n or "-"),
             *(escape(str(found.get(about, name))) for name in names),
         ]
@@ -227,8 +230,9 @@ def _spent(found: Figures) -> Iterator[str]:
         about = f"cost of {name}"
         seconds, elapsed = found.get(about, "seconds of training"), found.get(about, "elapsed")
         yield (
-            f"Cost of {name}, pruned and failed trainings included: {duration(elapsed.value or 0.0)} from start to "
-            f"end, {seconds} of training, {found.get(about, 'FLOPs of training')} FLOPs."
+            f'<a id="{anchor(about, "elapsed")}"></a>Cost of {name}, pruned and failed trainings included: '
+            f"{duration(elapsed.value or 0.0)} from start to end, {seconds} of training, "
+            f"{found.get(about, 'FLOPs of training')} FLOPs."
         )
     if (spent := found.get("cost of pretraining", "seconds of training")).value:
         yield f"Pretraining before it: {spent} and {found.get('cost of pretraining', 'FLOPs of training')} FLOPs."

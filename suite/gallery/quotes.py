@@ -39,7 +39,7 @@ def requoted(text: str, document: Path, folder: Path, pages: Mapping[str, Figure
             raise InputError(
                 f'{document}, line {line}, quotes "{page}: {about}, {name}", but {error.args[0]}.'
             ) from None
-        return f'[{shown}]({os.path.join(base, page)}.md#{anchor(place)} "{page}: {about}, {name}")'
+        return f'[{shown}]({os.path.join(base, page)}.md#{anchor(place, name)} "{page}: {about}, {name}")'
 
     return QUOTE.sub(anew, text)
 
@@ -51,10 +51,7 @@ def _shown(pages: Mapping[str, Figures], page: str, about: str, name: str) -> tu
     first, ratio, second = about.partition(" / ")
     values = []
     for part in (first, second) if ratio else (first,):
-        one, _, other = part.partition(" - ")
         figure = pages[page].get(part, name)
-        if name == "difference" and other:
-            figure = pages[page].difference(one, other) or figure
         if figure.value is None and not figure.text:
             known = pages[page].about(name)
             raise LookupError(
@@ -64,7 +61,7 @@ def _shown(pages: Mapping[str, Figures], page: str, about: str, name: str) -> tu
             )
         values.append(figure)
     if not ratio:
-        return str(values[0]), values[0].about
+        return str(values[0]), about
     top, bottom = (figure.value for figure in values)
     if not top or not bottom:
         raise LookupError("a ratio needs two numbers other than zero")

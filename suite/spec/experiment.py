@@ -176,13 +176,14 @@ class Experiment(Spec):
         return {name: min(number, combinations(self.space_of(name)) or number) for name, number in wanted.items()}
 
     def comparisons(self) -> list[tuple[str, str]]:
-        """The pairs of arms that the final evaluation compares: those that the arms name, or all where none does.
+        """The pairs of arms that the final evaluation compares, each as (ARM, the arm that it is compared with): those
+        that the arms name, or all where none does, then every arm with those before it.
 
         The fewer pairs are planned, the smaller a difference can be told from chance, since each p value and interval
         is adjusted for their number.
         """
         planned = [(name, other) for name, arm in self.arms.items() for other in arm.against]
-        return planned or list(itertools.combinations(self.arms, 2))
+        return planned or [(arm, before) for before, arm in itertools.combinations(self.arms, 2)]
 
     def space_of(self, arm: str) -> Space:
         """The ranges that an arm searches."""

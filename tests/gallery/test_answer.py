@@ -40,6 +40,11 @@ def test_a_difference_is_called_one_only_where_its_interval_excludes_zero() -> N
     assert "for 3 times the FLOPs of training" in turned
 
 
+def test_an_arm_that_no_seed_changes_has_no_number_of_seeds() -> None:
+    text = answer(made(Figure("ridge", "test", 0.9, 0.89, 0.91, 1), Figure("ridge", "validation", 0.9, n=1)))
+    assert "90.00 % (89.00 to 91.00) on test" in text
+
+
 def test_shares_of_labels_have_a_sentence_each() -> None:
     arms = [
         *arm("scratch-1", 0.7, 0.7, 0.01),

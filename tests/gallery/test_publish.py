@@ -56,7 +56,7 @@ def test_a_page_says_what_a_reader_needs(small: Any, folder: Path) -> None:
     text = (folder / "small.md").read_text()
     for row in small.outcome.representatives:
         assert f"{100 * row.test.mean:.2f} %" in text
-        assert f'id="{anchor(row.arm)}"' in text
+        assert f'id="{anchor(row.arm, "test")}"' in text
     assert r"Does \<b\>the\</b\> machinery hold \| or not?" in text
     assert "the evaluation" in text and "mnist-suite gallery small --to pages" in text
     assert "pruned" in text and "torch 2." in text and "read once" in text
@@ -106,6 +106,7 @@ def test_quotes_follow_the_figures(own: Path, tmp_path: Path, small: Any) -> Non
         ("small: nobody, test", "'test' there is about: net-scratch, net-head"),
         ("small: net-head, taste", "small has no 'taste' at all"),
         ("small: net-head / study, test", "small has no such figure"),
+        ("small: net-scratch - net-head, difference", "'difference' there is about: net-head - net-scratch"),
     ],
 )
 def test_a_quote_of_nothing_is_refused(own: Path, tmp_path: Path, title: str, said: str) -> None:

@@ -34,6 +34,15 @@ def test_there_are_pages_with_a_final_evaluation_each() -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_quote_leads_to_a_row(name: str) -> None:
+    places = [link.partition("#") for link in re.findall(r"\((\S+?#\S+) \"", (ROOT / name).read_text())]
+    assert places
+    for path, _, place in places:
+        page = ((ROOT / name).parent / path).read_text()
+        assert page.count(f'<a id="{place}"></a>') == 1, (path, place)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_no_figure_is_typed_by_hand(name: str) -> None:
     text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text(), flags=re.DOTALL | re.MULTILINE)
     assert QUOTE.search(text)
