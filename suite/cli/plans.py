@@ -12,15 +12,16 @@ def as_text(experiment: Experiment, study: str) -> str:
     """A summary for people; `--json` prints every choice."""
     quota = experiment.quota()
     count = sum(quota.values())
+    from suite.execution.plan import pretrainings_of
+
     lines = [
         f"Study {study} would run {count} {'trial' if count == 1 else 'trials'} on {experiment.dataset}"
         + (f", at most {experiment.limit} images of each split" if experiment.limit else "")
         + "; nothing was written or trained.",
         f"  question: {experiment.question}",
     ]
-    if experiment.pretraining is not None and any(arm.weights == "experiment" for arm in experiment.arms.values()):
-        first = experiment.pretraining
-        lines.append(f"  first: {first.backbone} is pretrained on {first.dataset} for {first.recipe.epochs:g} epochs")
+    if experiment.pretraining is not None and any(arm.pretrained_here for arm in experiment.arms.values()):
+        lines += [_pretraining(plan) for plan in pretrainings_of(experiment)]
     width = max(map(len, experiment.arms))
     for name, arm in experiment.arms.items():
         lines.append(f"  {name:{width}}  {quota[name]:4d} x {_arm(arm)}")
@@ -36,11 +37,17 @@ def as_text(experiment: Experiment, study: str) -> str:
     return "\n".join([*lines, "`--json` prints every choice."])
 
 
+def _pretraining(plan: Experiment) -> str:
+    (arm,) = plan.arms.values()
+    return f"  first: {arm.backbone} is pretrained on {plan.dataset} for {arm.recipe.epochs:g} epochs"
+
+
 def _arm(arm: Arm) -> str:
     recipe = arm.recipe
     head = f" ({arm.strategy.head.kind})" if arm.strategy.kind == "head" else ""
     parts = [f"{arm.backbone}, {arm.strategy.kind}{head}"]
     parts += [f"from {arm.weights}"] if arm.weights is not None else []
+    parts += [f"with teacher {arm.teacher}"] if arm.teacher is not None else []
     parts += [f"at {arm.size} px"] if arm.size is not None else []
     parts += [f"{100 * arm.fraction:g} % of the labels"] if arm.fraction < 1 else []
     kept = {"lr": recipe.lr, "batch_size": recipe.batch_size, "schedule": recipe.schedule}

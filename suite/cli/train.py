@@ -34,7 +34,8 @@ class TrainingOptions(RunOptions):
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="A trained model to learn from beside the labels: a study or STUDY/TRIAL. "
+            help="A trained model to learn from beside the labels: a study or STUDY/TRIAL, or several, separated by "
+            "commas. "
             "--set distill.temperature=2, --set distill.weight=0.5."
         ),
     ] = None

@@ -32,7 +32,7 @@ def check(experiment: Experiment, results: Path, options: Options, *, fetch: boo
         open_storage(results, options.storage)
     plans = [experiment]
     if any(arm.pretrained_here for arm in experiment.arms.values()):
-        plans.append(pretraining_of(experiment))
+        plans += pretrainings_of(experiment)
     refuse_bad(plans, results, fetch=fetch, begun=begun)
 
 
@@ -91,23 +91,26 @@ def with_small_batches(arm: Arm, images: int) -> Arm:
     return arm.model_copy(update={"recipe": arm.recipe.model_copy(update={"batch_size": largest})})
 
 
-def pretraining_of(experiment: Experiment) -> Experiment:
-    """The one-trial experiment whose best weights are the weights 'experiment' of the arms.
+def pretrainings_of(experiment: Experiment) -> list[Experiment]:
+    """The one-trial experiments whose models are the teachers 'experiment' of the arms, the first one's also the
+    weights 'experiment'.
 
-    Its name depends on its content alone, so experiments with the same pretraining share one study.
+    Their names depend on their content alone, so experiments with the same pretraining share one study.
     """
     assert experiment.pretraining is not None
     plan = experiment.pretraining
-    arm = Arm.model_validate(
-        {"backbone": plan.backbone, "strategy": {"kind": "pretrain"}, "recipe": plan.recipe.model_dump()}
-    )
-    return single(
-        auto_name("pretrain", arm, plan.dataset, experiment.seed, experiment.limit),
-        arm,
-        plan.dataset,
-        seed=experiment.seed,
-        limit=experiment.limit,
-    )
+    plans = []
+    for backbone in dict.fromkeys((plan.backbone, *(plan.also if _taught_here(experiment) else ()))):
+        arm = Arm.model_validate(
+            {"backbone": backbone, "strategy": {"kind": "pretrain"}, "recipe": plan.recipe.model_dump()}
+        )
+        name = auto_name("pretrain", arm, plan.dataset, experiment.seed, experiment.limit)
+        plans.append(single(name, arm, plan.dataset, seed=experiment.seed, limit=experiment.limit))
+    return plans
+
+
+def _taught_here(experiment: Experiment) -> bool:
+    return any(arm.teacher == "experiment" for arm in experiment.arms.values())
 
 
 def auto_name(verb: str, arm: Arm, dataset: str, seed: int, limit: int | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from suite.data.datasets import describe
 from suite.data.splits import Info
 from suite.errors import InputError
-from suite.execution.plan import pretraining_of
+from suite.execution.plan import pretrainings_of
 from suite.execution.weights import teacher_of, weights_of
 from suite.models.heads import by_gradient
 from suite.models.preprocessing import of_arm
@@ -100,10 +100,12 @@ class TrialResolver:
         return weights_of(self._named(arm.weights), self.results)
 
     def _teacher(self, arm: Arm) -> Teacher | None:
-        return None if arm.teacher is None else teacher_of(self._named(arm.teacher), self.results)
+        if arm.teacher != "experiment":
+            return None if arm.teacher is None else teacher_of(arm.teacher, self.results)
+        return teacher_of(",".join(plan.name for plan in pretrainings_of(self.experiment)), self.results)
 
     def _named(self, reference: str) -> str:
-        return pretraining_of(self.experiment).name if reference == "experiment" else reference
+        return pretrainings_of(self.experiment)[0].name if reference == "experiment" else reference
 
 
 def check_fit(experiment: Experiment, trial: Trial, directory: StudyDir) -> None:

@@ -25,7 +25,7 @@ from suite.execution.job import Executor
 from suite.execution.ledger import Ledger
 from suite.execution.opening import Opening, check_study
 from suite.execution.options import Options, best_workers
-from suite.execution.plan import check, pretraining_of
+from suite.execution.plan import check, pretrainings_of
 from suite.execution.reconcile import open_searches, reconcile
 from suite.execution.resolution import TrialResolver
 from suite.execution.searched_trials import SearchedTrials
@@ -136,17 +136,12 @@ def _taken_up(state: TrialState, directory: StudyDir, device: str) -> TrialState
 def _pretraining(
     experiment: Experiment, results: Path, options: Options, stop: Stop, executor: Executor
 ) -> Iterator[Status]:
-    """Train the weights 'experiment', where an arm needs them and they are not there yet.
+    """Train the weights and teachers 'experiment', where an arm needs them and they are not there yet.
 
     On a cluster this runs on the executor of the study: a process that shuts Ray down and connects again at once
     loses the race against its own shutdown. Here it runs alone, with all the threads of this machine.
     """
     if experiment.pretraining is None or not any(arm.pretrained_here for arm in experiment.arms.values()):
-        return
-    plan = pretraining_of(experiment)
-    done = StudyDir(results, plan.name)
-    status = done.status()
-    if status is not None and status.state == "done" and any(s.state == "finished" for s in done.states()):
         return
     alone = replace(
         options,
@@ -158,10 +153,17 @@ def _pretraining(
         retry_failed=True,
     )
     shared = executor if options.engine == "ray" else None
-    yield from sweep(plan, results, options=alone, stop=stop, executor=shared)
-    if stop.reason is None and not any(s.state == "finished" for s in done.states()):
-        reasons = ", ".join(s.reason or s.state for s in done.states())
-        raise InputError(f"The pretraining that this experiment starts from did not finish: {reasons}.")
+    for plan in pretrainings_of(experiment):
+        done = StudyDir(results, plan.name)
+        status = done.status()
+        if status is not None and status.state == "done" and any(s.state == "finished" for s in done.states()):
+            continue
+        yield from sweep(plan, results, options=alone, stop=stop, executor=shared)
+        if stop.reason is not None:
+            return
+        if not any(s.state == "finished" for s in done.states()):
+            reasons = ", ".join(s.reason or s.state for s in done.states())
+            raise InputError(f"The pretraining that this experiment starts from did not finish: {reasons}.")
 
 
 @contextlib.contextmanager

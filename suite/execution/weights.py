@@ -48,10 +48,16 @@ def weights_of(reference: str, results: Path) -> Weights:
 
 
 def teacher_of(reference: str, results: Path) -> Teacher:
-    """The trained model of a trial, named as for `weights_of`.
+    """The trained model of a trial, named as for `weights_of`, or of several trials separated by commas.
 
     Raises InputError where there is none, and for weights that are no trial's: what model they are for is not known.
     """
+    names = [reference] if os.path.exists(reference) else [name.strip() for name in reference.split(",")]
+    first, *others = [_teacher(name, results) for name in names]
+    return first.model_copy(update={"others": tuple(others)}) if others else first
+
+
+def _teacher(reference: str, results: Path) -> Teacher:
     weights = weights_of(reference, results)
     file = results / weights.source
     trial = read_model(file.parent / TRIAL, Trial) if file.name == BEST else None

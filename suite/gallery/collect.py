@@ -84,10 +84,9 @@ def _study(facts: Facts, found: FinalEvaluation, again: Sequence[TrialState]) ->
     features = sum(s.record.cost.setup_flops for s in trials if s.record and s.record.cost)
     if features:
         yield Figure("cost of features", "FLOPs of training", float(features))
-    for one in cost.pretraining:
-        if one.cost:
-            yield Figure("cost of pretraining", "seconds of training", one.cost.train_seconds)
-            yield Figure("cost of pretraining", "FLOPs of training", one.cost.flops)
+    if pretrained := [one.cost for one in cost.pretraining if one.cost]:
+        yield Figure("cost of pretraining", "seconds of training", sum(one.train_seconds for one in pretrained))
+        yield Figure("cost of pretraining", "FLOPs of training", sum(one.flops for one in pretrained))
 
 
 def _provenance(states: Sequence[TrialState]) -> list[Provenance]:

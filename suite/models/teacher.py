@@ -1,7 +1,8 @@
-"""A trained model that another learns from: loaded from its file, on the inputs of the student."""
+"""Trained models that another learns from: loaded from their files, on the inputs of the student."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from suite.errors import InputError
 from suite.models import backbones
 from suite.models.assembly import weights_path
+from suite.models.ensembles import mean_of
 from suite.models.shapes import load_reshaped
 from suite.models.state_dicts import read_tensors
 from suite.spec import Preprocess
@@ -46,12 +48,28 @@ class Teacher(nn.Module):
         return self.model(x)
 
 
-def load_teacher(teacher: TeacherSpec, given: Preprocess, classes: int, results: Path) -> Teacher:
+class Teachers(nn.Module):
+    """Several teachers as one: the logarithms of the mean of their probabilities, (B, classes)."""
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        super().__init__()
+        self.teachers = nn.ModuleList(teachers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mean_of(torch.stack([teacher(x).float().log_softmax(1) for teacher in self.teachers]))
+
+
+def load_teacher(teacher: TeacherSpec, given: Preprocess, classes: int, results: Path) -> Teacher | Teachers:
     """The teacher for a student that takes inputs as in `given`, in evaluation mode on the CPU.
 
     Raises InputError where its weights are gone or others than planned, and where it takes other channels or tells
     other classes apart than the student.
     """
+    found = [_loaded(one, given, classes, results) for one in teacher.all]
+    return Teachers(found) if len(found) > 1 else found[0]
+
+
+def _loaded(teacher: TeacherSpec, given: Preprocess, classes: int, results: Path) -> Teacher:
     expects = teacher.preprocess
     if expects.channels != given.channels:
         raise InputError(

@@ -36,11 +36,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Weights that runs of the study start from."""
+    """Weights that runs of the study start from or learn from."""
 
     weights: str  # STUDY/TRIAL, or where they come from where that is no trial of ours
     cost: Total | None  # None: not known
-    runs: int  # of all studies that start from them
+    runs: int  # of all studies that start or learn from them
     runs_here: int
     share: Share | None  # cost * runs_here / runs
 
@@ -86,24 +86,26 @@ def study_costs(results: Path, study: StudyDir) -> StudyCosts:
     )
 
 
-def _source(state: TrialState) -> str | None:
-    """Where a trial's initial weights come from: 'pretrained', a path, or None."""
-    return state.trial.weights.source if state.trial.weights else None
+def _sources(state: TrialState) -> set[str]:
+    """Where a trial's initial weights and those of its teachers come from: 'pretrained', or paths."""
+    trial = state.trial
+    given = (trial.weights, *(one.weights for one in (trial.teacher.all if trial.teacher else ())))
+    return {weights.source for weights in given if weights is not None}
 
 
 def _pretraining(results: Path, own: list[TrialState]) -> tuple[Pretraining, ...]:
-    """Every source of initial weights in `own`, with its cost where it is a trial below `results`."""
+    """Every source of initial weights and every teacher in `own`, with its cost where it is a trial below `results`."""
     everyone = [
         s for study in studies(results) for d in (study, finalists_of(study), final_of(study)) for s in d.states()
     ]
     found: list[Pretraining] = []
-    for source in sorted({s for state in own if (s := _source(state))}):
+    for source in sorted(set().union(*map(_sources, own))):
         parts = Path(source).parts  # STUDY/trials/TRIAL/best.safetensors
-        here = sum(_source(state) == source for state in own)
+        here = sum(source in _sources(state) for state in own)
         if source == "pretrained" or Path(source).is_absolute() or len(parts) != 4:
             found.append(Pretraining(source, None, here, here, None))
             continue
-        runs = max(here, sum(_source(state) == source for state in everyone))
+        runs = max(here, sum(source in _sources(state) for state in everyone))
         cost = total(s for s in StudyDir(results, parts[0]).states() if s.id == parts[2])
         part = here / runs
         share = Share(

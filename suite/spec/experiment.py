@@ -68,8 +68,8 @@ class Arm(Spec):
 
     teacher: str | None = Field(
         default=None,
-        description="a trained model to learn from beside the labels (see `Distill`): 'experiment', or a trial; "
-        "None: the labels alone",
+        description="a trained model to learn from beside the labels (see `Distill`): 'experiment', or a trial, or "
+        "several trials separated by commas, whose mean is learned from; None: the labels alone",
     )
 
     against: tuple[Name, ...] = Field(
@@ -111,11 +111,17 @@ class Caps(Spec):
 
 
 class Pretraining(Spec):
-    """A training that runs once, before the search; arms with weights or a teacher 'experiment' use its result."""
+    """A training that runs once, before the search. Arms with weights 'experiment' start from its result, those with a
+    teacher 'experiment' learn from it and from that of every backbone in `also`."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"also"})
 
     dataset: str
     backbone: str
     recipe: Recipe = Recipe()
+    also: tuple[str, ...] = Field(
+        default=(), description="further backbones that are trained by the same recipe, as teachers beside the first"
+    )
 
 
 class Experiment(Spec):

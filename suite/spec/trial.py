@@ -26,11 +26,20 @@ class Weights(Spec):
 
 
 class Teacher(Spec):
-    """A trained model whose answers a trial learns from, beside the labels."""
+    """A trained model whose answers a trial learns from, beside the labels. With `others` these are the mean
+    probabilities of all."""
 
     weights: Weights
     backbone: str
     preprocess: Preprocess  # of its input; the student's is converted
+
+    others: tuple[Teacher, ...] = ()
+
+    added: ClassVar[frozenset[str]] = frozenset({"others"})
+
+    @property
+    def all(self) -> tuple[Teacher, ...]:
+        return (self, *self.others)
 
 
 UNHASHED = ("number", "study", "device", "threads", "caps")  # fields that do not enter the hash in a trial's id

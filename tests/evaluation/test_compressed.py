@@ -11,7 +11,7 @@ import torch
 from suite.data.datasets import search_splits
 from suite.errors import InputError
 from suite.evaluation.rerun import rerun
-from suite.execution.plan import pretraining_of
+from suite.execution.plan import pretrainings_of
 from suite.execution.stop import Stop
 from suite.execution.weights import teacher_of, weights_of
 from suite.export.loading import load
@@ -54,7 +54,7 @@ def compressed(search: Callable[[Experiment, Path], StudyDir], tmp_path_factory:
     )
     results = tmp_path_factory.mktemp("compressed")
     study = search(experiment, results)
-    (parent,) = StudyDir(results, pretraining_of(experiment).name).states()
+    (parent,) = StudyDir(results, pretrainings_of(experiment)[0].name).states()
     return study, parent, {state.trial.arm: state for state in study.states()}
 
 

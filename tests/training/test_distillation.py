@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from suite.errors import InputError
+from suite.execution.plan import pretrainings_of
 from suite.execution.weights import teacher_of
 from suite.models.backbones import build
 from suite.models.preprocessing import normalizer, preprocess
-from suite.models.teacher import Teacher, load_teacher
-from suite.spec import Arm, Distill, Experiment, HeadOnly, Recipe
-from suite.store.study import StudyDir
+from suite.models.teacher import Teacher, Teachers, load_teacher
+from suite.ranking.study_costs import study_costs
+from suite.spec import Arm, Distill, Experiment, Full, HeadOnly, Pretraining, Recipe
+from suite.store.study import StudyDir, studies
 from suite.training.targets import distilled
 
 CPU = torch.device("cpu")
@@ -80,3 +82,61 @@ def test_what_cannot_teach_is_refused(small: object, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="learns from the teacher 'experiment'"):
         arms = {"a": Arm(backbone="net", teacher="experiment", recipe=Recipe())}
         Experiment(name="e", question="?", dataset="mnist", arms=arms)
+
+
+def test_several_teachers_answer_with_their_mean_probabilities(small: object) -> None:
+    results: Path = small.results  # type: ignore[attr-defined]
+    study: StudyDir = small.study  # type: ignore[attr-defined]
+    (pretraining,) = (one for one in studies(results) if one.name.startswith("pretrain"))
+    scratch = next(s for s in study.states() if s.state == "finished" and s.trial.arm == "net-scratch")
+    names = [f"small/{scratch.id}", f"{pretraining.name}/{pretraining.states()[0].id}"]
+    together = teacher_of(", ".join(names), results)
+    places = [name.replace("/", "/trials/") for name in names]
+    assert [one.weights.source for one in together.all] == [f"{place}/best.safetensors" for place in places]
+    x = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    each = [load_teacher(teacher_of(name, results), together.preprocess, 10, results)(x).softmax(1) for name in names]
+    found = load_teacher(together, together.preprocess, 10, results)
+    assert isinstance(found, Teachers)
+    torch.testing.assert_close(found(x).softmax(1), torch.stack(each).mean(0), atol=1e-6, rtol=1e-5)
+    with pytest.raises(InputError, match="nobody"):
+        teacher_of(f"{names[0]},nobody", results)
+
+
+def test_a_student_of_an_experiment_learns_from_every_pretrained_backbone(search: Search, tmp_path: Path) -> None:
+    """And an arm with weights starts from the first. What the teachers cost counts."""
+    recipe = Recipe(epochs=1, batch_size=32, lr=0.05)
+    experiment = Experiment(
+        name="taught",
+        question="?",
+        dataset="mnist",
+        pretraining=Pretraining(dataset="mnist", backbone="net", recipe=recipe, also=("lean-s", "net")),
+        arms={
+            "student": Arm(backbone="lean-xs", teacher="experiment", recipe=recipe),
+            "full": Arm(backbone="net", strategy=Full(), weights="experiment", recipe=recipe),
+        },
+        trials=2,
+        pruning=None,
+        limit=100,
+    )
+    states = {s.trial.arm: s for s in search(experiment, tmp_path).states()}
+    assert [s.state for s in states.values()] == ["finished", "finished"]
+    teacher, weights = states["student"].trial.teacher, states["full"].trial.weights
+    assert teacher is not None and [one.backbone for one in teacher.all] == ["net", "lean-s"]
+    assert weights == teacher.weights
+    plans = pretrainings_of(experiment)
+    costs = {one.weights: one for one in study_costs(tmp_path, StudyDir(tmp_path, "taught")).pretraining}
+    assert {name.partition("/")[0]: one.runs_here for name, one in costs.items()} == {
+        plans[0].name: 2,
+        plans[1].name: 1,
+    }
+    assert all(one.cost is not None and one.cost.flops for one in costs.values())
+
+
+def test_the_study_of_a_pretraining_keeps_its_name_where_backbones_are_added() -> None:
+    first = Pretraining(dataset="mnist", backbone="net")
+    arms = {"a": Arm(backbone="net", teacher="experiment")}
+    alone, more = (
+        pretrainings_of(Experiment(name="e", question="?", dataset="mnist", arms=arms, pretraining=plan))
+        for plan in (first, first.model_copy(update={"also": ("cnn",)}))
+    )
+    assert [plan.name for plan in alone] == [more[0].name] != [more[1].name]
