@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from suite.errors import InputError
 from suite.interpreter import ROOT
 
-BACKBONES = ("cnn", "net", "lean-xs", "lean-s", "lean-m", "lean-l")
+BACKBONES = ("cnn", "net", "lean-xxs", "lean-xs", "lean-s", "lean-m", "lean-l")
 VALUES = {  # by the name of the parameter
     "strategy": (
         "head",

@@ -13,7 +13,7 @@ from suite.errors import InputError, WorkError
 if TYPE_CHECKING:
     from suite.spec import Arm
 
-BACKBONE_HELP = "cnn, net, lean-xs, lean-s, lean-m, lean-l or timm:NAME."
+BACKBONE_HELP = "cnn, net, lean-xxs, lean-xs, lean-s, lean-m, lean-l or timm:NAME."
 
 
 @dataclass(frozen=True, kw_only=True)

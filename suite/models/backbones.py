@@ -99,7 +99,8 @@ BACKBONES: dict[str, Callable[[int, int, int], nn.Module]] = {
     "cnn": partial(SmallCNN, stages=[(32, 3, 1), (64, 3, 1)], hidden=128),
     "net": partial(SmallCNN, stages=[(10, 5, 0), (20, 5, 0)], hidden=50),
     # The suite's own, with batch norm. MFLOP per image of a forward pass, a multiply-add counted as two: cnn 8.5,
-    # lean-xs 2.1, lean-s 1.3, lean-m 4.9, lean-l 8.4. experiments/accuracy.py and experiments/compress.py train them.
+    # lean-xxs 0.4, lean-xs 2.1, lean-s 1.3, lean-m 4.9, lean-l 8.4. experiments/accuracy.py and tiny.py train them.
+    "lean-xxs": partial(CompactCNN, widths=(6, 7, 7), pooled=(7,)),
     "lean-xs": partial(CompactCNN, widths=(10, 14, 14, 14), pooled=(14,)),
     "lean-s": partial(SmallCNN, stages=[(16, 6, 0), (32, 3, 0)], hidden=128, norm=True, strided=True),
     "lean-m": partial(SmallCNN, stages=[(24, 5, 0), (48, 3, 0), (96, 3, 1)], hidden=128, norm=True),
