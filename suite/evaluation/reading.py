@@ -80,18 +80,21 @@ def read(
         test_split(dataset, view)  # images that cannot be read are no reading: nothing was learned from them
     # before a model sees the images, so that a crash cannot hide the reading
     record_reading(results, study, command, dataset, [s.id for s in new], ensembles)
-    loaded: dict[View, Examples] = {}
+    loaded: dict[View, tuple[Examples, str]] = {}  # with their SHA-256
     frozen: dict[Hashable, Examples] = {}
     for done, state in enumerate(sorted(new, key=_start)):
         on_model(done, len(new))
         expects = of_trial(state.trial, known)
         view = expects.view()
         if view not in loaded:
-            loaded = {view: test_images(dataset, view, where)}
+            images = test_images(dataset, view, where)
+            loaded = {view: (images, _digest(images))}
+        images, digest = loaded[view]
         assembled = load_trained(directory.trial(state.id), state.trial, expects, len(known.classes), results)
         assembled.model.to(where)
-        scores = _scores(assembled, state.trial, loaded[view], where, frozen)
-        _write(directory.trial(state.id).path, assembled.model, expects, loaded[view], scores, views, known.classes)
+        scores = _scores(assembled, state.trial, images, where, frozen)
+        path = directory.trial(state.id).path
+        _write(path, assembled.model, expects, images, digest, scores, views, known.classes)
 
 
 def _start(state: TrialState) -> str:
@@ -121,11 +124,12 @@ def _write(
     model: nn.Module,
     expects: Preprocess,
     examples: Examples,
+    digest: str,
     scores: Scores,
     views: tuple[Views, ...],
     classes: tuple[str, ...],
 ) -> None:
-    """Write a model's answers to the images, and their figures."""
+    """Write a model's answers to the images, whose SHA-256 is `digest`, and their figures."""
     where = examples.labels.device
     labels = examples.labels.cpu()
     answers = {"logits": scores.logits, "correct": scores.logits.argmax(1) == labels, "labels": labels}
@@ -139,7 +143,7 @@ def _write(
         "accuracy": scores.accuracy,
         "loss": scores.loss,
         "images": len(examples),
-        "test_sha256": _digest(examples),
+        "test_sha256": digest,
         **find_mistakes(scores.logits, examples, classes).model_dump(mode="json"),
     }
     write_atomic(path / TEST_FILE, json.dumps(facts))
