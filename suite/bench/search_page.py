@@ -25,12 +25,14 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# Which search finds the most for its cost?",
         "",
+        _answer(figures, cases),
+        "",
         f"Searches over learning rate, momentum and batch size, replayed on recorded trainings on MNIST ({counts} "
         f"configurations, two seeds, {IMAGES:,} validation images). *Gain* is the accuracy of the winner over that of "
         "the default recipe, in percentage points, both with the seed that the search does not see; *cost* is the time "
         "of all its trainings, over that of TPE without pruning at as many trials. Intervals are of the mean over the "
         "replays, 95 %; they do not cover that all replays share two recorded seeds. *In pairs* is our gain less that "
-        "of the other search, replay by replay.",
+        "of the other search, replay by replay; the intervals of one table hold together, by Bonferroni.",
         "",
         f"Obtained by `mnist-suite bench search` on {machine['date']}, the page by `suite/bench/search_page.py`; "
         "`suite/bench/search_record.py` tells how the trainings were recorded.",
@@ -53,6 +55,28 @@ def page(found: dict[str, Any]) -> str:
             cells = [name, _with_interval(gain), f"{cost['value']:.2f}", _with_interval(pair) if pair else ""]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _answer(figures: dict[str, dict[str, Any]], cases: list[tuple[str, str]]) -> str:
+    """In how many pairs the interval is above zero, and below."""
+    parts = []
+    for model, trials in cases:
+        prefix = f"search.{model}.{trials}"
+        pairs = [_bounds(figure) for name, figure in figures.items() if name.startswith(f"{prefix}.ours-less-")]
+        ahead, behind = sum(low > 0 for low, _ in pairs), sum(high < 0 for _, high in pairs)
+        parts.append(
+            f"{model}, {trials} trials: ahead of {ahead} of {len(pairs)}, behind {behind or 'none'}, at "
+            f"{figures[f'{prefix}.ours.cost']['value']:.2f} of the time"
+        )
+    return (
+        "**The accuracy that our search adds to the default recipe, against that of the others, where it is more than "
+        f"chance, and its time in that of TPE without pruning: {'; '.join(parts)}.**"
+    )
+
+
+def _bounds(figure: dict[str, Any]) -> tuple[float, float]:
+    low, high = figure["how"].partition("95 % interval ")[2].split(",")[0].split(" to ")
+    return float(low), float(high)
 
 
 def _with_interval(figure: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from optuna.trial import TrialState, create_trial
 from suite.bench.measure import Figure
 from suite.bench.search_table import POINTS, RECIPES, SPACE, Table, Training, table
 from suite.hardware.device import cores
+from suite.ranking.statistics import t_quantile
 from suite.search.pruning import Member, verdicts
 from suite.search.quasi_random import point
 from suite.search.sampler import distribution
@@ -230,11 +231,15 @@ def _figures(prefix: str, runs: Sequence[dict[str, Outcome]]) -> Iterator[Figure
         yield f"{prefix}.{key}.cost", ratio, "x", "seconds of training, over those of TPE without pruning"
         if name != "ours":
             better = [100 * (run["ours"].gain - run[name].gain) for run in runs]
-            yield f"{prefix}.ours-less-{key}", statistics.mean(better), "points", f"in pairs, {interval(better)}"
+            how = f"in pairs, {interval(better, len(runs[0]) - 1)}, adjusted for {len(runs[0]) - 1} comparisons"
+            yield f"{prefix}.ours-less-{key}", statistics.mean(better), "points", how
 
 
-def interval(values: Sequence[float]) -> str:
-    """The 95 % interval of a mean, from its standard error."""
-    error = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    middle = statistics.mean(values)
+def interval(values: Sequence[float], comparisons: int = 1) -> str:
+    """Student's 95 % interval of a mean; of several `comparisons`, such that their intervals hold together, by
+    Bonferroni."""
+    middle, count = statistics.mean(values), len(values)
+    error = math.nan
+    if count > 1:
+        error = t_quantile(1 - 0.025 / comparisons, count - 1) * statistics.stdev(values) / math.sqrt(count)
     return f"95 % interval {middle - error:.3f} to {middle + error:.3f}"

@@ -61,5 +61,31 @@ def test_the_published_page_is_that_of_its_figures() -> None:
     assert page(figures) == (ROOT / "results" / "search.md").read_text()
 
 
-def test_an_interval_has_two_standard_errors_on_each_side() -> None:
-    assert interval([0.0, 2.0] * 50) == "95 % interval 0.803 to 1.197"
+def test_an_interval_is_wider_where_several_are_read_together() -> None:
+    assert interval([0.0, 2.0] * 50) == "95 % interval 0.801 to 1.199"
+    assert interval([0.0, 2.0] * 50, 15) == "95 % interval 0.698 to 1.302"
+
+
+def test_the_answer_says_where_ours_is_ahead_behind_and_neither() -> None:
+    def figure(name: str, value: float, interval: str = "") -> dict[str, object]:
+        return {
+            "name": f"search.net.12.{name}",
+            "value": value,
+            "unit": "points",
+            "how": f"95 % interval {interval}, x",
+        }
+
+    found = [figure("ours.gain", 0.08, "0.05 to 0.11"), figure("ours.cost", 0.25)]
+    pairs = {
+        "random-no-pruning": "0.01 to 0.03",
+        "TPE-no-pruning": "-0.01 to 0.03",
+        "TPE-MedianPruner": "-0.03 to -0.01",
+    }
+    for name, bounds in pairs.items():
+        found += [
+            figure(f"{name}.gain", 0.0, "0 to 1"),
+            figure(f"{name}.cost", 1.0),
+            figure(f"ours-less-{name}", 0.0, bounds),
+        ]
+    text = page({"machine": {"date": "today"}, "figures": found})
+    assert "net, 12 trials: ahead of 1 of 3, behind 1, at 0.25 of the time" in text
