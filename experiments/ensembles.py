@@ -3,10 +3,10 @@
     mnist-suite sweep ensembles
     mnist-suite evaluate ensembles --final --tta shift --ensemble lean-m,lean-l --ensemble lean-m,lean-l,student-l
 
-Nothing is searched: one trial an arm. `lean-m` and `lean-l` train by the recipe of `long` in experiments/accuracy.py. The
-students learn from the mean answers of three networks that are trained first, without label smoothing, as well as from
-the labels. The final evaluation reports the five trainings of each arm, and of several arms together, as one ensemble.
-Figures: results/ensembles.md.
+Nothing is searched: one trial an arm. `lean-m` and `lean-l` train by the recipe of `long` in experiments/accuracy.py.
+The students learn from the mean answers of three networks that are trained first, without label smoothing, as well as
+from the labels. The final evaluation reports the five trainings of each arm, and of several arms together, as one
+ensemble. Figures: results/ensembles.md.
 """
 
 from experiments.accuracy import LONG, STUDENT, TEACHER

@@ -93,6 +93,7 @@ def _of_experiment(name: str, options: CompressOptions) -> Experiment:
             f"There is no study '{name}' to compress a model of, and the experiment of that name pretrains none: run "
             f"`mnist-suite sweep {name}` first."
         )
+    plan = plan.model_copy(update={"also": ()})  # what is compressed learns from its parent alone
     parent = Arm(backbone=plan.backbone)
     return _experiment(f"{name}-compressed", plan.dataset, parent, "experiment", options, pretraining=plan)
 

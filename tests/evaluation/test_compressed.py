@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,3 +107,12 @@ def test_compressed_models_are_exported_repeated_and_compressed_again(compressed
         export(results, f"smaller/{states['int8'].id}", tmp_path / "int8")
     with pytest.raises(InputError, match="strategy int8"):
         weights_of(f"smaller/{states['int8'].id}", results)
+
+
+@pytest.mark.slow
+def test_what_an_experiment_pretrains_is_compressed_with_itself_as_the_only_teacher(run: Any) -> None:
+    done = run("compress", "ensembles", "--keep", "0.5", "--into", "", "--dry-run", "--json")
+    assert done.code == 0, done.err
+    planned = Experiment.model_validate_json(done.out)
+    assert {arm.teacher for arm in planned.arms.values()} <= {"experiment", None}
+    assert len(pretrainings_of(planned)) == 1
