@@ -58,19 +58,20 @@ def page(found: dict[str, Any]) -> str:
 
 
 def _answer(figures: dict[str, dict[str, Any]], cases: list[tuple[str, str]]) -> str:
-    """In how many pairs the interval is above zero, and below."""
-    parts = []
+    """Of how many others ours is ahead and behind, where the interval of the pairs excludes zero."""
+    ahead, behind = [], []
     for model, trials in cases:
-        prefix = f"search.{model}.{trials}"
-        pairs = [_bounds(figure) for name, figure in figures.items() if name.startswith(f"{prefix}.ours-less-")]
-        ahead, behind = sum(low > 0 for low, _ in pairs), sum(high < 0 for _, high in pairs)
-        parts.append(
-            f"{model}, {trials} trials: ahead of {ahead} of {len(pairs)}, behind {behind or 'none'}, at "
-            f"{figures[f'{prefix}.ours.cost']['value']:.2f} of the time"
-        )
+        start = f"search.{model}.{trials}.ours-less-"
+        pairs = [_bounds(figure) for name, figure in figures.items() if name.startswith(start)]
+        case = f"({model}, {trials} trials)"
+        ahead.append(f"{sum(low > 0 for low, _ in pairs)} of {len(pairs)} others {case}")
+        if below := sum(high < 0 for _, high in pairs):
+            behind.append(f"{below} {case}")
+    costs = [figures[f"search.{model}.{trials}.ours.cost"]["value"] for model, trials in cases]
     return (
-        "**The accuracy that our search adds to the default recipe, against that of the others, where it is more than "
-        f"chance, and its time in that of TPE without pruning: {'; '.join(parts)}.**"
+        f"**Our search adds more accuracy to the default recipe than {', '.join(ahead)}, and less than "
+        f"{', '.join(behind) or 'none'}; the rest may be chance. It takes {min(costs):.2f} to {max(costs):.2f} of the "
+        "time of TPE without pruning.**"
     )
 
 
