@@ -18,10 +18,11 @@ from suite.errors import InputError
 from suite.hardware import autotune, device, memory
 from suite.models import assembly, strategies
 from suite.models.assembly import Assembled
+from suite.models.ensembles import Ensemble
 from suite.models.preprocessing import of_trial
 from suite.models.pretrained import Provenance as WeightsProvenance
 from suite.models.streaming import on_device
-from suite.models.teacher import Teacher, Teachers, load_teacher
+from suite.models.teacher import load_teacher
 from suite.spec import Arm, HeadOnly, Int8, Measuring, Preprocess, Trial, View
 from suite.training import checkpoint
 from suite.training.checkpoint import Saved
@@ -65,7 +66,7 @@ class Setup:
     model: nn.Module  # the backbone with its initial weights, on `device`
     expects: Preprocess
     weights: WeightsProvenance | None  # None: random weights
-    teacher: Teacher | Teachers | None  # on `device`
+    teacher: Ensemble | None  # on `device`
     precision: torch.dtype  # of autocast: for training, or for extracting the features that a head is trained on
     keep_frozen: Callable[[nn.Module], None] | None  # puts frozen norm layers into evaluation mode
     saved: Saved | None  # where an earlier attempt at this training stopped

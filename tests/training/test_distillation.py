@@ -9,14 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
 
 from suite.errors import InputError
 from suite.execution.plan import pretrainings_of
 from suite.execution.weights import teacher_of
-from suite.models.backbones import build
-from suite.models.preprocessing import normalizer, preprocess
-from suite.models.teacher import Teacher, Teachers, load_teacher
+from suite.models.preprocessing import normalizer
+from suite.models.teacher import load_teacher
 from suite.ranking.study_costs import study_costs
 from suite.spec import Arm, Distill, Experiment, Full, HeadOnly, Pretraining, Recipe
 from suite.store.study import StudyDir, studies
@@ -39,24 +37,22 @@ def test_the_loss_mixes_labels_and_teacher(temperature: float, weight: float, se
     assert float(distilled(labels, answers, answers, asked)) == pytest.approx(2 * (1 - weight), abs=1e-4)
 
 
-def test_a_teacher_sees_the_inputs_that_it_was_trained_on(info_of_mnist: object) -> None:
-    own = preprocess("net", info_of_mnist)
+def test_a_teacher_sees_the_inputs_that_it_was_trained_on(small: object) -> None:
+    results: Path = small.results  # type: ignore[attr-defined]
+    study: StudyDir = small.study  # type: ignore[attr-defined]
+    scratch = next(s for s in study.states() if s.state == "finished" and s.trial.arm == "net-scratch")
+    found = teacher_of(f"small/{scratch.id}", results)
+    own = found.preprocess
+    pixels = torch.randint(0, 256, (4, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    expected = load_teacher(found, own, 10, results)(normalizer(own, CPU)(pixels.float()))
+    torch.testing.assert_close(expected.exp().sum(1), torch.ones(4))
     other = own.model_copy(update={"mean": (0.5,), "std": (0.7,)})
-    pixels = torch.randint(0, 256, (4, 1, 28, 28), generator=torch.Generator().manual_seed(0)).float()
-    model = build("net", classes=10, channels=1, size=28, seed=0)
-    teacher = Teacher(model, own, other)
-    expected = model(normalizer(own, CPU)(pixels))
-    torch.testing.assert_close(teacher(normalizer(other, CPU)(pixels)), expected, atol=1e-4, rtol=1e-4)
-    larger = Teacher(model, own, own.model_copy(update={"size": 56}))
-    assert larger(F.interpolate(pixels, size=(56, 56))).shape == (4, 10)
-    assert not any(p.requires_grad for p in teacher.parameters()) and not model.training
-
-
-@pytest.fixture
-def info_of_mnist() -> object:
-    from suite.data.datasets import info
-
-    return info("mnist")
+    teacher = load_teacher(found, other, 10, results)
+    torch.testing.assert_close(teacher(normalizer(other, CPU)(pixels.float())), expected, atol=1e-4, rtol=1e-4)
+    larger = load_teacher(found, own.model_copy(update={"size": 56}), 10, results)
+    doubled = pixels.float().repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert larger(normalizer(own, CPU)(doubled)).shape == (4, 10)
+    assert not any(p.requires_grad for p in teacher.parameters()) and not teacher.training
 
 
 def test_what_cannot_teach_is_refused(small: object, tmp_path: Path) -> None:
@@ -96,7 +92,6 @@ def test_several_teachers_answer_with_their_mean_probabilities(small: object) ->
     x = torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     each = [load_teacher(teacher_of(name, results), together.preprocess, 10, results)(x).softmax(1) for name in names]
     found = load_teacher(together, together.preprocess, 10, results)
-    assert isinstance(found, Teachers)
     torch.testing.assert_close(found(x).softmax(1), torch.stack(each).mean(0), atol=1e-6, rtol=1e-5)
     with pytest.raises(InputError, match="nobody"):
         teacher_of(f"{names[0]},nobody", results)
