@@ -234,5 +234,7 @@ def _spent(found: Figures) -> Iterator[str]:
             f"{duration(elapsed.value or 0.0)} from start to end, {seconds} of training, "
             f"{found.get(about, 'FLOPs of training')} FLOPs."
         )
-    if (spent := found.get("cost of pretraining", "seconds of training")).value:
-        yield f"Pretraining before it: {spent} and {found.get('cost of pretraining', 'FLOPs of training')} FLOPs."
+    about = "cost of pretraining"
+    if (spent := found.get(about, "seconds of training")).value:
+        flops = found.get(about, "FLOPs of training")
+        yield f'<a id="{anchor(about, "elapsed")}"></a>Pretraining before it: {spent} and {flops} FLOPs.'
