@@ -132,7 +132,8 @@ def hardware(device: torch.device) -> str:
     """A description for records: the GPU's name, or the processor's name with the number of usable cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor()}, {cores()} cores"
+    count = cores()
+    return f"{processor()}, {count} core{'s' if count > 1 else ''}"
 
 
 def synchronize(device: torch.device) -> None:
