@@ -154,19 +154,16 @@ def _combined(found: Figures) -> str:
         ]
         for about in found.about("ensemble")
     ]
-    views = "gain of views" in names
     note = (
         "An ensemble answers with the mean of its models' probabilities. It is one model, so its interval is Wilson's, "
-        "of the test images, and its p is McNemar's mid-p against its first model. "
-        + (
-            "With test-time augmentation a model averages over views of each image; mean and gain are over seeds. Gains "
-            "and p"
-            if views
-            else "Values of p"
-        )
-        + " are adjusted for the rows of this table, by Bonferroni. Of k models, training and use cost k times as much"
-        + (", of five views use alone five." if views else ".")
+        "of the test images, and its p is McNemar's mid-p against its first model. Of k models, training and use cost "
+        "k times as much. Values of p, and gains with intervals, are adjusted for the rows of this table, by Bonferroni."
     )
+    if "gain of views" in names:
+        note += (
+            " With test-time augmentation a model averages over views of each image; mean and gain are over seeds. "
+            "Five views cost five times as much in use."
+        )
     return f"{table(('arm', 'models', *(COMBINED[name] for name in names)), rows)}\n\n{note}"
 
 
