@@ -157,7 +157,7 @@ def _combined(found: Figures) -> str:
     note = (
         "An ensemble answers with the mean of its models' probabilities. It is one model, so its interval is Wilson's, "
         "of the test images, and its p is McNemar's mid-p against its first model. Of k models, training and use cost "
-        "k times as much. Values of p, and gains with intervals, are adjusted for the rows of this table, by Bonferroni."
+        "k times as much. Values of p, and gains with intervals, are adjusted for the rows of the table, by Bonferroni."
     )
     if "gain of views" in names:
         note += (
