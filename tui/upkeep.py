@@ -92,7 +92,7 @@ class Upkeep:
         if not trial:
             text += f" With it go {len(view.runs)} trials."
         if users:
-            text += f" {users} trials elsewhere took their initial weights from it and may need them to be exported."
+            text += f" {users} trials elsewhere use its weights and may need them to be exported or trained again."
 
         def answer(yes: bool | None) -> None:
             if yes:
@@ -150,9 +150,7 @@ class Upkeep:
 
 
 def weights_taken(keys: Sequence[Key], snapshot: Snapshot) -> int:
-    """The number of other trials whose initial weights are a file of one of these."""
-    given = set(keys)
-    return sum(
-        run.trial.weights is not None and run.key not in given and parent_key(run.trial.weights.source) in given
-        for run in snapshot.runs
-    )
+    """The number of other trials that start from, or learn from, a file of one of these."""
+    own = set(keys)
+    others = (run for run in snapshot.runs if run.key not in own)
+    return sum(any(parent_key(weights.source) in own for weights in run.trial.given) for run in others)

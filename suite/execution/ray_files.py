@@ -75,9 +75,7 @@ def files_for_node(job: Job, weights: Iterable[Path]) -> Files:
 
 def weights_files(job: Job) -> set[Path]:
     """The files below the results directory that hold weights of the trial: its initial ones, and its teachers'."""
-    trial = job.trial
-    given = (trial.weights, *(one.weights for one in (trial.teacher.all if trial.teacher else ())))
-    places = [Path(weights.source) for weights in given if weights is not None]
+    places = [Path(weights.source) for weights in job.trial.given]
     paths = {Path(job.results) / place for place in places if not place.is_absolute()}
     return {path for path in paths if path.is_file()}
 

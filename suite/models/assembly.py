@@ -63,19 +63,19 @@ def assemble(
 
 
 def check_weights(trial: Trial, results: Path) -> None:
-    """Raises InputError where the weights that a trial starts from are missing, or not those it was planned with.
+    """Raises InputError where the weights that a trial starts from, or those of a teacher, are missing.
 
     Nothing is downloaded, and no model is built.
     """
-    if trial.weights is None:
-        return
-    if trial.weights.source == pretrained.PRETRAINED:
-        find_pretrained(trial.backbone)
-    elif not weights_file(weights_path(trial.weights, results)).is_file():
-        raise InputError(
-            f"Trial {trial.id} starts from the weights {trial.weights.source} (SHA-256 "
-            f"{trial.weights.sha256 or 'not recorded'}), which are not in {results}. Put them back where they were."
-        )
+    for given in trial.given:
+        if given.source == pretrained.PRETRAINED:
+            find_pretrained(trial.backbone)
+        elif not weights_file(weights_path(given, results)).is_file():
+            raise InputError(
+                f"Trial {trial.id} {'starts' if given == trial.weights else 'learns'} from the weights {given.source} "
+                f"(SHA-256 {given.sha256 or 'not recorded'}), which are not in {results}. Put them back where they "
+                "were."
+            )
 
 
 def load_weights(backbone: str, model: nn.Module, given: Weights, results: Path) -> pretrained.Provenance:

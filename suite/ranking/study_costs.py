@@ -88,9 +88,7 @@ def study_costs(results: Path, study: StudyDir) -> StudyCosts:
 
 def _sources(state: TrialState) -> set[str]:
     """Where a trial's initial weights and those of its teachers come from: 'pretrained', or paths."""
-    trial = state.trial
-    given = (trial.weights, *(one.weights for one in (trial.teacher.all if trial.teacher else ())))
-    return {weights.source for weights in given if weights is not None}
+    return {weights.source for weights in state.trial.given}
 
 
 def _pretraining(results: Path, own: list[TrialState]) -> tuple[Pretraining, ...]:

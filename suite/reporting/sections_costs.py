@@ -57,13 +57,13 @@ def _cells(name: str, found: Total) -> list[str]:
 
 
 def _pretraining(one: Pretraining) -> str:
-    """A sentence on weights that runs start from."""
+    """A sentence on weights that runs start or learn from."""
     if one.share is None:
         source = "published weights" if one.weights == "pretrained" else f"weights ({one.weights})"
-        return f"{one.runs_here} runs start from {source} whose own cost is not known here."
+        return f"{one.runs_here} runs use {source} whose own cost is not known here."
     share = column("wall").text(one.share.wall_seconds)
     return (
-        f"{one.runs} runs start from {one.weights}, {one.runs_here} of them in this study: its share of that "
+        f"{one.runs} runs use {one.weights}, {one.runs_here} of them in this study: its share of that "
         f"pretraining is {share} and {column('train_flops').text(one.share.flops)} FLOPs."
     )
 

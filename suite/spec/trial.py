@@ -83,6 +83,12 @@ class Trial(Spec):
         return f"{self.number:04d}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
 
     @property
+    def given(self) -> tuple[Weights, ...]:
+        """All weights that the training needs: those that it starts from, and its teachers'."""
+        teachers = self.teacher.all if self.teacher is not None else ()
+        return (*([self.weights] if self.weights is not None else []), *(one.weights for one in teachers))
+
+    @property
     def reshaped(self) -> bool:
         """Whether the trained model's layers have other sizes than its backbone's, see `models.shapes`."""
         return self.strategy.kind in RESHAPED or (self.weights is not None and self.weights.reshaped)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from suite.errors import InputError
 from suite.execution.plan import pretrainings_of
 from suite.execution.weights import teacher_of
+from suite.models.assembly import check_weights
 from suite.models.preprocessing import normalizer
 from suite.models.teacher import load_teacher
 from suite.ranking.study_costs import study_costs
@@ -125,6 +126,11 @@ def test_a_student_of_an_experiment_learns_from_every_pretrained_backbone(search
         plans[1].name: 1,
     }
     assert all(one.cost is not None and one.cost.flops for one in costs.values())
+    student = states["student"].trial
+    check_weights(student, tmp_path)  # as before a final evaluation
+    (tmp_path / teacher.others[0].weights.source).unlink()
+    with pytest.raises(InputError, match=f"learns from the weights {plans[1].name}/trials"):
+        check_weights(student, tmp_path)
 
 
 def test_the_study_of_a_pretraining_keeps_its_name_where_backbones_are_added() -> None:

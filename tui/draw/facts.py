@@ -98,7 +98,8 @@ def _bounds(row: Row, key: str) -> str:
 
 
 def lineage(run: Run, snapshot: Snapshot) -> list[str]:
-    """The chain of runs that this one took its initial weights from, and the runs that took theirs from this one."""
+    """The chain of runs that this one took its initial weights from, its teachers, and the runs that took their initial
+    weights from this one."""
     lines = ["This run", f"  {_short(run)}"]
     seen = {run.key}
     current, depth = run, 1
@@ -122,6 +123,10 @@ def lineage(run: Run, snapshot: Snapshot) -> list[str]:
         current, depth = parent, depth + 1
     if run.trial.weights is None:
         lines.append("  └─ initial weights: random")
+    for teacher in run.trial.teacher.all if run.trial.teacher else ():
+        key = parent_key(teacher.weights.source)
+        known = snapshot.find(key)
+        lines.append(f"  └─ teacher: {teacher.weights.source if known is None else _short(known)}")
     initialised = children(run.key, snapshot)
     if initialised:
         lines += ["", f"Initial weights of {len(initialised)} runs", *(f"  {_short(run)}" for run in initialised[:50])]
