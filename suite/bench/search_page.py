@@ -7,6 +7,7 @@ python -m suite.bench.search_page results/search.json results/search.md
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def page(found: dict[str, Any]) -> str:
     cases = list(dict.fromkeys(name.rsplit(".", 2)[0] for name in figures if name.endswith(".gain")))
     cases = list(dict.fromkeys(tuple(case.split(".")[1:3]) for case in cases))
     machine = found["machine"]
+    replays = next(iter(re.findall(r"(\d+) replays", json.dumps(found))), "several")
     counts = ", ".join(f"{model} {len(table(model).points)}" for model in RECIPES)
     lines = [
         "# Which search finds the most for its cost?",
@@ -32,7 +34,13 @@ def page(found: dict[str, Any]) -> str:
         "the default recipe, in percentage points, both with the seed that the search does not see; *cost* is the time "
         "of all its trainings, over that of TPE without pruning at as many trials. Intervals are of the mean over the "
         "replays, 95 %; they do not cover that all replays share two recorded seeds. *In pairs* is our gain less that "
-        "of the other search, replay by replay; the intervals of one table hold together, by Bonferroni.",
+        "of the other search, replay by replay; the intervals of one table hold together, by Bonferroni. A bound of "
+        "0.000 counts as zero.",
+        "",
+        f"Each row has {replays} replays. *Ours* is what `sweep` does: short complete trainings, of which the best "
+        "ninth goes on (docs/search.md); *two stages* has short trainings of two lengths. Rows *at equal cost* end when "
+        "they have taken the time of ours. A search ranks by one seed's accuracy on the 6,000 images, and its gain is that "
+        "of the other seed on the same images.",
         "",
         f"Obtained by `mnist-suite bench search` on {machine['date']}, the page by `suite/bench/search_page.py`; "
         "`suite/bench/search_record.py` tells how the trainings were recorded.",
@@ -64,14 +72,14 @@ def _answer(figures: dict[str, dict[str, Any]], cases: list[tuple[str, str]]) ->
         start = f"search.{model}.{trials}.ours-less-"
         pairs = [_bounds(figure) for name, figure in figures.items() if name.startswith(start)]
         case = f"({model}, {trials} trials)"
-        ahead.append(f"{sum(low > 0 for low, _ in pairs)} of {len(pairs)} others {case}")
+        ahead.append(f"{sum(low > 0 for low, _ in pairs)} of {len(pairs)} {case}")
         if below := sum(high < 0 for _, high in pairs):
             behind.append(f"{below} {case}")
     costs = [figures[f"search.{model}.{trials}.ours.cost"]["value"] for model, trials in cases]
     return (
-        f"**Our search adds more accuracy to the default recipe than {', '.join(ahead)}, and less than "
-        f"{', '.join(behind) or 'none'}; the rest may be chance. It takes {min(costs):.2f} to {max(costs):.2f} of the "
-        "time of TPE without pruning.**"
+        "**In paired replays our search adds more accuracy to the default recipe than "
+        f"{', '.join(ahead)}; it adds less than {', '.join(behind) or 'none of them'}. The other differences may be "
+        f"chance. It takes {min(costs):.2f} to {max(costs):.2f} of the time of TPE without pruning.**"
     )
 
 

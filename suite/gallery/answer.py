@@ -46,4 +46,5 @@ def _times(found: Figures, first: str, other: str) -> str:
     mine, theirs = (found.get(arm, "FLOPs of training").value for arm in (first, other))
     if not mine or not theirs or 0.9 < mine / theirs < 1.1:
         return ""
-    return f"for {mine / theirs:.2g} times the FLOPs of training"
+    taught = any(found.get(arm, "teacher").text for arm in (first, other))
+    return f"for {mine / theirs:.2g} times the FLOPs of training{', not counting the teacher' if taught else ''}"

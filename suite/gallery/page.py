@@ -15,7 +15,7 @@ COMBINED = {  # how columns of such figures are called, where an arm has one
     "gain of the ensemble": "over the mean of its models",
     "ensemble p": "p against the first of them",
     "test-time augmentation": "with test-time augmentation, mean",
-    "gain of views": "gain of that",
+    "gain of views": "gain of the views",
     "ensemble with views": "ensemble with test-time augmentation",
 }
 
@@ -122,8 +122,8 @@ def _comparisons(found: Figures) -> str:
         "Two tests that ask different questions. Over seeds: differences of mean test accuracy, paired, with Student's "
         f"interval and p{adjusted}. Image by image: *only one right* counts the test images that one of the two models "
         "of the first seed answers correctly, and the other does not; its p is McNemar's mid-p"
-        f"{', adjusted by Holm' if count > 1 else ''}. A difference over seeds that is not one image by image may be "
-        "other on other test images."
+        f"{', adjusted by Holm' if count > 1 else ''}. A difference over seeds that is not one image by image may "
+        "come out differently on other test images."
     )
     return f"{table(head, rows)}\n\n{note}"
 

@@ -88,5 +88,5 @@ def test_the_answer_says_where_ours_is_ahead_behind_and_neither() -> None:
             figure(f"ours-less-{name}", 0.0, bounds),
         ]
     text = page({"machine": {"date": "today"}, "figures": found})
-    assert "than 1 of 3 others (net, 12 trials), and less than 1 (net, 12 trials); the rest may be chance" in text
+    assert "than 1 of 3 (net, 12 trials); it adds less than 1 (net, 12 trials). The other differences" in text
     assert "It takes 0.25 to 0.25 of the time" in text
