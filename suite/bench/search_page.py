@@ -38,9 +38,9 @@ def page(found: dict[str, Any]) -> str:
         "0.000 counts as zero.",
         "",
         f"Each row has {replays} replays. *Ours* is what `sweep` does: short complete trainings, of which the best "
-        "ninth goes on (docs/search.md); *two stages* has short trainings of two lengths. Rows *at equal cost* end when "
-        "they have taken the time of ours. A search ranks by one seed's accuracy on the 6,000 images, and its gain is that "
-        "of the other seed on the same images.",
+        "ninth goes on (docs/search.md); *two stages* has short trainings of two lengths. Rows *at equal cost* end "
+        "when they have taken the time of ours. A search ranks by one seed's accuracy on the 6,000 images, and its "
+        "gain is that of the other seed on the same images.",
         "",
         f"Obtained by `mnist-suite bench search` on {machine['date']}, the page by `suite/bench/search_page.py`; "
         "`suite/bench/search_record.py` tells how the trainings were recorded.",
