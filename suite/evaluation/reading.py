@@ -109,14 +109,14 @@ def _scores(
     """A model's answers to the images. `frozen` keeps the features of frozen backbones, which several heads share."""
     model, expects, weights = assembled.model, assembled.expects, assembled.provenance
     prepare = evaluation_preparer(expects, where)
-    head, *others = backbones.classifiers(model)
-    if not isinstance(trial.strategy, HeadOnly) or weights is None or others or isinstance(head, nn.Conv2d):
+    heads = backbones.classifiers(model) if isinstance(trial.strategy, HeadOnly) and weights is not None else []
+    if weights is None or len(heads) != 1 or isinstance(heads[0], nn.Conv2d):
         return evaluate(model, images, prepare, where, torch.float32)
     key = (trial.backbone, weights.sha256, expects)
     if key not in frozen:
         frozen.clear()  # of one backbone at a time
         frozen[key] = Examples(result(extract(model, images.inputs, expects, torch.float32)), images.labels)
-    return evaluate(head, frozen[key], lambda features: features, where, torch.float32)
+    return evaluate(heads[0], frozen[key], lambda features: features, where, torch.float32)
 
 
 def _write(

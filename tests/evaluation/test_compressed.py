@@ -11,6 +11,7 @@ import torch
 
 from suite.data.datasets import search_splits
 from suite.errors import InputError
+from suite.evaluation import final
 from suite.evaluation.rerun import rerun
 from suite.execution.plan import pretrainings_of
 from suite.execution.stop import Stop
@@ -107,6 +108,18 @@ def test_compressed_models_are_exported_repeated_and_compressed_again(compressed
         export(results, f"smaller/{states['int8'].id}", tmp_path / "int8")
     with pytest.raises(InputError, match="strategy int8"):
         weights_of(f"smaller/{states['int8'].id}", results)
+
+
+@pytest.mark.slow
+def test_every_way_has_a_final_evaluation(compressed: Compressed) -> None:
+    """Also with views, of models that are no PyTorch modules with a classifier."""
+    study, _, states = compressed
+    plan = final.plan(study.path.parent, study, top=1, seeds=2, place="cpu", views=("shift",))
+    for _ in final.train(plan, stop=Stop()):
+        pass
+    found = {row.arm: row for row in final.judge(plan).finalists}
+    assert found.keys() == states.keys()
+    assert all(len(row.accuracies) == 2 and row.viewed is not None for row in found.values())
 
 
 @pytest.mark.slow
