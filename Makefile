@@ -59,7 +59,7 @@ pictures: .venv/ready  # of docs/dashboard.md and docs/explain.md, and the table
 	$(BIN)/mnist-suite explain clothes $(RESULTS)/garment.png --results $(RESULTS) --to $(RESULTS)/explained >/dev/null
 	cp $(RESULTS)/explained/0001-garment.png docs/pictures/explain-clothes.png
 
-QUOTING := README.md docs/raise-accuracy.md docs/lower-cost.md docs/transfer.md
+QUOTING := README.md docs/raise-accuracy.md docs/lower-cost.md docs/transfer.md docs/compression.md
 GALLERY := $(BIN)/mnist-suite gallery --to results $(addprefix --quote ,$(QUOTING))
 gallery: .venv/ready  # pages, pictures and quotes, made anew from the tables in results/
 	$(GALLERY)
