@@ -92,7 +92,8 @@ class Upkeep:
         if not trial:
             text += f" With it go {len(view.runs)} trials."
         if users:
-            text += f" {users} trials elsewhere use its weights and may need them to be exported or trained again."
+            who = "1 trial elsewhere uses" if users == 1 else f"{users} trials elsewhere use"
+            text += f" {who} its weights and may need them to be exported or trained again."
 
         def answer(yes: bool | None) -> None:
             if yes:

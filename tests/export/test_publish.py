@@ -38,7 +38,7 @@ def trial_of(study: StudyDir, arm: str) -> str:
     ("arm", "head", "timm_loads"),
     [
         ("whole", None, False),
-        ("timm", None, True),
+        ("native", None, True),
         *((kind, None if is_linear(head()) else kind, False) for head, kind in KINDS.items()),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_trial_and_a_study_are_deleted_after_a_question_and_come_back(tmp_path
         await look(app, pilot)
         assert not place.exists() and key not in app.board.keys and list((results / TRASH).glob(f"*/*/*/{key[1]}"))
         await pilot.press("3", "D")
-        assert isinstance(app.screen, ConfirmScreen) and "1 trials elsewhere took" in app.screen.text
+        assert isinstance(app.screen, ConfirmScreen) and "1 trial elsewhere uses" in app.screen.text
         await pilot.press("y")
         await look(app, pilot)
         assert [view.name for view in app.snapshot.studies] == ["tuned"]
