@@ -10,18 +10,17 @@ if TYPE_CHECKING:
 
 def as_text(experiment: Experiment, study: str) -> str:
     """A summary for people; `--json` prints every choice."""
-    quota = experiment.quota()
-    count = sum(quota.values())
     from suite.execution.plan import pretrainings_of
 
+    quota = experiment.quota()
+    count = sum(quota.values())
     lines = [
         f"Study {study} would run {count} {'trial' if count == 1 else 'trials'} on {experiment.dataset}"
         + (f", at most {experiment.limit} images of each split" if experiment.limit else "")
         + "; nothing was written or trained.",
         f"  question: {experiment.question}",
     ]
-    if experiment.pretraining is not None and any(arm.pretrained_here for arm in experiment.arms.values()):
-        lines += [_pretraining(plan) for plan in pretrainings_of(experiment)]
+    lines += [_pretraining(plan) for plan in pretrainings_of(experiment)]
     width = max(map(len, experiment.arms))
     for name, arm in experiment.arms.items():
         lines.append(f"  {name:{width}}  {quota[name]:4d} x {_arm(arm)}")

@@ -30,10 +30,7 @@ def check(experiment: Experiment, results: Path, options: Options, *, fetch: boo
     checkpoint_seconds()
     if options.storage is not None:
         open_storage(results, options.storage)
-    plans = [experiment]
-    if any(arm.pretrained_here for arm in experiment.arms.values()):
-        plans += pretrainings_of(experiment)
-    refuse_bad(plans, results, fetch=fetch, begun=begun)
+    refuse_bad([experiment, *pretrainings_of(experiment)], results, fetch=fetch, begun=begun)
 
 
 def prepare_pictures(experiment: Experiment, *, skip_broken: bool, on_progress: OnProgress) -> list[str]:
@@ -93,24 +90,22 @@ def with_small_batches(arm: Arm, images: int) -> Arm:
 
 def pretrainings_of(experiment: Experiment) -> list[Experiment]:
     """The one-trial experiments whose models are the teachers 'experiment' of the arms, the first one's also the
-    weights 'experiment'.
+    weights 'experiment'. None where no arm uses them.
 
     Their names depend on their content alone, so experiments with the same pretraining share one study.
     """
-    assert experiment.pretraining is not None
-    plan = experiment.pretraining
+    plan, arms = experiment.pretraining, experiment.arms.values()
+    if plan is None or not any(arm.pretrained_here for arm in arms):
+        return []
+    also = plan.also if any(arm.teacher == "experiment" for arm in arms) else ()
     plans = []
-    for backbone in dict.fromkeys((plan.backbone, *(plan.also if _taught_here(experiment) else ()))):
+    for backbone in dict.fromkeys((plan.backbone, *also)):
         arm = Arm.model_validate(
             {"backbone": backbone, "strategy": {"kind": "pretrain"}, "recipe": plan.recipe.model_dump()}
         )
         name = auto_name("pretrain", arm, plan.dataset, experiment.seed, experiment.limit)
         plans.append(single(name, arm, plan.dataset, seed=experiment.seed, limit=experiment.limit))
     return plans
-
-
-def _taught_here(experiment: Experiment) -> bool:
-    return any(arm.teacher == "experiment" for arm in experiment.arms.values())
 
 
 def auto_name(verb: str, arm: Arm, dataset: str, seed: int, limit: int | None) -> str:

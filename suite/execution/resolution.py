@@ -100,9 +100,11 @@ class TrialResolver:
         return weights_of(self._named(arm.weights), self.results)
 
     def _teacher(self, arm: Arm) -> Teacher | None:
-        if arm.teacher != "experiment":
-            return None if arm.teacher is None else teacher_of(arm.teacher, self.results)
-        return teacher_of(",".join(plan.name for plan in pretrainings_of(self.experiment)), self.results)
+        if arm.teacher is None:
+            return None
+        own = arm.teacher == "experiment"
+        names = ",".join(plan.name for plan in pretrainings_of(self.experiment)) if own else arm.teacher
+        return teacher_of(names, self.results)
 
     def _named(self, reference: str) -> str:
         return pretrainings_of(self.experiment)[0].name if reference == "experiment" else reference

@@ -141,8 +141,6 @@ def _pretraining(
     On a cluster this runs on the executor of the study: a process that shuts Ray down and connects again at once
     loses the race against its own shutdown. Here it runs alone, with all the threads of this machine.
     """
-    if experiment.pretraining is None or not any(arm.pretrained_here for arm in experiment.arms.values()):
-        return
     alone = replace(
         options,
         workers=1,
