@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from pathlib import Path
 
 from torch import Tensor
@@ -39,7 +38,7 @@ from suite.ranking.final import (
     tested,
 )
 from suite.ranking.statistics import balanced_accuracy, holm, mcnemar, paired_t, sample_of_shares, wilson
-from suite.spec import HeadOnly, Status, Trial
+from suite.spec import HeadOnly, Status, Trial, every_pair
 from suite.store.files import write_atomic
 from suite.store.finalists import confirmed
 from suite.store.study import StudyDir, arms, final_of, finalists_of, repeats
@@ -209,11 +208,7 @@ def _evaluation(plan: Plan, runs: dict[str, list[TrialState]]) -> FinalEvaluatio
     ]
     of_arm = {row.arm: row for row in rows if row.represents_arm}
     file = plan.study.study()
-    planned = (
-        file.experiment.comparisons()
-        if file is not None
-        else [(arm, before) for before, arm in combinations(of_arm, 2)]
-    )
+    planned = file.experiment.comparisons() if file is not None else every_pair(of_arm)
     pairs = [_compared(directory, of_arm[a], of_arm[b]) for a, b in planned if a in of_arm and b in of_arm]
     return FinalEvaluation(
         study=plan.study.name,

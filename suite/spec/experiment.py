@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -189,11 +190,16 @@ class Experiment(Spec):
         is adjusted for their number.
         """
         planned = [(name, other) for name, arm in self.arms.items() for other in arm.against]
-        return planned or [(arm, before) for before, arm in itertools.combinations(self.arms, 2)]
+        return planned or every_pair(self.arms)
 
     def space_of(self, arm: str) -> Space:
         """The ranges that an arm searches."""
         return {**self.space, **self.arms[arm].space}
+
+
+def every_pair(arms: Iterable[str]) -> list[tuple[str, str]]:
+    """Every arm with each of those before it."""
+    return [(arm, before) for before, arm in itertools.combinations(arms, 2)]
 
 
 def combinations(space: Space) -> int | None:
