@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,13 +98,13 @@ def _pretraining(results: Path, own: list[TrialState]) -> tuple[Pretraining, ...
         s for study in studies(results) for d in (study, finalists_of(study), final_of(study)) for s in d.states()
     ]
     found: list[Pretraining] = []
-    for source in sorted(set().union(*map(_sources, own))):
+    uses, uses_here = (Counter(source for state in some for source in _sources(state)) for some in (everyone, own))
+    for source, here in sorted(uses_here.items()):
         parts = Path(source).parts  # STUDY/trials/TRIAL/best.safetensors
-        here = sum(source in _sources(state) for state in own)
         if source == "pretrained" or Path(source).is_absolute() or len(parts) != 4:
             found.append(Pretraining(source, None, here, here, None))
             continue
-        runs = max(here, sum(source in _sources(state) for state in everyone))
+        runs = max(here, uses[source])
         cost = total(s for s in StudyDir(results, parts[0]).states() if s.id == parts[2])
         part = here / runs
         share = Share(
