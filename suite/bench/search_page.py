@@ -7,7 +7,6 @@ python -m suite.bench.search_page results/search.json results/search.md
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ def page(found: dict[str, Any]) -> str:
     cases = list(dict.fromkeys(name.rsplit(".", 2)[0] for name in figures if name.endswith(".gain")))
     cases = list(dict.fromkeys(tuple(case.split(".")[1:3]) for case in cases))
     machine = found["machine"]
-    replays = next(iter(re.findall(r"(\d+) replays", json.dumps(found))), "several")
+    replays = next(f["how"] for name, f in figures.items() if name.endswith(".gain")).rpartition(", ")[2]
     counts = ", ".join(f"{model} {len(table(model).points)}" for model in RECIPES)
     lines = [
         "# Which search finds the most for its cost?",
@@ -37,7 +36,7 @@ def page(found: dict[str, Any]) -> str:
         "of the other search, replay by replay; the intervals of one table hold together, by Bonferroni. A bound of "
         "0.000 counts as zero.",
         "",
-        f"Each row has {replays} replays. *Ours* is what `sweep` does: short complete trainings, of which the best "
+        f"Each row has {replays}. *Ours* is what `sweep` does: short complete trainings, of which the best "
         "ninth goes on (docs/search.md); *two stages* has short trainings of two lengths. Rows *at equal cost* end "
         "when they have taken the time of ours. A search ranks by one seed's accuracy on the 6,000 images, and its "
         "gain is that of the other seed on the same images.",
@@ -70,7 +69,7 @@ def _answer(figures: dict[str, dict[str, Any]], cases: list[tuple[str, str]]) ->
     ahead, behind = [], []
     for model, trials in cases:
         start = f"search.{model}.{trials}.ours-less-"
-        pairs = [_bounds(figure) for name, figure in figures.items() if name.startswith(start)]
+        pairs = [tuple(map(float, _bounds(figure))) for name, figure in figures.items() if name.startswith(start)]
         case = f"({model}, {trials} trials)"
         ahead.append(f"{sum(low > 0 for low, _ in pairs)} of {len(pairs)} {case}")
         if below := sum(high < 0 for _, high in pairs):
@@ -83,13 +82,13 @@ def _answer(figures: dict[str, dict[str, Any]], cases: list[tuple[str, str]]) ->
     )
 
 
-def _bounds(figure: dict[str, Any]) -> tuple[float, float]:
+def _bounds(figure: dict[str, Any]) -> tuple[str, str]:
     low, high = figure["how"].partition("95 % interval ")[2].split(",")[0].split(" to ")
-    return float(low), float(high)
+    return low, high
 
 
 def _with_interval(figure: dict[str, Any]) -> str:
-    low, high = figure["how"].partition("95 % interval ")[2].split(",")[0].split(" to ")
+    low, high = _bounds(figure)
     return f"{figure['value']:+.3f} ({low} to {high})"
 
 

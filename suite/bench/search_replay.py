@@ -25,7 +25,7 @@ from optuna.trial import TrialState, create_trial
 from suite.bench.measure import Figure
 from suite.bench.search_table import POINTS, RECIPES, SPACE, Table, Training, table
 from suite.hardware.device import cores
-from suite.ranking.statistics import t_quantile
+from suite.ranking.statistics import sample
 from suite.search.pruning import Member, verdicts
 from suite.search.quasi_random import point
 from suite.search.sampler import distribution
@@ -238,8 +238,6 @@ def _figures(prefix: str, runs: Sequence[dict[str, Outcome]]) -> Iterator[Figure
 def interval(values: Sequence[float], comparisons: int = 1) -> str:
     """Student's 95 % interval of a mean; of several `comparisons`, such that their intervals hold together, by
     Bonferroni."""
-    middle, count = statistics.mean(values), len(values)
-    error = math.nan
-    if count > 1:
-        error = t_quantile(1 - 0.025 / comparisons, count - 1) * statistics.stdev(values) / math.sqrt(count)
-    return f"95 % interval {middle - error:.3f} to {middle + error:.3f}"
+    found = sample(values, 1 - 0.05 / comparisons)
+    low, high = (math.nan if bound is None else bound for bound in (found.low, found.high))
+    return f"95 % interval {low:.3f} to {high:.3f}"
