@@ -33,19 +33,20 @@ def requoted(text: str, document: Path, folder: Path, pages: Mapping[str, Figure
     def anew(match: re.Match[str]) -> str:
         page, about, name = match["page"], match["about"], match["name"]
         try:
-            shown, place = _shown(pages, page, about, name)
+            shown = _shown(pages, page, about, name)
         except LookupError as error:
             line = text.count("\n", 0, match.start()) + 1
             raise InputError(
                 f'{document}, line {line}, quotes "{page}: {about}, {name}", but {error.args[0]}.'
             ) from None
+        place, _, _ = about.partition(" / ")
         return f'[{shown}]({os.path.join(base, page)}.md#{anchor(place, name)} "{page}: {about}, {name}")'
 
     return QUOTE.sub(anew, text)
 
 
-def _shown(pages: Mapping[str, Figures], page: str, about: str, name: str) -> tuple[str, str]:
-    """The text of a quote, and what it is about. Raises LookupError with the reason where there is no such figure."""
+def _shown(pages: Mapping[str, Figures], page: str, about: str, name: str) -> str:
+    """The text of a quote. Raises LookupError with the reason where there is no such figure."""
     if page not in pages:
         raise LookupError(f"there is no page {page}; there are: {', '.join(pages) or 'none'}")
     first, ratio, second = about.partition(" / ")
@@ -61,9 +62,9 @@ def _shown(pages: Mapping[str, Figures], page: str, about: str, name: str) -> tu
             )
         values.append(figure)
     if not ratio:
-        return str(values[0]), about
+        return str(values[0])
     top, bottom = (figure.value for figure in values)
     if not top or not bottom:
         raise LookupError("a ratio needs two numbers other than zero")
     share = top / bottom
-    return (f"{share:.2g} times" if share >= 1 else f"{100 * share:.2g} %"), first
+    return f"{share:.2g} times" if share >= 1 else f"{100 * share:.2g} %"

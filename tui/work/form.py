@@ -22,7 +22,6 @@ ON = "yes"  # the value of a switch that is on
 DEVICE = re.compile(r"auto|cpu|mps|cuda|cuda:\d+(,cuda:\d+)*")
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "qmnist", "usps", "svhn", "cifar10", "folder:", "csv:")
 BACKBONES = ("cnn", "net", "lean-xxs", "lean-xs", "lean-s", "lean-m", "lean-l", "timm:tf_efficientnet_lite0")
-STRATEGIES = ("full", "head", "lp-ft", "partial", "norm-only", "bitfit", "prune", "low-rank", "int8", "scratch")
 STRATEGIES = ("full", "head", "lp-ft", "partial", "norm-only", "bitfit", "lora", "prune", "low-rank", "int8", "scratch")
 HEADS = ("linear", "mlp", "ridge", "logreg", "knn")
 AUTO = ("auto",)
