@@ -240,7 +240,8 @@ def test_whatever_ends_it_restores_the_terminal_and_says_one_sentence(terminal: 
     else:
         child = psutil.Process(terminal.pid).children()[0]
         child.send_signal(signal.Signals[end])
-    screen = terminal.until("code 1" if end == "fault" else "code 143")
+    terminal.until("code 1" if end == "fault" else "code 143")
+    screen = terminal.until("echoke")  # in the last line of stty
     said = " ".join(screen.partition("code")[0].split())
     assert said.startswith("mnist-suite: ") and "Traceback" not in said, screen
     assert (f"{end} ended the dashboard" if end != "fault" else "ZeroDivisionError") in said
